@@ -1,0 +1,2 @@
+//! `weir-gateway`: the API gateway.
+fn main() {}

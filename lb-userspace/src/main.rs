@@ -1,0 +1,2 @@
+//! `weir`: agent and command line.
+fn main() {}

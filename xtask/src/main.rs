@@ -1,0 +1,2 @@
+//! `cargo xtask`: build, test, demo and benchmark tasks.
+fn main() {}
