@@ -1,2 +1,15 @@
-//! Packet logic shared by the XDP program and the host.
+//! Packet logic of Weir, shared by the XDP programs and the host.
+//!
+//! `no_std`, safe, without I/O: everything is generic over [`frame::Frame`] (packet bytes) and
+//! [`steer::Tables`] (maps). The kernel programs under `program/` are thin glue over it; on the
+//! host the same code runs in unit tests, property tests, benches and `weir explain`.
+//!
+//! The modules follow the way of a packet: [`frame`] → [`wire`] → [`parse`] → [`flow`] →
+//! [`hash`] → [`steer`] → [`encap`], in the order shown once by [`datapath::run`]. [`abi`] is the
+//! contract with user space, [`reason`] the one table of what can happen to a packet.
 #![no_std]
+
+pub mod abi;
+#[cfg(feature = "user")]
+mod pod;
+pub mod reason;

@@ -1,0 +1,53 @@
+//! The contract between the kernel programs and user space: map names, keys, values, limits.
+//!
+//! Everything here is `repr(C)` without hidden padding, and its size is asserted at compile time.
+//! Multi-byte fields that travel in packets are kept as byte arrays in network order, so that no
+//! side has to remember to swap them. Change anything and [`VERSION`] must change too: the agent
+//! refuses to adopt pinned maps of another version.
+
+mod key;
+mod limit;
+mod stats;
+mod value;
+
+pub use key::{AddressKey, VipKey};
+pub use limit::{BACKENDS_MAX, RING_SIZE_MAX, RING_SLOTS_MAX, SLOTS_PER_CELL, VIPS_MAX};
+pub use stats::Counts;
+pub use value::{
+    Backend, Forward, HashKind, Hop, RingCell, Settings, Slot, Vip, forward, hash_kind,
+};
+
+/// Version of this contract. Kept in [`Settings::version`] and checked before maps are re-adopted.
+pub const VERSION: u32 = 1;
+
+/// Names of the maps in the `balancer` object, as the loader and `bpftool` see them.
+pub mod map {
+    /// `Array<Settings>` of one element.
+    pub const SETTINGS: &str = "SETTINGS";
+    /// `HashMap<VipKey, Vip>`, not preallocated, so that a reader never sees an element reused.
+    pub const VIPS: &str = "VIPS";
+    /// `Array<RingCell>`, mmap-able: all rings of all VIPs, two slots to a cell.
+    pub const RINGS: &str = "RINGS";
+    /// `Array<Backend>`, indexed by backend id; id 0 is never a backend.
+    pub const BACKENDS: &str = "BACKENDS";
+    /// `PerCpuArray<u64>`: packets by [`Reason`](crate::reason::Reason).
+    pub const REASON_COUNTS: &str = "REASON_COUNTS";
+    /// `PerCpuArray<Counts>`: packets and bytes by VIP id.
+    pub const VIP_COUNTS: &str = "VIP_COUNTS";
+    /// `PerCpuArray<Counts>`: packets and bytes by backend id.
+    pub const BACKEND_COUNTS: &str = "BACKEND_COUNTS";
+
+    /// `HashMap<AddressKey, u32>` of the `decap` object: tunnel addresses of this host.
+    pub const TUNNELS: &str = "TUNNELS";
+    /// `PerCpuArray<u64>` of the `decap` object: packets by
+    /// [`DecapReason`](crate::decap::DecapReason).
+    pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
+}
+
+/// Names of the programs in the objects.
+pub mod program {
+    /// The XDP program of the balancer.
+    pub const BALANCER: &str = "weir_balancer";
+    /// The XDP program of backend hosts that strips the tunnel header.
+    pub const DECAP: &str = "weir_decap";
+}

@@ -1,0 +1,19 @@
+//! Default and hard limits of the tables. The loader may resize maps below the hard limits.
+
+/// VIPs, by default; ids run from 0 to this minus one. Hard limit 65 536.
+pub const VIPS_MAX: u32 = 512;
+
+/// Backends over all VIPs, by default, id 0 (no backend) included. Hard limit 65 536, since a
+/// ring slot holds 16 bits.
+pub const BACKENDS_MAX: u32 = 4096;
+
+/// Slots of one ring at most. A ring is indexed by 32-bit multiply-and-shift, and 2^24 slots keep
+/// one table under 64 MiB.
+pub const RING_SIZE_MAX: u32 = 1 << 24;
+
+/// Ring slots over all VIPs and both generations, by default: 64 rings of 65 537 slots, 32 MiB.
+pub const RING_SLOTS_MAX: u32 = 2 * 64 * 65_537;
+
+/// Ring slots in one cell of the ring map. Array values are rounded up to 8 bytes by the kernel,
+/// so a cell of two slots wastes nothing and keeps a 65 537-slot ring in 256 KiB.
+pub const SLOTS_PER_CELL: u32 = 2;

@@ -1,0 +1,150 @@
+//! Map values.
+
+use core::mem::{offset_of, size_of};
+
+/// What holds for the whole data path: one element, written before the program is attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct Settings {
+    /// Secret of the flow hash, 128 bits. Balancers that share a configuration share it.
+    pub hash_key: [u64; 2],
+    /// Outer source address of IPv6 tunnels.
+    pub source_v6: [u8; 16],
+    /// Outer source address of IPv4 tunnels.
+    pub source_v4: [u8; 4],
+    /// [`VERSION`](super::VERSION) of the writer.
+    pub version: u32,
+}
+
+const _: () = assert!(size_of::<Settings>() == 40);
+
+/// One VIP: where its ring lies and how its packets are forwarded.
+///
+/// Replacing this value is the generation flip: a reader sees the old ring or the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Vip {
+    /// First slot of the ring; always even.
+    pub ring_start: u32,
+    /// Slots of the ring; 0 means that the VIP has no ring (every packet is dropped, counted).
+    pub ring_size: u32,
+    /// Index of this VIP's counters.
+    pub id: u32,
+    /// Forwarding mode, one of [`forward`]; 0 in an address entry.
+    pub forward: Forward,
+    /// Which fields of the flow select the slot, one of [`hash_kind`].
+    pub hash: HashKind,
+    /// Always 0.
+    pub reserved: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Vip>() == 16);
+
+/// A forwarding mode on the wire of the ABI. A plain byte, because a value from a map may be
+/// anything.
+pub type Forward = u8;
+
+/// Forwarding modes.
+pub mod forward {
+    /// No forwarding: the entry only marks a VIP's address.
+    pub const ADDRESS: u8 = 0;
+    /// Rewrite the MAC addresses; the backend shares a link with the balancer.
+    pub const L2: u8 = 1;
+    /// IP in IP (RFC 2003, RFC 2473, RFC 4213): the inner packet is IPv4 or IPv6, and the outer
+    /// header follows the backend's address.
+    pub const IPIP: u8 = 2;
+}
+
+/// A flow hash kind on the wire of the ABI.
+pub type HashKind = u8;
+
+/// Flow hash kinds.
+pub mod hash_kind {
+    /// Source address and source port: with the VIP, the whole 5-tuple.
+    pub const FIVE_TUPLE: u8 = 0;
+    /// Source address only: all flows of a client go to one backend.
+    pub const SOURCE: u8 = 1;
+}
+
+/// One slot of a ring: who owns the flows that hash to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Slot {
+    /// Backend id that new flows go to; 0 = no backend.
+    pub current: u16,
+    /// Backend id that owned the slot before; equal to `current` when the slot is settled.
+    pub previous: u16,
+}
+
+const _: () = assert!(size_of::<Slot>() == 4);
+
+impl Slot {
+    /// A slot without history.
+    #[inline(always)]
+    pub const fn settled(backend: u16) -> Self {
+        Self {
+            current: backend,
+            previous: backend,
+        }
+    }
+}
+
+/// Two neighbouring slots: the element of the ring map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct RingCell {
+    /// Slots `2 i` and `2 i + 1`.
+    pub slots: [Slot; 2],
+}
+
+const _: () = assert!(size_of::<RingCell>() == 8);
+
+/// The next hop to a backend, as the agent learnt it from netlink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Hop {
+    /// Destination MAC address: the backend's or the router's towards it.
+    pub destination: [u8; 6],
+    /// Source MAC address: that of the interface the packet leaves through.
+    pub source: [u8; 6],
+    /// Interface the packet leaves through; 0 = the next hop is not known.
+    pub ifindex: u32,
+}
+
+const _: () = assert!(size_of::<Hop>() == 16);
+
+/// One backend: its address and how to reach it. One cache line.
+///
+/// A next hop must not be read half written. The kernel copies array values in 8-byte words, so
+/// the agent writes the idle one of `hops` first and then flips `live`, which lies in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct Backend {
+    /// IPv6 address, or IPv4 address in its mapped form.
+    pub address: [u8; 16],
+    /// The two generations of the next hop.
+    pub hops: [Hop; 2],
+    /// Index of the valid next hop, 0 or 1.
+    pub live: u8,
+    /// 4 or 6: the family of `address`; 0 = there is no backend with this id.
+    pub family: u8,
+    /// Largest IP packet, in bytes, that the way to the backend takes; 0 = not checked.
+    pub mtu: u16,
+    /// Always 0.
+    pub reserved: [u8; 12],
+}
+
+const _: () = assert!(size_of::<Backend>() == 64);
+const _: () = assert!(offset_of!(Backend, live) % 8 == 0);
+
+impl Backend {
+    /// The valid next hop.
+    #[inline(always)]
+    pub fn hop(&self) -> Hop {
+        if self.live == 0 {
+            self.hops[0]
+        } else {
+            self.hops[1]
+        }
+    }
+}

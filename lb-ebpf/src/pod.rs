@@ -1,0 +1,24 @@
+//! Tells aya that the ABI types are plain bytes.
+#![expect(
+    unsafe_code,
+    reason = "aya::Pod is an unsafe trait; the ABI types are made for it"
+)]
+
+use aya::Pod;
+
+use crate::abi;
+
+// SAFETY: repr(C), integers only, every bit pattern valid, no padding (sizes asserted in `abi`).
+unsafe impl Pod for abi::VipKey {}
+// SAFETY: as above.
+unsafe impl Pod for abi::AddressKey {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Settings {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Vip {}
+// SAFETY: as above.
+unsafe impl Pod for abi::RingCell {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Backend {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Counts {}
