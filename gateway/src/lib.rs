@@ -1,1 +1,32 @@
 //! The API gateway of Weir.
+//!
+//! # Life of a request
+//!
+//! 1. [`listen`] accepts a connection, finishes TLS, and hands on a byte stream.
+//! 2. [`serve`] speaks HTTP/1.1 or HTTP/2 over it, within the limits of the configuration.
+//! 3. [`normalise`] settles what others could read differently, or refuses it.
+//! 4. [`route`] picks the most specific route for host, path, method and headers.
+//! 5. [`filter`] authenticates the sender and counts the request against its limits.
+//! 6. [`upstream`] picks an instance of the route's service and a connection to it.
+//! 7. [`forward`] sends the request on and streams the answer back.
+//! 8. [`telemetry`] counts and logs what became of it.
+//!
+//! Beside that path: [`config`] turns the file into what the steps above need, [`server`] starts
+//! the workers, [`admin`] answers probes and scrapes, [`drain`] ends it all without losing a
+//! request, and [`cli`] is the command line.
+
+#![forbid(unsafe_code)]
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod drain;
+pub mod filter;
+pub mod forward;
+pub mod listen;
+pub mod normalise;
+pub mod route;
+pub mod serve;
+pub mod server;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,173 @@
+//! The configuration as meant: everything resolved, nothing left to check.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::filter::key::RequestKey;
+use crate::route::Table;
+
+/// A validated configuration, compiled into what the request path needs.
+#[derive(Debug)]
+pub struct Config {
+    /// Worker threads, each with a runtime and listeners of its own; `None`: one per core.
+    pub workers: Option<usize>,
+    /// Where clients connect, in order of name.
+    pub listeners: Vec<ListenerConfig>,
+    /// Where requests go, in order of name; routes refer to them by index.
+    pub services: Vec<ServiceConfig>,
+    /// The routes, compiled.
+    pub routes: Table,
+    /// Probes and metrics; `None`: not served.
+    pub admin: Option<AdminConfig>,
+    /// What clients may send and how long they may take.
+    pub limits: ServerLimits,
+    /// The access log.
+    pub access_log: AccessLogConfig,
+    /// How the gateway ends.
+    pub drain: DrainConfig,
+}
+
+/// A place where clients connect.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// Its name in the file.
+    pub name: String,
+    /// Address and port.
+    pub bind: SocketAddr,
+    /// TLS; `None`: plain HTTP (HTTP/2 by prior knowledge).
+    pub tls: Option<TlsConfig>,
+    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
+    pub trusted_proxies: Vec<IpNet>,
+}
+
+/// TLS of a listener. The certificate is chosen by SNI; the first one serves clients without.
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    /// At least one.
+    pub certificates: Vec<CertificateConfig>,
+}
+
+/// A certificate chain and its key, both PEM; the same file may hold both.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateConfig {
+    /// Leaf first.
+    pub cert_chain_path: PathBuf,
+    /// PKCS#8, PKCS#1 or SEC1.
+    pub key_path: PathBuf,
+}
+
+/// A service: instances that are equal to each other.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// Its name in the file.
+    pub name: String,
+    /// Its instances, at least one, none twice.
+    pub endpoints: Vec<SocketAddr>,
+    /// How an instance is chosen.
+    pub balance: Balance,
+    /// Active health checks; `None`: instances count as healthy.
+    pub health: Option<HealthConfig>,
+    /// Until a new connection stands.
+    pub connect_timeout: Duration,
+    /// After which an unused pooled connection is closed.
+    pub idle_timeout: Duration,
+    /// Connections to one endpoint at most, per worker.
+    pub connections_max: usize,
+    /// What is spoken to the instances.
+    pub protocol: UpstreamProtocol,
+}
+
+/// How an instance is chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Each in turn.
+    RoundRobin,
+    /// The one of two random instances with fewer requests in flight.
+    LeastRequest,
+    /// The same instance for the same key, as far as instances stay.
+    ConsistentHash {
+        /// The key; requests without it go round robin.
+        by: RequestKey,
+    },
+}
+
+/// The HTTP version spoken to instances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamProtocol {
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2 by prior knowledge, without TLS.
+    Http2,
+}
+
+/// Active health checks: `GET path`, where 200 to 399 counts as healthy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthConfig {
+    /// Path with query.
+    pub path: String,
+    /// From one check to the next.
+    pub every: Duration,
+    /// Until a check counts as failed.
+    pub timeout: Duration,
+    /// Good checks in a row until an instance is used again, at least 1.
+    pub rise: u32,
+    /// Failed checks in a row until an instance is left out, at least 1.
+    pub fall: u32,
+}
+
+/// Where `/livez`, `/readyz` and `/metrics` are served, in plain HTTP.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// Address and port.
+    pub bind: SocketAddr,
+}
+
+/// What clients may send and how long they may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Client connections at most, over all listeners and workers.
+    pub connections_max: usize,
+    /// Bytes of the header section.
+    pub header_bytes_max: usize,
+    /// Header fields.
+    pub headers_max: usize,
+    /// Bytes of the request target.
+    pub uri_bytes_max: usize,
+    /// Bytes of a request body, unless the route says otherwise.
+    pub body_bytes_max: u64,
+    /// HTTP/2 streams at a time on one connection.
+    pub streams_max: u32,
+    /// Until a TLS handshake is done.
+    pub handshake_timeout: Duration,
+    /// Until a request head is complete.
+    pub header_timeout: Duration,
+    /// Between two pieces of a request or response body.
+    pub body_idle_timeout: Duration,
+    /// A connection without a request is closed after this.
+    pub idle_timeout: Duration,
+    /// An upgraded connection (WebSocket) on which nothing moves is closed after this.
+    pub upgrade_idle_timeout: Duration,
+}
+
+/// Where the access log goes: one JSON object per line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLogConfig {
+    /// Nowhere.
+    Off,
+    /// Standard output.
+    Stdout,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+/// How the gateway ends after SIGTERM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainConfig {
+    /// From "not ready" until listeners close: time for the balancer to notice.
+    pub delay: Duration,
+    /// From closing the listeners until what is still open is cut.
+    pub deadline: Duration,
+}

@@ -1,0 +1,1 @@
+//! Durations, sizes and rates as text with units.

@@ -1,0 +1,5 @@
+//! API keys.
+
+/// API keys.
+#[derive(Debug)]
+pub struct ApiKeys {}

@@ -1,0 +1,5 @@
+//! Bearer tokens.
+
+/// Bearer tokens.
+#[derive(Debug)]
+pub struct Jwt {}

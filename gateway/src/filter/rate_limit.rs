@@ -1,0 +1,5 @@
+//! Rate limits.
+
+/// Rate limits.
+#[derive(Debug)]
+pub struct RateLimit {}

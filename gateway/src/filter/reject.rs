@@ -1,0 +1,384 @@
+//! Every refusal of the gateway, once: status, reason code, and the answer the client sees.
+//!
+//! The reason code is the one word for a refusal everywhere: metric label, access log field and
+//! the `reason` member of the problem document (RFC 9457). Texts never repeat what the client
+//! sent and never say anything about keys or secrets.
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+
+/// Media type of a problem document (RFC 9457 section 3).
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Why a request was refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reject {
+    /// The head is no HTTP request the gateway can read.
+    BadRequest,
+    /// Several Content-Length values, or Content-Length with Transfer-Encoding (RFC 9112 6.3).
+    ConflictingLength,
+    /// A Transfer-Encoding other than a final `chunked` (RFC 9112 6.1).
+    BadTransferEncoding,
+    /// The chunked framing of the body is broken (RFC 9112 7.1).
+    BadChunk,
+    /// No host, several hosts, or one that is no host (RFC 9112 3.2).
+    BadHost,
+    /// A path two readers could understand differently: encoded slash, dot segments, NUL.
+    BadPath,
+    /// A header field that is malformed, or repeated where only one is allowed.
+    BadHeader,
+    /// The header section is over `header_bytes_max` or `headers_max`.
+    HeadersTooLarge,
+    /// The request target is over `uri_bytes_max`.
+    UriTooLong,
+    /// The body is over `body_bytes_max`.
+    BodyTooLarge,
+    /// An `Expect` other than `100-continue` (RFC 9110 10.1.1).
+    ExpectationFailed,
+    /// CONNECT, TRACE, or another method the gateway does not forward.
+    MethodNotImplemented,
+    /// The request was meant for another server: SNI and host disagree (RFC 9110 15.5.20).
+    Misdirected,
+    /// No route matches.
+    RouteNotFound,
+    /// A route matches in all but the method.
+    MethodNotAllowed {
+        /// The methods that would match, as the value of `Allow` (RFC 9110 10.2.1).
+        allow: HeaderValue,
+    },
+    /// No bearer token in `Authorization`.
+    TokenMissing,
+    /// The token is no signed JWT in compact form, or lacks a claim the gateway needs.
+    TokenMalformed,
+    /// The token is over `token_bytes_max`.
+    TokenTooLarge,
+    /// The signature does not belong to the key the token names.
+    TokenSignature,
+    /// The token's `alg` is not the one its key is for (`none` included).
+    TokenAlgorithm,
+    /// No key of the key set has the token's `kid`.
+    TokenKeyUnknown,
+    /// `exp` has passed.
+    TokenExpired,
+    /// `nbf` has not come yet.
+    TokenNotYetValid,
+    /// `iss` is another issuer.
+    TokenIssuer,
+    /// `aud` does not name this API.
+    TokenAudience,
+    /// The token lacks a scope the route's authentication asks for.
+    TokenScope,
+    /// No API key was sent.
+    ApiKeyMissing,
+    /// The API key is none of the configured ones.
+    ApiKeyUnknown,
+    /// The sender is over its rate limit.
+    RateLimited {
+        /// Whole seconds until a request will pass again, at least 1.
+        retry_after: u64,
+    },
+    /// The rate limiter's key set is full and the limit says `when_full = "refuse"`.
+    LimiterFull,
+    /// The service has no instance in health.
+    NoInstance,
+    /// Every instance is at its `connections_max`.
+    UpstreamBusy,
+    /// No connection to the chosen instance.
+    UpstreamConnect,
+    /// The instance's answer is no HTTP response, or it broke off before the head.
+    UpstreamProtocol,
+    /// The instance did not answer within the route's `timeout`.
+    UpstreamTimeout,
+    /// The client did not finish its request in time.
+    RequestTimeout,
+    /// The instance would not upgrade, or the client asked in a way that cannot be passed on.
+    UpgradeRefused,
+    /// The gateway is closing and takes no new requests.
+    Draining,
+    /// The gateway is at `connections_max`.
+    Overloaded,
+    /// A fault of the gateway itself.
+    Internal,
+}
+
+impl Reject {
+    /// The HTTP status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.row().0
+    }
+
+    /// The reason code, in kebab-case; the same in metrics, access log and problem documents.
+    pub fn name(&self) -> &'static str {
+        self.row().1
+    }
+
+    /// One sentence for the person who reads the answer.
+    pub fn title(&self) -> &'static str {
+        self.row().2
+    }
+
+    /// The one table: status, reason code, title.
+    fn row(&self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        match self {
+            Self::BadRequest => (S::BAD_REQUEST, "bad-request", "The request cannot be read."),
+            Self::ConflictingLength => (
+                S::BAD_REQUEST,
+                "conflicting-length",
+                "The request states its length twice.",
+            ),
+            Self::BadTransferEncoding => (
+                S::BAD_REQUEST,
+                "bad-transfer-encoding",
+                "Only a single, final chunked transfer encoding is understood.",
+            ),
+            Self::BadChunk => (
+                S::BAD_REQUEST,
+                "bad-chunk",
+                "The chunked body is malformed.",
+            ),
+            Self::BadHost => (
+                S::BAD_REQUEST,
+                "bad-host",
+                "The request names no valid host.",
+            ),
+            Self::BadPath => (S::BAD_REQUEST, "bad-path", "The request path is ambiguous."),
+            Self::BadHeader => (S::BAD_REQUEST, "bad-header", "A header field is malformed."),
+            Self::HeadersTooLarge => (
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                "headers-too-large",
+                "The header section is too large.",
+            ),
+            Self::UriTooLong => (
+                S::URI_TOO_LONG,
+                "uri-too-long",
+                "The request target is too long.",
+            ),
+            Self::BodyTooLarge => (
+                S::PAYLOAD_TOO_LARGE,
+                "body-too-large",
+                "The request body is too large.",
+            ),
+            Self::ExpectationFailed => (
+                S::EXPECTATION_FAILED,
+                "expectation-failed",
+                "Only the expectation 100-continue is understood.",
+            ),
+            Self::MethodNotImplemented => (
+                S::NOT_IMPLEMENTED,
+                "method-not-implemented",
+                "This method is not forwarded.",
+            ),
+            Self::Misdirected => (
+                S::MISDIRECTED_REQUEST,
+                "misdirected",
+                "This connection was opened for another host.",
+            ),
+            Self::RouteNotFound => (
+                S::NOT_FOUND,
+                "route-not-found",
+                "Nothing is served under this host and path.",
+            ),
+            Self::MethodNotAllowed { .. } => (
+                S::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "This method is not allowed here; Allow lists those that are.",
+            ),
+            Self::TokenMissing => (
+                S::UNAUTHORIZED,
+                "token-missing",
+                "A bearer token is required.",
+            ),
+            Self::TokenMalformed => (
+                S::UNAUTHORIZED,
+                "token-malformed",
+                "The bearer token cannot be read.",
+            ),
+            Self::TokenTooLarge => (
+                S::UNAUTHORIZED,
+                "token-too-large",
+                "The bearer token is too large.",
+            ),
+            Self::TokenSignature => (
+                S::UNAUTHORIZED,
+                "token-signature",
+                "The token's signature is not valid.",
+            ),
+            Self::TokenAlgorithm => (
+                S::UNAUTHORIZED,
+                "token-algorithm",
+                "The token's algorithm is not accepted.",
+            ),
+            Self::TokenKeyUnknown => (
+                S::UNAUTHORIZED,
+                "token-key-unknown",
+                "The token was signed with an unknown key.",
+            ),
+            Self::TokenExpired => (S::UNAUTHORIZED, "token-expired", "The token has expired."),
+            Self::TokenNotYetValid => (
+                S::UNAUTHORIZED,
+                "token-not-yet-valid",
+                "The token is not valid yet.",
+            ),
+            Self::TokenIssuer => (
+                S::UNAUTHORIZED,
+                "token-issuer",
+                "The token's issuer is not accepted.",
+            ),
+            Self::TokenAudience => (
+                S::UNAUTHORIZED,
+                "token-audience",
+                "The token is meant for another audience.",
+            ),
+            Self::TokenScope => (
+                S::FORBIDDEN,
+                "token-scope",
+                "The token does not grant the scope needed here.",
+            ),
+            Self::ApiKeyMissing => (
+                S::UNAUTHORIZED,
+                "api-key-missing",
+                "An API key is required.",
+            ),
+            Self::ApiKeyUnknown => (
+                S::UNAUTHORIZED,
+                "api-key-unknown",
+                "The API key is not accepted.",
+            ),
+            Self::RateLimited { .. } => (
+                S::TOO_MANY_REQUESTS,
+                "rate-limited",
+                "Too many requests; see Retry-After.",
+            ),
+            Self::LimiterFull => (
+                S::SERVICE_UNAVAILABLE,
+                "limiter-full",
+                "The request cannot be counted against its limit right now.",
+            ),
+            Self::NoInstance => (
+                S::SERVICE_UNAVAILABLE,
+                "no-instance",
+                "No instance of the service is available.",
+            ),
+            Self::UpstreamBusy => (
+                S::SERVICE_UNAVAILABLE,
+                "upstream-busy",
+                "All instances of the service are busy.",
+            ),
+            Self::UpstreamConnect => (
+                S::BAD_GATEWAY,
+                "upstream-connect",
+                "The service could not be reached.",
+            ),
+            Self::UpstreamProtocol => (
+                S::BAD_GATEWAY,
+                "upstream-protocol",
+                "The service gave no valid answer.",
+            ),
+            Self::UpstreamTimeout => (
+                S::GATEWAY_TIMEOUT,
+                "upstream-timeout",
+                "The service did not answer in time.",
+            ),
+            Self::RequestTimeout => (
+                S::REQUEST_TIMEOUT,
+                "request-timeout",
+                "The request was not completed in time.",
+            ),
+            Self::UpgradeRefused => (
+                S::BAD_GATEWAY,
+                "upgrade-refused",
+                "The protocol upgrade was not possible.",
+            ),
+            Self::Draining => (
+                S::SERVICE_UNAVAILABLE,
+                "draining",
+                "This gateway is closing; try again.",
+            ),
+            Self::Overloaded => (
+                S::SERVICE_UNAVAILABLE,
+                "overloaded",
+                "This gateway is at its limit; try again.",
+            ),
+            Self::Internal => (
+                S::INTERNAL_SERVER_ERROR,
+                "internal",
+                "The gateway failed to handle the request.",
+            ),
+        }
+    }
+
+    /// The answer to a refused request: a problem document (RFC 9457) with the fields this
+    /// refusal calls for (`Allow`, `WWW-Authenticate`, `Retry-After`).
+    ///
+    /// `request_id` is repeated in the body, so that a user's report leads to the log line.
+    pub fn response(&self, request_id: &str) -> Response<Full<Bytes>> {
+        let body = serde_json::to_vec(&Problem {
+            kind: format!("urn:weir:reject:{}", self.name()),
+            title: self.title(),
+            status: self.status().as_u16(),
+            reason: self.name(),
+            request_id,
+        })
+        .expect("a struct of texts and numbers is always JSON");
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = self.status();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Self::MethodNotAllowed { allow } = self {
+            headers.insert(header::ALLOW, allow.clone());
+        }
+        if let Some(challenge) = self.challenge() {
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(seconds) = self.retry_after() {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+
+    /// The challenge of a 401 or 403 (RFC 6750 section 3). A request without any token gets no
+    /// error code: it made no mistake yet. API keys have no registered scheme; naming one of our
+    /// own still keeps the answer lawful (RFC 9110 15.5.2 demands a challenge with every 401).
+    fn challenge(&self) -> Option<HeaderValue> {
+        let value = match self {
+            Self::TokenMissing => "Bearer",
+            Self::TokenScope => r#"Bearer error="insufficient_scope""#,
+            Self::ApiKeyMissing | Self::ApiKeyUnknown => "ApiKey",
+            _ if self.status() == StatusCode::UNAUTHORIZED => {
+                let text = format!(
+                    r#"Bearer error="invalid_token", error_description="{}""#,
+                    self.name()
+                );
+                return HeaderValue::try_from(text).ok();
+            }
+            _ => return None,
+        };
+        Some(HeaderValue::from_static(value))
+    }
+
+    /// Seconds after which the client should try again, for refusals that pass by themselves.
+    fn retry_after(&self) -> Option<u64> {
+        match self {
+            Self::RateLimited { retry_after } => Some(*retry_after),
+            Self::LimiterFull | Self::NoInstance | Self::UpstreamBusy => Some(1),
+            Self::Draining | Self::Overloaded => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// A problem document (RFC 9457 section 3.1) with two members of ours.
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'a str,
+    status: u16,
+    reason: &'a str,
+    request_id: &'a str,
+}
