@@ -1,1 +1,8 @@
 //! The agent and command line of Weir.
+//!
+//! Desired state (`config`, the control API in `api`) → plan → maps. `health` says which backends
+//! live, `maglev` turns those into a ring.
+
+pub mod api;
+pub mod config;
+pub mod maglev;

@@ -1,0 +1,5 @@
+//! The control API: HTTP and JSON on the agent's Unix socket, every path under `/v1/`.
+//!
+//! `types` is what travels; `client` is the command line's half.
+
+pub mod types;
