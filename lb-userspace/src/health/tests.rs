@@ -1,0 +1,1 @@
+//! Probes against real sockets on the loopback interface.
