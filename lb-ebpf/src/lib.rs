@@ -10,6 +10,15 @@
 #![no_std]
 
 pub mod abi;
+pub mod datapath;
+pub mod decap;
+pub mod encap;
+pub mod flow;
+pub mod frame;
+pub mod hash;
+pub mod parse;
 #[cfg(feature = "user")]
 mod pod;
 pub mod reason;
+pub mod steer;
+pub mod wire;

@@ -1,0 +1,94 @@
+//! The way of a packet through the balancer, shown once.
+
+use crate::{
+    abi::forward,
+    encap,
+    frame::Frame,
+    parse::{Parsed, parse},
+    reason::Reason,
+    steer::{Owner, Tables, steer},
+};
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Why; its action says what to do with the frame.
+    pub reason: Reason,
+    /// Set when the packet was forwarded.
+    pub forwarded: Option<Forwarded>,
+}
+
+/// Whom a forwarded packet is counted for, and where it leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Id of the VIP.
+    pub vip_id: u32,
+    /// Id of the backend.
+    pub backend_id: u16,
+    /// Interface that the frame leaves through.
+    pub ifindex: u32,
+}
+
+/// Takes one packet through all steps. The frame is changed only when it is forwarded or
+/// answered.
+#[inline(always)]
+pub fn run<F: Frame, T: Tables>(frame: &mut F, tables: &T) -> Outcome {
+    let result = decide(frame, tables);
+    match result {
+        Ok((reason, forwarded)) => Outcome { reason, forwarded },
+        Err(reason) => Outcome {
+            reason,
+            forwarded: None,
+        },
+    }
+}
+
+#[inline(always)]
+fn decide<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+) -> Result<(Reason, Option<Forwarded>), Reason> {
+    // 1. Ethernet, VLAN tags, IP and transport headers: malformed packets end here, each with
+    //    the reason that the host's stack would have.
+    let parsed = parse(frame)?;
+    // 2. VIP, flow hash, ring slot, owner. Packets that are not for a VIP end here.
+    let owner = match steer(&parsed, tables) {
+        Ok(owner) => owner,
+        Err(Reason::EchoReplied) => {
+            encap::echo_reply(frame, &parsed)?;
+            return Ok((Reason::EchoReplied, None));
+        }
+        Err(reason) => return Err(reason),
+    };
+    // 3. New headers towards the owner, in the VIP's forwarding mode.
+    let reason = forward(frame, tables, &parsed, &owner)?;
+    let ifindex = owner.backend.hop().ifindex;
+    let backend_id = owner.backend_id;
+    Ok((
+        reason,
+        Some(Forwarded {
+            vip_id: owner.vip.id,
+            backend_id,
+            ifindex,
+        }),
+    ))
+}
+
+#[inline(always)]
+fn forward<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    parsed: &Parsed,
+    owner: &Owner,
+) -> Result<Reason, Reason> {
+    if owner.vip.forward == forward::L2 {
+        encap::l2(frame, &owner.backend.hop())?;
+        return Ok(Reason::ForwardedL2);
+    }
+    let settings = tables.settings().ok_or(Reason::TableMissing)?;
+    encap::ipip(frame, parsed, &owner.backend, &settings, owner.hash as u32)?;
+    Ok(Reason::ForwardedIpip)
+}
+
+#[cfg(test)]
+mod tests;
