@@ -9,6 +9,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// Unix socket of the control API, unless configured.
+pub const SOCKET_DEFAULT: &str = "/run/weir.sock";
+
+/// Directory of pinned maps and links, unless configured.
+pub const BPFFS_DEFAULT: &str = "/sys/fs/bpf/weir";
+
+/// Weight of a backend, unless configured: a middle that leaves room on both sides.
+pub const WEIGHT_DEFAULT: u16 = 100;
+
 /// The whole configuration of one agent. Names of VIPs and backends are keys, so they are unique.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {

@@ -1,0 +1,1 @@
+//! Configurations: right ones, and a table of wrong ones with what is said about each.
