@@ -1,2 +1,70 @@
-//! `cargo xtask`: build, test, demo and benchmark tasks.
-fn main() {}
+//! `cargo xtask`: build, test, demo and benchmark tasks. One file per task; this one only lists them.
+//!
+//! Data goes to standard output, talk to standard error. Exit codes: 0 all held, 1 something
+//! failed, 2 wrong usage.
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod check;
+mod demo;
+mod ebpf;
+mod install;
+mod load;
+mod output;
+mod process;
+mod test;
+mod tidy;
+mod workspace;
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    about = "Weir's own tasks"
+)]
+struct Options {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build the BPF objects and print their paths
+    Ebpf(ebpf::Args),
+    /// Format, lints, licences and our own rules
+    Check,
+    /// Our own rules alone
+    Tidy,
+    /// Every test, privileged ones included; nothing may be skipped
+    Test(test::Args),
+    /// The whole system in network namespaces, with real requests and failures
+    Demo(demo::Args),
+    /// Build, then run the agent on this host's interfaces
+    Load(load::Args),
+    /// Take the programs off this host's interfaces
+    Unload,
+    /// Benchmarks: datapath, maglev or gateway; all of them by default
+    Bench(bench::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Options::parse().task {
+        Task::Ebpf(args) => ebpf::run(&args),
+        Task::Check => check::run(),
+        Task::Tidy => tidy::run(),
+        Task::Test(args) => test::run(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Load(args) => load::run(&args),
+        Task::Unload => load::unload(),
+        Task::Bench(args) => bench::run(&args),
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            output::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

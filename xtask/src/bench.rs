@@ -1,0 +1,62 @@
+//! `cargo xtask bench`: builds with optimisation, then becomes the benchmarks of `bench`.
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::{ebpf, process, workspace};
+
+/// Options of `cargo xtask bench`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    bpf: ebpf::Args,
+    /// One suite; all of them by default
+    suite: Option<Suite>,
+    /// Write the rows to this file too, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Suite {
+    Datapath,
+    Maglev,
+    Gateway,
+}
+
+impl Suite {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Datapath => "datapath",
+            Self::Maglev => "maglev",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
+/// Builds, then becomes `bench`.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    ebpf::build(&args.bpf)?;
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--locked"]);
+    cargo.args([
+        "--package",
+        "bench",
+        "--package",
+        "gateway",
+        "--package",
+        "lb-userspace",
+    ]);
+    process::show("build the benchmarks", cargo)?;
+
+    let programs = workspace::target_dir().join("release");
+    let mut bench = Command::new(programs.join("bench"));
+    bench.env("WEIR_BIN_DIR", &programs);
+    bench.args(args.suite.map(Suite::name));
+    if let Some(json) = &args.json {
+        bench.arg("--json").arg(json);
+    }
+    match process::exec(bench)? {}
+}

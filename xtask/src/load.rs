@@ -1,0 +1,50 @@
+//! `cargo xtask load` and `unload`: the agent on this host's own interfaces.
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result};
+
+use crate::{ebpf, process, workspace};
+
+/// Options of `cargo xtask load`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    bpf: ebpf::Args,
+    /// The agent's configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Builds, then becomes `weir run`.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    // Before minutes of building, and while a relative path still means the caller's directory.
+    let config =
+        std::fs::canonicalize(&args.config).with_context(|| args.config.display().to_string())?;
+    ebpf::build(&args.bpf)?;
+    let mut agent = weir()?;
+    agent.arg("run").arg("--config").arg(config);
+    match process::exec(agent)? {}
+}
+
+/// Becomes `weir detach`, which takes programs and pins away.
+pub(crate) fn unload() -> Result<ExitCode> {
+    let mut agent = weir()?;
+    agent.arg("detach");
+    match process::exec(agent)? {}
+}
+
+fn weir() -> Result<Command> {
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "build",
+        "--release",
+        "--package",
+        "lb-userspace",
+        "--bin",
+        "weir",
+        "--locked",
+    ]);
+    process::show("build the agent", cargo)?;
+    Ok(Command::new(workspace::target_dir().join("release/weir")))
+}

@@ -1,0 +1,293 @@
+//! Child processes: a captured step with progress, a streamed one, a quick question, a hand-over.
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{output, workspace};
+
+/// Lines of a failed step's output that are shown; the rest is in its log.
+const TAIL_LINES_MAX: usize = 40;
+/// How often a line on a terminal is brought up to date.
+const REDRAW_EVERY: Duration = Duration::from_millis(250);
+/// How often a step that nobody watches on a terminal says that it is still at work.
+const REMIND_EVERY: Duration = Duration::from_secs(20);
+
+/// Runs `command` to its end as one step.
+///
+/// Its output goes to a log under `target/xtask/`. While it runs, one line with the elapsed time
+/// and the newest line of output is kept up to date (or repeated, where there is no terminal).
+/// If it fails, the end of its output is printed.
+pub(crate) fn run(title: &str, mut command: Command) -> Result<()> {
+    let log_path = log_path(title);
+    let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
+    command.stdin(Stdio::null());
+    let mut progress = Progress::begin(title);
+    let mut tail = VecDeque::new();
+    let status = follow(command, |event| {
+        let Event::Line(line) = event else {
+            progress.tick();
+            return;
+        };
+        let _log_is_best_effort = writeln!(log, "{line}");
+        if tail.len() == TAIL_LINES_MAX {
+            tail.pop_front();
+        }
+        progress.newest = line.to_owned();
+        tail.push_back(line.to_owned());
+        progress.tick();
+    })?;
+    progress.end(status.success());
+    if status.success() {
+        return Ok(());
+    }
+    for line in &tail {
+        output::say(&format!("    {line}"));
+    }
+    bail!(
+        "{title}: {status}; all of its output is in {}",
+        log_path.display()
+    );
+}
+
+/// Runs `command` and passes on its output (both streams, in order, on standard output) as it
+/// comes; `observe` sees each line too.
+pub(crate) fn stream(command: Command, mut observe: impl FnMut(&str)) -> Result<ExitStatus> {
+    follow(command, |event| {
+        if let Event::Line(line) = event {
+            output::result(line);
+            observe(line);
+        }
+    })
+}
+
+/// Runs `command` with our own terminal, where it shows its own progress; fails if it fails.
+pub(crate) fn show(title: &str, mut command: Command) -> Result<()> {
+    output::say(&format!("{title} …"));
+    let status = command.status().with_context(|| started_what(&command))?;
+    if !status.success() {
+        bail!("{title}: {status}");
+    }
+    Ok(())
+}
+
+/// What a quick command prints on standard output. Its complaint is part of the error.
+pub(crate) fn ask(mut command: Command) -> Result<String> {
+    let answer = command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| started_what(&command))?;
+    if !answer.status.success() {
+        let complaint = String::from_utf8_lossy(&answer.stderr);
+        bail!(
+            "{}: {}; {}",
+            started_what(&command),
+            answer.status,
+            complaint.trim()
+        );
+    }
+    Ok(String::from_utf8_lossy(&answer.stdout).into_owned())
+}
+
+/// Becomes `command`: signals, terminal and exit code are then its own.
+pub(crate) fn exec(mut command: Command) -> Result<Infallible> {
+    let error = command.exec();
+    Err(error).with_context(|| started_what(&command))
+}
+
+fn started_what(command: &Command) -> String {
+    format!("running {}", command.get_program().to_string_lossy())
+}
+
+/// `12.3 s`, or `4 min 05 s` from two minutes on.
+pub(crate) fn seconds(elapsed: Duration) -> String {
+    match elapsed.as_secs() {
+        0..120 => format!("{:.1} s", elapsed.as_secs_f64()),
+        whole => format!("{} min {:02} s", whole / 60, whole % 60),
+    }
+}
+
+enum Event<'a> {
+    Line(&'a str),
+    /// Nothing was printed for a while.
+    Quiet,
+}
+
+/// Starts `command` with both streams in one pipe and reports its lines until the pipe closes.
+fn follow(mut command: Command, mut report: impl FnMut(Event<'_>)) -> Result<ExitStatus> {
+    let (reader, writer) = std::io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().with_context(|| started_what(&command))?;
+    // The command holds our writing ends; while they live the pipe never closes.
+    drop(command);
+    let lines = read_lines(reader);
+    loop {
+        match lines.recv_timeout(REDRAW_EVERY) {
+            Ok(line) => report(Event::Line(&line)),
+            Err(RecvTimeoutError::Timeout) => report(Event::Quiet),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+    }
+    Ok(child.wait()?)
+}
+
+fn read_lines(reader: std::io::PipeReader) -> Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(reader);
+        let mut bytes = Vec::new();
+        while reader
+            .read_until(b'\n', &mut bytes)
+            .is_ok_and(|count| count > 0)
+        {
+            let line = String::from_utf8_lossy(&bytes)
+                .trim_end_matches(['\n', '\r'])
+                .to_owned();
+            if sender.send(line).is_err() {
+                return;
+            }
+            bytes.clear();
+        }
+    });
+    receiver
+}
+
+fn log_path(title: &str) -> PathBuf {
+    let name: String = title
+        .chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() {
+                c.to_ascii_lowercase()
+            } else {
+                '-'
+            }
+        })
+        .collect();
+    let directory = workspace::target_dir().join("xtask");
+    // If this fails, creating the log in it fails next and says why.
+    let _created = std::fs::create_dir_all(&directory);
+    directory.join(format!("{name}.log"))
+}
+
+/// What the person who waits sees of one step.
+struct Progress {
+    title: String,
+    newest: String,
+    started: Instant,
+    shown: Instant,
+    watched: bool,
+}
+
+impl Progress {
+    fn begin(title: &str) -> Self {
+        let now = Instant::now();
+        let watched = output::is_watched();
+        if !watched {
+            output::say(&format!("{title} …"));
+        }
+        Self {
+            title: title.to_owned(),
+            newest: String::new(),
+            started: now,
+            shown: now,
+            watched,
+        }
+    }
+
+    fn tick(&mut self) {
+        let every = if self.watched {
+            REDRAW_EVERY
+        } else {
+            REMIND_EVERY
+        };
+        if self.shown.elapsed() < every {
+            return;
+        }
+        self.shown = Instant::now();
+        let elapsed = seconds(self.started.elapsed());
+        let line = format!("{} … {elapsed}  {}", self.title, self.newest.trim());
+        if self.watched {
+            output::rewrite(&line)
+        } else {
+            output::say(&line)
+        }
+    }
+
+    fn end(&self, held: bool) {
+        let outcome = if held { "done in" } else { "failed after" };
+        let line = format!(
+            "{}: {outcome} {}",
+            self.title,
+            seconds(self.started.elapsed())
+        );
+        if self.watched {
+            output::rewrite("");
+        }
+        output::say(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_failed_step_names_itself_and_keeps_its_output() {
+        let error = run(
+            "unit test of a failing step",
+            shell("echo seen; echo too >&2; exit 3"),
+        )
+        .expect_err("the script exits with 3")
+        .to_string();
+        assert!(
+            error.contains("unit test of a failing step: exit status: 3"),
+            "{error}"
+        );
+        let log = std::fs::read_to_string(log_path("unit test of a failing step")).unwrap();
+        assert_eq!(log, "seen\ntoo\n");
+    }
+
+    #[test]
+    fn a_step_that_works_is_no_error() {
+        run("unit test of a working step", shell("exit 0")).unwrap();
+    }
+
+    #[test]
+    fn both_streams_are_observed_in_order() {
+        let mut lines = Vec::new();
+        let status = follow(shell("echo one; echo two >&2; printf three"), |event| {
+            if let Event::Line(line) = event {
+                lines.push(line.to_owned());
+            }
+        });
+        assert!(status.unwrap().success());
+        assert_eq!(lines, ["one", "two", "three"]);
+    }
+
+    #[test]
+    fn a_question_that_fails_repeats_the_complaint() {
+        let error = ask(shell("echo because >&2; exit 1"))
+            .expect_err("exits with 1")
+            .to_string();
+        assert!(error.contains("because"), "{error}");
+    }
+
+    #[test]
+    fn times_are_readable() {
+        assert_eq!(seconds(Duration::from_millis(1250)), "1.2 s");
+        assert_eq!(seconds(Duration::from_secs(245)), "4 min 05 s");
+    }
+}

@@ -1,0 +1,91 @@
+//! Where things are in the checkout, and cargo started the way a shell would start it.
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The root of the checkout this xtask was compiled from.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask/ lies in the workspace root")
+}
+
+/// Cargo's target directory: `CARGO_TARGET_DIR`, else `target`.
+pub(crate) fn target_dir() -> PathBuf {
+    directory("CARGO_TARGET_DIR", "target")
+}
+
+/// Where the BPF objects are left for `lb-userspace/build.rs`: `WEIR_BPF_DIR`, else `target/bpf`.
+pub(crate) fn bpf_dir() -> PathBuf {
+    directory("WEIR_BPF_DIR", "target/bpf")
+}
+
+fn directory(variable: &str, default: &str) -> PathBuf {
+    root().join(std::env::var_os(variable).unwrap_or_else(|| default.into()))
+}
+
+/// The stable cargo that runs us, in the root, without what `cargo run` put into our environment.
+///
+/// What it put there describes the package `xtask`; left in place it would reach build scripts
+/// and the processes they start.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| describes_xtask(name)) {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn describes_xtask(variable: &OsStr) -> bool {
+    let name = variable.to_string_lossy();
+    ["CARGO_PKG_", "CARGO_MANIFEST_"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+        || [
+            "CARGO",
+            "CARGO_BIN_NAME",
+            "CARGO_CRATE_NAME",
+            "CARGO_PRIMARY_PACKAGE",
+        ]
+        .contains(&name.as_ref())
+}
+
+/// The full path of a program on `PATH` (with the administrator's directories, which an
+/// ordinary user's `PATH` leaves out), or nothing.
+pub(crate) fn which(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let administrator = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    std::env::split_paths(&path)
+        .chain(administrator)
+        .map(|directory| directory.join(program))
+        .find(|candidate| candidate.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_describes_xtask_is_taken_away() {
+        let cases = [
+            ("CARGO", true),
+            ("CARGO_PKG_NAME", true),
+            ("CARGO_MANIFEST_DIR", true),
+            ("CARGO_BIN_NAME", true),
+            ("CARGO_HOME", false),
+            ("CARGO_TARGET_DIR", false),
+            ("CARGO_TERM_COLOR", false),
+            ("PATH", false),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(describes_xtask(OsStr::new(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn which_finds_a_shell_and_nothing_else() {
+        assert!(which("sh").is_some());
+        assert_eq!(which("weir-no-such-program"), None);
+    }
+}
