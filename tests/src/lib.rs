@@ -1,1 +1,34 @@
-//! The test bed of Weir.
+//! The test bed of Weir: whole hosts on one machine, and the real programs running on them.
+//!
+//! A host is a network namespace; hosts meet in a routed fabric. The load balancer, the gateways
+//! and the services run as processes inside their hosts, and clients connect from theirs, so a
+//! test or the demo sees what users of a deployment see. Modules, from the ground up:
+//!
+//! - [`cleanup`]: whatever is made is undone, also after a panic, a signal or a killed run;
+//! - [`command`], [`wait`], [`privilege`], [`binaries`]: running tools, waiting with a deadline,
+//!   and what this machine lets us do;
+//! - [`netns`], [`host`], [`network`]: namespaces, hosts with addresses, the fabric between them;
+//! - [`process`]: a program running inside a host;
+//! - [`service`], [`echo`]: the servers behind a gateway, or directly behind a balancer;
+//! - [`client`], [`certs`], [`token`]: what a user brings along;
+//! - [`balancer`], [`gateway`]: configuration of the programs under test;
+//! - [`demo`]: all of it together, with a story.
+
+pub mod binaries;
+pub mod certs;
+pub mod cleanup;
+pub mod client;
+pub mod command;
+pub mod echo;
+pub mod fixture;
+pub mod host;
+pub mod netns;
+pub mod network;
+pub mod object;
+pub mod output;
+pub mod packet;
+pub mod privilege;
+pub mod process;
+pub mod service;
+pub mod token;
+pub mod wait;

@@ -1,0 +1,234 @@
+//! A small balancer whose tables a reader can hold in the head, for kernel and host alike.
+//!
+//! The same [`Fixture`] answers the packet logic on the host (it implements
+//! [`Tables`](lb_ebpf::steer::Tables)) and fills the maps of the kernel program, so a test can
+//! ask both the same question.
+
+use std::collections::BTreeMap;
+
+use lb_ebpf::{
+    abi::{Backend, Forward, HashKind, Hop, Settings, Slot, VERSION, Vip, VipKey, forward},
+    flow::{Family, mapped},
+    steer::Tables,
+    wire::protocol::{TCP, UDP},
+};
+
+/// Interface that `BPF_PROG_TEST_RUN` says a packet came in through: the loopback device.
+pub const INGRESS: u32 = 1;
+/// Another interface, for packets that leave elsewhere.
+pub const ELSEWHERE: u32 = 7;
+/// Outer source of IPv4 tunnels.
+pub const SOURCE_V4: [u8; 4] = [10, 0, 0, 1];
+/// Outer source of IPv6 tunnels.
+pub const SOURCE_V6: [u8; 16] = v6(0x01);
+/// MAC address of every next hop.
+pub const HOP_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
+/// MAC address of the balancer.
+pub const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0a];
+/// The IPv4 address of the VIPs.
+pub const VIP_V4: [u8; 4] = [203, 0, 113, 10];
+/// The IPv6 address of the VIPs.
+pub const VIP_V6: [u8; 16] = v6(0x10);
+/// MTU of the way to every backend.
+pub const MTU: u16 = 1500;
+
+/// Port of the VIPs that forward by MAC address.
+pub const PORT_L2: u16 = 80;
+/// Port of the VIPs that tunnel to an IPv4 backend.
+pub const PORT_IPIP_V4: u16 = 443;
+/// Port of the VIPs that tunnel to an IPv6 backend.
+pub const PORT_IPIP_V6: u16 = 444;
+/// Port of the VIPs without a backend.
+pub const PORT_EMPTY: u16 = 1000;
+/// Port of the VIPs whose ring names a backend that is not in the table.
+pub const PORT_UNKNOWN: u16 = 1001;
+/// Port of the VIPs whose backend has no resolved next hop.
+pub const PORT_UNRESOLVED: u16 = 1002;
+/// Port of the VIPs whose backend is behind another interface.
+pub const PORT_ELSEWHERE: u16 = 1003;
+/// Port of the VIPs that forward by MAC address to a backend of the other family.
+pub const PORT_MISMATCH: u16 = 1004;
+/// Port of the VIPs with a full ring over two backends, by source address.
+pub const PORT_RING: u16 = 1005;
+
+/// Backend ids.
+pub mod backend {
+    /// IPv4, same interface.
+    pub const V4: u16 = 1;
+    /// IPv6, same interface.
+    pub const V6: u16 = 2;
+    /// IPv4, no next hop.
+    pub const UNRESOLVED: u16 = 3;
+    /// IPv4, another interface.
+    pub const ELSEWHERE: u16 = 4;
+    /// A second IPv4 one on the same interface.
+    pub const V4_SECOND: u16 = 5;
+    /// In no table.
+    pub const UNKNOWN: u16 = 60;
+}
+
+/// `2001:db8::` with `last` as its last byte.
+pub const fn v6(last: u8) -> [u8; 16] {
+    [
+        0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last,
+    ]
+}
+
+/// Settings, VIPs, ring slots and backends.
+#[derive(Clone, Debug)]
+pub struct Fixture {
+    /// Element of the settings map.
+    pub settings: Settings,
+    /// Elements of the VIP map.
+    pub vips: BTreeMap<VipKey, Vip>,
+    /// The ring map, slot by slot.
+    pub slots: Vec<Slot>,
+    /// The backend map by id; empty elements are no backends.
+    pub backends: Vec<Backend>,
+}
+
+impl Default for Fixture {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Fixture {
+    /// Every mode and every refusal, each under a port of its own, on both VIP addresses.
+    #[must_use]
+    pub fn new() -> Self {
+        let settings = Settings {
+            hash_key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
+            source_v6: SOURCE_V6,
+            source_v4: SOURCE_V4,
+            version: VERSION,
+        };
+        let mut fixture = Self {
+            settings,
+            vips: BTreeMap::new(),
+            slots: Vec::new(),
+            backends: backends(),
+        };
+        let l2 = [backend::V4, backend::V6];
+        fixture.add(PORT_L2, forward::L2, l2.map(|id| vec![id]), 0);
+        for (port, id) in [
+            (PORT_IPIP_V4, backend::V4),
+            (PORT_IPIP_V6, backend::V6),
+            (PORT_EMPTY, 0),
+            (PORT_UNKNOWN, backend::UNKNOWN),
+            (PORT_UNRESOLVED, backend::UNRESOLVED),
+            (PORT_ELSEWHERE, backend::ELSEWHERE),
+        ] {
+            fixture.add(port, forward::IPIP, [vec![id], vec![id]], 0);
+        }
+        let swapped = [backend::V6, backend::V4];
+        fixture.add(PORT_MISMATCH, forward::L2, swapped.map(|id| vec![id]), 0);
+        let ring: Vec<u16> = (0..251)
+            .map(|slot| {
+                if slot % 3 == 0 {
+                    backend::V4
+                } else {
+                    backend::V4_SECOND
+                }
+            })
+            .collect();
+        fixture.add(PORT_RING, forward::IPIP, [ring.clone(), ring], 1);
+        for address in [mapped(VIP_V4), VIP_V6] {
+            let entry = fixture.vip(0, 0, forward::ADDRESS, 0);
+            fixture.vips.insert(VipKey::address_entry(address), entry);
+        }
+        fixture
+    }
+
+    /// Makes an every-port UDP VIP at `address`, whose ring is `backends`.
+    pub fn add_every_port(&mut self, address: [u8; 16], backends: &[u16]) {
+        let (start, size) = self.place(backends);
+        let vip = self.vip(start, size, forward::IPIP, 0);
+        self.vips.insert(VipKey::new(address, 0, UDP), vip);
+    }
+
+    fn add(&mut self, port: u16, forward: Forward, rings: [Vec<u16>; 2], hash: HashKind) {
+        for (address, ring) in [mapped(VIP_V4), VIP_V6].into_iter().zip(rings) {
+            let (start, size) = self.place(&ring);
+            for protocol in [TCP, UDP] {
+                let vip = self.vip(start, size, forward, hash);
+                self.vips.insert(VipKey::new(address, port, protocol), vip);
+            }
+        }
+    }
+
+    fn vip(&self, ring_start: u32, ring_size: u32, forward: Forward, hash: HashKind) -> Vip {
+        let id = self.vips.len() as u32;
+        Vip {
+            ring_start,
+            ring_size,
+            id,
+            forward,
+            hash,
+            reserved: [0; 2],
+        }
+    }
+
+    /// Appends a ring that starts at an even slot.
+    fn place(&mut self, ring: &[u16]) -> (u32, u32) {
+        if self.slots.len() % 2 == 1 {
+            self.slots.push(Slot::default());
+        }
+        let start = self.slots.len() as u32;
+        self.slots.extend(ring.iter().map(|id| Slot::settled(*id)));
+        (start, ring.len() as u32)
+    }
+}
+
+fn backends() -> Vec<Backend> {
+    let resolved = |address, family: Family, ifindex| {
+        // The dead generation is poisoned: a reader that took it would be seen.
+        let poison = Hop {
+            destination: [0xee; 6],
+            source: [0xee; 6],
+            ifindex: 99,
+        };
+        let hop = Hop {
+            destination: HOP_MAC,
+            source: OWN_MAC,
+            ifindex,
+        };
+        let (hops, live) = match family {
+            Family::V4 => ([hop, poison], 0),
+            Family::V6 => ([poison, hop], 1),
+        };
+        Backend {
+            address,
+            hops,
+            live,
+            family: family as u8,
+            mtu: MTU,
+            reserved: [0; 12],
+        }
+    };
+    let mut table = vec![Backend::default(); 64];
+    table[usize::from(backend::V4)] = resolved(mapped([10, 0, 0, 2]), Family::V4, INGRESS);
+    table[usize::from(backend::V6)] = resolved(v6(0x02), Family::V6, INGRESS);
+    table[usize::from(backend::UNRESOLVED)] = resolved(mapped([10, 0, 0, 3]), Family::V4, 0);
+    table[usize::from(backend::ELSEWHERE)] = resolved(mapped([10, 0, 0, 4]), Family::V4, ELSEWHERE);
+    table[usize::from(backend::V4_SECOND)] = resolved(mapped([10, 0, 0, 5]), Family::V4, INGRESS);
+    table
+}
+
+impl Tables for Fixture {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<Vip> {
+        self.vips.get(key).copied()
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.slots.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: u16) -> Option<Backend> {
+        self.backends.get(usize::from(id)).copied()
+    }
+}

@@ -1,0 +1,237 @@
+//! The real BPF objects under `BPF_PROG_TEST_RUN`: packets in, bytes and counters out.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, anyhow};
+use aya::{
+    Ebpf, EbpfLoader, Pod, VerifierLogLevel,
+    maps::{Array, HashMap, PerCpuArray},
+    programs::{TestRun, TestRunOptions, Xdp},
+};
+use lb_ebpf::{
+    abi::{self, AddressKey, Backend, Counts, RingCell, Settings, Slot, Vip, VipKey},
+    reason::Reason,
+};
+
+use crate::fixture::Fixture;
+
+/// Directory that holds the objects; set by `cargo xtask test`.
+pub const DIRECTORY_VARIABLE: &str = "WEIR_BPF_DIR";
+
+/// Bytes that a tunnel header adds at most.
+const GROWTH_MAX: usize = 40;
+
+/// What keeps kernel tests from running here, in one sentence that says what to do.
+#[must_use]
+pub fn missing() -> Option<String> {
+    if !nix::unistd::geteuid().is_root() {
+        return Some("loading BPF programs needs root: run it with sudo".to_owned());
+    }
+    let path = path("balancer");
+    (!path.is_file()).then(|| format!("{} is not built: run `cargo xtask ebpf`", path.display()))
+}
+
+/// Path of the object `name`: `balancer`, `decap` or `harness`.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    let directory = std::env::var_os(DIRECTORY_VARIABLE).map_or_else(
+        || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf")),
+        PathBuf::from,
+    );
+    directory.join(format!("{name}.o"))
+}
+
+/// An XDP action (include/uapi/linux/bpf.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpAction {
+    /// The program failed.
+    Aborted,
+    /// The packet is dropped.
+    Drop,
+    /// The packet goes to the network stack.
+    Pass,
+    /// The packet leaves through the interface it came from.
+    Transmit,
+    /// The packet leaves through another interface.
+    Redirect,
+}
+
+impl XdpAction {
+    fn from_return_value(value: u32) -> Result<Self> {
+        let actions = [
+            Self::Aborted,
+            Self::Drop,
+            Self::Pass,
+            Self::Transmit,
+            Self::Redirect,
+        ];
+        actions
+            .get(value as usize)
+            .copied()
+            .ok_or_else(|| anyhow!("{value} is no XDP action"))
+    }
+}
+
+/// A loaded object and the name of its program.
+pub struct Object {
+    ebpf: Ebpf,
+    program: &'static str,
+}
+
+impl Object {
+    /// Loads the balancer with the tables of `fixture`.
+    ///
+    /// # Errors
+    ///
+    /// When the object is not built, or the kernel refuses it; the verifier's log is in the text.
+    pub fn balancer(fixture: &Fixture) -> Result<Self> {
+        let mut object = Self::load("balancer", abi::program::BALANCER)?;
+        object.install(fixture)?;
+        Ok(object)
+    }
+
+    /// Loads the decapsulator with tunnels to `addresses` (mapped form).
+    ///
+    /// # Errors
+    ///
+    /// As [`balancer`](Self::balancer).
+    pub fn decap(addresses: &[[u8; 16]]) -> Result<Self> {
+        let mut object = Self::load("decap", abi::program::DECAP)?;
+        let mut tunnels: HashMap<_, AddressKey, u32> = object.map(abi::map::TUNNELS)?.try_into()?;
+        for address in addresses {
+            tunnels.insert(AddressKey { address: *address }, 1, 0)?;
+        }
+        Ok(object)
+    }
+
+    fn load(name: &str, program: &'static str) -> Result<Self> {
+        let path = path(name);
+        let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let mut ebpf = EbpfLoader::new()
+            .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
+            .map_max_entries(abi::map::RINGS, 4096)
+            .load(&bytes)
+            .with_context(|| format!("creating the maps of {}", path.display()))?;
+        let xdp: &mut Xdp = ebpf
+            .program_mut(program)
+            .with_context(|| format!("no program {program}"))?
+            .try_into()?;
+        xdp.load().with_context(|| format!("loading {program}"))?;
+        Ok(Self { ebpf, program })
+    }
+
+    fn install(&mut self, fixture: &Fixture) -> Result<()> {
+        let mut settings: Array<_, Settings> = self.map(abi::map::SETTINGS)?.try_into()?;
+        settings.set(0, fixture.settings, 0)?;
+        let mut vips: HashMap<_, VipKey, Vip> = self.map(abi::map::VIPS)?.try_into()?;
+        for (key, vip) in &fixture.vips {
+            vips.insert(key, vip, 0)?;
+        }
+        let mut rings: Array<_, RingCell> = self.map(abi::map::RINGS)?.try_into()?;
+        for (index, pair) in fixture.slots.chunks(2).enumerate() {
+            let odd = pair.get(1).copied().unwrap_or_else(Slot::default);
+            rings.set(
+                index as u32,
+                RingCell {
+                    slots: [pair[0], odd],
+                },
+                0,
+            )?;
+        }
+        let mut backends: Array<_, Backend> = self.map(abi::map::BACKENDS)?.try_into()?;
+        for (id, backend) in fixture.backends.iter().enumerate() {
+            backends.set(id as u32, *backend, 0)?;
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
+        self.ebpf
+            .map_mut(name)
+            .with_context(|| format!("no map {name}"))
+    }
+
+    /// The loaded program.
+    ///
+    /// # Panics
+    ///
+    /// Never: the constructor found it.
+    #[must_use]
+    pub fn xdp(&self) -> &Xdp {
+        self.ebpf
+            .program(self.program)
+            .and_then(|program| program.try_into().ok())
+            .expect("the constructor loaded it")
+    }
+
+    /// Runs one packet through the program. Frames are at least 14 bytes long; the kernel refuses
+    /// shorter ones before the program sees them.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel refuses the run.
+    pub fn run(&self, frame: &[u8]) -> Result<(XdpAction, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + GROWTH_MAX];
+        let result = self.xdp().test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })?;
+        out.truncate(result.data_size_out as usize);
+        Ok((XdpAction::from_return_value(result.return_value)?, out))
+    }
+
+    /// Packets counted for `reason`, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn reason_count(&self, reason: Reason) -> Result<u64> {
+        Ok(self
+            .per_cpu::<u64>(abi::map::REASON_COUNTS, reason as u32)?
+            .iter()
+            .sum())
+    }
+
+    /// Packets counted over all reasons and CPUs.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn packets(&self) -> Result<u64> {
+        Reason::ALL
+            .iter()
+            .map(|reason| self.reason_count(*reason))
+            .sum()
+    }
+
+    /// The counters under `index` of the VIP or backend map `name`, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn counts(&self, name: &str, index: u32) -> Result<Counts> {
+        let sum = |sum: Counts, counts: &Counts| Counts {
+            packets: sum.packets + counts.packets,
+            bytes: sum.bytes + counts.bytes,
+        };
+        Ok(self
+            .per_cpu(name, index)?
+            .iter()
+            .fold(Counts::default(), sum))
+    }
+
+    /// The value of every CPU under `index` of the per-CPU array `name`.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn per_cpu<T: Pod>(&self, name: &str, index: u32) -> Result<Vec<T>> {
+        let map = self
+            .ebpf
+            .map(name)
+            .with_context(|| format!("no map {name}"))?;
+        let array: PerCpuArray<_, T> = map.try_into()?;
+        Ok(array.get(&index, 0)?.iter().copied().collect())
+    }
+}
