@@ -86,7 +86,7 @@ fn forward<F: Frame, T: Tables>(
         return Ok(Reason::ForwardedL2);
     }
     let settings = tables.settings().ok_or(Reason::TableMissing)?;
-    encap::ipip(frame, parsed, &owner.backend, &settings, owner.hash as u32)?;
+    encap::ipip(frame, parsed, &owner.backend, settings, owner.hash as u32)?;
     Ok(Reason::ForwardedIpip)
 }
 

@@ -12,10 +12,11 @@ use crate::{
     wire::protocol,
 };
 
-/// The tables that a decision reads. Values are copied out: a few words each.
+/// The tables that a decision reads. What changes under a reader's feet is copied out, a few words
+/// each; the settings are written once, before the first packet.
 pub trait Tables {
     /// What holds for the whole data path; `None` when the table is missing.
-    fn settings(&self) -> Option<Settings>;
+    fn settings(&self) -> Option<&Settings>;
     /// The VIP or address entry under `key`.
     fn vip(&self, key: &VipKey) -> Option<Vip>;
     /// Slot `index` of the ring map, counted over all rings; `None` beyond its end.

@@ -108,7 +108,7 @@ impl Object {
         let path = path(name);
         let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let mut ebpf = EbpfLoader::new()
-            .verifier_log_level(VerifierLogLevel::VERBOSE | VerifierLogLevel::STATS)
+            .verifier_log_level(VerifierLogLevel::STATS)
             .map_max_entries(abi::map::RINGS, 4096)
             .load(&bytes)
             .with_context(|| format!("creating the maps of {}", path.display()))?;

@@ -1,2 +1,9 @@
-//! Placeholder while the program is written.
+//! Placeholder.
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+#[cfg(not(target_arch = "bpf"))]
 fn main() {}

@@ -1,0 +1,67 @@
+//! The kernel's packet as a [`Frame`].
+
+use core::{ffi::c_int, ptr::read_volatile};
+
+use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
+use lb_ebpf::frame::{Frame, OFFSET_MAX};
+
+/// An XDP context, each access to which is checked against `data_end` in the form that the
+/// verifier tracks: packet pointer plus bounded offset, compared before the access.
+pub(crate) struct XdpFrame<'a> {
+    context: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(context: &'a XdpContext) -> Self {
+        Self { context }
+    }
+
+    /// Pointer to `N` readable and writable bytes at offset `at`.
+    #[inline(always)]
+    fn bytes<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+        if at > OFFSET_MAX {
+            return None;
+        }
+        let start = self.context.data() + at;
+        (start + N <= self.context.data_end()).then_some(start as *mut [u8; N])
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    #[inline(always)]
+    fn len(&self) -> usize {
+        // Volatile, so that the compiler cannot tell that this is the `data_end` of `bytes`. It
+        // would else see that a length check covers an access and remove the access's own
+        // comparison, which is the only one that the verifier understands.
+        // SAFETY: the context is valid for the whole run of the program.
+        let end = unsafe { read_volatile(&raw const (*self.context.ctx).data_end) };
+        end as usize - self.context.data()
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        // SAFETY: `bytes` compared the N bytes against the end of the packet; alignment is 1.
+        self.bytes(at).map(|bytes| unsafe { *bytes })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
+        // SAFETY: as in `load`; the program is the only owner of the packet.
+        self.bytes(at).map(|place| unsafe { *place = bytes })
+    }
+
+    #[inline(always)]
+    fn grow<const N: usize>(&mut self) -> Option<()> {
+        // SAFETY: the context is the program's own; all packet pointers are derived anew after.
+        let result = unsafe { bpf_xdp_adjust_head(self.context.ctx, -(N as c_int)) };
+        (result == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn shrink<const N: usize>(&mut self) -> Option<()> {
+        // SAFETY: as in `grow`.
+        let result = unsafe { bpf_xdp_adjust_head(self.context.ctx, N as c_int) };
+        (result == 0).then_some(())
+    }
+}

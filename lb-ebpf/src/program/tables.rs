@@ -1,0 +1,41 @@
+//! The maps as [`Tables`].
+
+use lb_ebpf::{
+    abi::{Backend, SLOTS_PER_CELL, Settings, Slot, Vip, VipKey},
+    steer::Tables,
+};
+
+use crate::maps;
+
+/// The BPF maps, read in place.
+pub(crate) struct MapTables;
+
+impl Tables for MapTables {
+    #[inline(always)]
+    fn settings(&self) -> Option<&Settings> {
+        maps::SETTINGS.get(0)
+    }
+
+    #[inline(always)]
+    fn vip(&self, key: &VipKey) -> Option<Vip> {
+        // SAFETY: the element stays for the whole run of the program (RCU), and its value is
+        // never written in place: an update puts a new element in its stead.
+        unsafe { maps::VIPS.get(key).copied() }
+    }
+
+    #[inline(always)]
+    fn slot(&self, index: u32) -> Option<Slot> {
+        let cell = maps::RINGS.get(index / SLOTS_PER_CELL)?;
+        let [even, odd] = cell.slots;
+        Some(if index % SLOTS_PER_CELL == 0 {
+            even
+        } else {
+            odd
+        })
+    }
+
+    #[inline(always)]
+    fn backend(&self, id: u16) -> Option<Backend> {
+        maps::BACKENDS.get(u32::from(id)).copied()
+    }
+}
