@@ -58,12 +58,16 @@ fn cargo_build(tools: &Tools, target_dir: &Path) -> Command {
 /// Flags for the BPF crates only: with `--target`, cargo keeps them from build scripts.
 ///
 /// CPU v3 (kernel 5.12) brings 32-bit arithmetic and atomics that return a value; `--btf` makes
-/// the linker emit the type data that the maps and the loader rely on.
+/// the linker emit the type data that the maps and the loader rely on. Packet headers lie where
+/// the Ethernet header leaves them, two bytes off any alignment: without misaligned access, which
+/// the kernel allows on packets where the machine does it cheaply, each field would be read byte
+/// by byte.
 fn rustflags(host_arch: &str) -> String {
     let target_arch = format!("--cfg=bpf_target_arch=\"{host_arch}\"");
     let flags = [
         &target_arch,
         "-Ctarget-cpu=v3",
+        "-Ctarget-feature=+allows-misaligned-mem-access",
         "-Cdebuginfo=2",
         "-Clink-arg=--btf",
     ];
@@ -144,8 +148,9 @@ mod tests {
 
     #[test]
     fn flags_are_one_string() {
-        let expected = "--cfg=bpf_target_arch=\"aarch64\"\x1f-Ctarget-cpu=v3\x1f-Cdebuginfo=2\x1f\
-                        -Clink-arg=--btf";
+        let expected = "--cfg=bpf_target_arch=\"aarch64\"\x1f-Ctarget-cpu=v3\x1f\
+                        -Ctarget-feature=+allows-misaligned-mem-access\x1f\
+                        -Cdebuginfo=2\x1f-Clink-arg=--btf";
         assert_eq!(rustflags("aarch64"), expected);
     }
 
