@@ -11,7 +11,7 @@ use crate::{ebpf, process, workspace};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    bpf: ebpf::Args,
+    toolchain: ebpf::Toolchain,
     /// One suite; all of them by default
     suite: Option<Suite>,
     /// Write the rows to this file too, as JSON
@@ -38,7 +38,7 @@ impl Suite {
 
 /// Builds, then becomes `bench`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    ebpf::build(&args.bpf)?;
+    ebpf::build(&args.toolchain)?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "--locked"]);
     cargo.args([

@@ -1,56 +1,48 @@
-//! `cargo xtask check`: format, lints, licences and our own rules, in the order of how fast they
+//! `cargo xtask check`: format, our own rules, licences and lints, in the order of how fast they
 //! answer. All steps run, so that one call shows everything there is to mend.
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
-use crate::{output, process, tidy, workspace};
+use crate::{ebpf, output, process, tidy, workspace};
 
 mod licences;
 
-struct Step {
-    name: &'static str,
-    run: fn() -> Result<()>,
+/// Options of `cargo xtask check`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    toolchain: ebpf::Toolchain,
 }
 
-const STEPS: &[Step] = &[
-    Step {
-        name: "format",
-        run: format,
-    },
-    Step {
-        name: "our own rules",
-        run: tidy::check,
-    },
-    Step {
-        name: "licences and sources",
-        run: licences::check,
-    },
-    Step {
-        name: "lints",
-        run: lints,
-    },
+type Step = (&'static str, fn(&Args) -> Result<()>);
+
+const STEPS: [Step; 5] = [
+    ("format", |_| format()),
+    ("our own rules", |_| tidy::check()),
+    ("licences and sources", |_| licences::check()),
+    ("BPF programs without warnings", |args| bpf(&args.toolchain)),
+    ("lints", |_| lints()),
 ];
 
-pub(crate) fn run() -> Result<ExitCode> {
+/// `cargo xtask check`.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut failed = Vec::new();
-    for step in STEPS {
+    for (name, step) in STEPS {
         let started = Instant::now();
-        let outcome = (step.run)();
+        let outcome = step(args);
         let elapsed = process::seconds(started.elapsed());
         match outcome {
-            Ok(()) => output::say(&format!("ok      {} ({elapsed})", step.name)),
+            Ok(()) => output::say(&format!("ok      {name} ({elapsed})")),
             Err(error) => {
                 output::say(&format!("error: {error:#}"));
-                output::say(&format!("FAILED  {} ({elapsed})", step.name));
-                failed.push(step.name);
+                output::say(&format!("FAILED  {name} ({elapsed})"));
+                failed.push(name);
             }
         }
     }
-    if !failed.is_empty() {
-        bail!("check failed: {}", failed.join(", "));
-    }
+    ensure!(failed.is_empty(), "check failed: {}", failed.join(", "));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -61,6 +53,15 @@ fn format() -> Result<()> {
     if process::show("cargo fmt --check", cargo).is_err() {
         bail!("some files are not formatted; run `cargo fmt --all`");
     }
+    Ok(())
+}
+
+/// Clippy sees the host's side of `lb-ebpf` only.
+fn bpf(toolchain: &ebpf::Toolchain) -> Result<()> {
+    ensure!(
+        !ebpf::build(toolchain)?.has_warnings,
+        "the BPF programs compile with warnings"
+    );
     Ok(())
 }
 
@@ -90,5 +91,6 @@ fn ensure_component(component: &str, subcommand: &str) -> Result<()> {
     rustup
         .current_dir(workspace::root())
         .args(["component", "add", component]);
-    process::run(&format!("rustup component add {component}"), rustup)
+    process::run(&format!("rustup component add {component}"), rustup)?;
+    Ok(())
 }

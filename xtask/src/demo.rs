@@ -9,7 +9,7 @@ use crate::{ebpf, install, process, workspace};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    bpf: ebpf::Args,
+    toolchain: ebpf::Toolchain,
     /// End by itself; exit with 0 only if everything held
     #[arg(long)]
     check: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Args {
 /// Builds everything, then becomes the demo of the `tests` crate.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     install::ensure_programs(install::NETWORK_PROGRAMS)?;
-    ebpf::build(&args.bpf)?;
+    ebpf::build(&args.toolchain)?;
     let mut cargo = workspace::cargo();
     cargo.args([
         "build",

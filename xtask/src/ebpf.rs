@@ -20,33 +20,41 @@ const LINKER_VERSION: &str = "0.13.0";
 /// Installing the compiler may show that another LLVM is needed than foreseen; once more is normal.
 const INSTALL_ROUNDS_MAX: usize = 3;
 
-/// How to build the BPF objects.
+/// The choice that every task which builds the BPF objects offers.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct Toolchain {
     /// The rustc for the BPF programs, with rust-src beside it (else: a rustup nightly that has
     /// rust-src, else Debian's rustc-web)
     #[arg(long, env = "WEIR_BPF_RUSTC", value_name = "PATH")]
     bpf_rustc: Option<PathBuf>,
 }
 
-pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    for object in build(args)? {
+/// What a build left.
+pub(crate) struct Built {
+    pub(crate) objects: Vec<PathBuf>,
+    /// The compiler complained, and was shown to.
+    pub(crate) has_warnings: bool,
+}
+
+/// `cargo xtask ebpf`.
+pub(crate) fn run(toolchain: &Toolchain) -> Result<ExitCode> {
+    for object in build(toolchain)?.objects {
         output::result(&object.display().to_string());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the objects, installing what is missing for it, and returns their paths.
-pub(crate) fn build(args: &Args) -> Result<Vec<PathBuf>> {
-    let tools = tools(args)?;
+/// Builds the objects, installing what is missing for it.
+pub(crate) fn build(toolchain: &Toolchain) -> Result<Built> {
+    let tools = tools(toolchain)?;
     output::say(&format!("BPF toolchain: {tools}"));
     compile::build(&tools)
 }
 
 /// Looks, plans, installs and looks again, until everything is there.
-fn tools(args: &Args) -> Result<Tools> {
+fn tools(toolchain: &Toolchain) -> Result<Tools> {
     for _ in 0..INSTALL_ROUNDS_MAX {
-        match plan::plan(&probe::probe(args.bpf_rustc.as_deref()))? {
+        match plan::plan(&probe::probe(toolchain.bpf_rustc.as_deref()))? {
             Plan::Ready(tools) => return Ok(tools),
             Plan::Install(missing) => install_missing(&missing)?,
         }
@@ -89,7 +97,8 @@ fn install_linker(build: &LinkerBuild) -> Result<()> {
     if build.beside {
         cargo.arg("--root").arg(probe::own_linker_root(build.llvm));
     }
-    process::run("build bpf-linker", cargo)
+    process::run("build bpf-linker", cargo)?;
+    Ok(())
 }
 
 /// A command with `program`'s path resolved by nobody but us.

@@ -71,7 +71,8 @@ pub(crate) fn packages(names: &[String]) -> Result<()> {
     install
         .args(["install", "--yes", "--no-install-recommends"])
         .args(names);
-    process::run("apt-get install", install)
+    process::run("apt-get install", install)?;
+    Ok(())
 }
 
 fn apt_get() -> Command {

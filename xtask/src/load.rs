@@ -10,7 +10,7 @@ use crate::{ebpf, process, workspace};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    bpf: ebpf::Args,
+    toolchain: ebpf::Toolchain,
     /// The agent's configuration
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // Before minutes of building, and while a relative path still means the caller's directory.
     let config =
         std::fs::canonicalize(&args.config).with_context(|| args.config.display().to_string())?;
-    ebpf::build(&args.bpf)?;
+    ebpf::build(&args.toolchain)?;
     let mut agent = weir()?;
     agent.arg("run").arg("--config").arg(config);
     match process::exec(agent)? {}

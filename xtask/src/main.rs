@@ -32,9 +32,9 @@ struct Options {
 #[derive(Subcommand)]
 enum Task {
     /// Build the BPF objects and print their paths
-    Ebpf(ebpf::Args),
+    Ebpf(ebpf::Toolchain),
     /// Format, lints, licences and our own rules
-    Check,
+    Check(check::Args),
     /// Our own rules alone
     Tidy,
     /// Every test, privileged ones included; nothing may be skipped
@@ -51,8 +51,8 @@ enum Task {
 
 fn main() -> ExitCode {
     let outcome = match Options::parse().task {
-        Task::Ebpf(args) => ebpf::run(&args),
-        Task::Check => check::run(),
+        Task::Ebpf(toolchain) => ebpf::run(&toolchain),
+        Task::Check(args) => check::run(&args),
         Task::Tidy => tidy::run(),
         Task::Test(args) => test::run(&args),
         Task::Demo(args) => demo::run(&args),
@@ -65,6 +65,37 @@ fn main() -> ExitCode {
         Err(error) => {
             output::say(&format!("error: {error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn command_lines() {
+        let cases = [
+            (&["demo"][..], true),
+            (&["demo", "--check", "--seconds", "5"], true),
+            (&["bench", "datapath", "--json", "rows.json"], true),
+            (&["bench", "nothing"], false),
+            (&["load"], false),
+        ];
+        for (arguments, expected) in cases {
+            let line = std::iter::once(&"xtask").chain(arguments);
+            assert_eq!(
+                Options::try_parse_from(line).is_ok(),
+                expected,
+                "{arguments:?}"
+            );
         }
     }
 }

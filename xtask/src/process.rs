@@ -1,5 +1,4 @@
 //! Child processes: a captured step with progress, a streamed one, a quick question, a hand-over.
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
@@ -24,31 +23,30 @@ const REMIND_EVERY: Duration = Duration::from_secs(20);
 ///
 /// Its output goes to a log under `target/xtask/`. While it runs, one line with the elapsed time
 /// and the newest line of output is kept up to date (or repeated, where there is no terminal).
-/// If it fails, the end of its output is printed.
-pub(crate) fn run(title: &str, mut command: Command) -> Result<()> {
+/// If it fails, the end of its output is printed; if not, all of it is returned.
+pub(crate) fn run(title: &str, mut command: Command) -> Result<String> {
     let log_path = log_path(title);
     let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     command.stdin(Stdio::null());
     let mut progress = Progress::begin(title);
-    let mut tail = VecDeque::new();
+    let mut said = String::new();
     let status = follow(command, |event| {
         let Event::Line(line) = event else {
             progress.tick();
             return;
         };
         let _log_is_best_effort = writeln!(log, "{line}");
-        if tail.len() == TAIL_LINES_MAX {
-            tail.pop_front();
-        }
-        progress.newest = line.to_owned();
-        tail.push_back(line.to_owned());
+        said.push_str(line);
+        said.push('\n');
+        line.clone_into(&mut progress.newest);
         progress.tick();
     })?;
     progress.end(status.success());
     if status.success() {
-        return Ok(());
+        return Ok(said);
     }
-    for line in &tail {
+    let lines: Vec<&str> = said.lines().collect();
+    for line in &lines[lines.len().saturating_sub(TAIL_LINES_MAX)..] {
         output::say(&format!("    {line}"));
     }
     bail!(
@@ -261,8 +259,9 @@ mod tests {
     }
 
     #[test]
-    fn a_step_that_works_is_no_error() {
-        run("unit test of a working step", shell("exit 0")).unwrap();
+    fn a_step_that_works_returns_its_output() {
+        let said = run("unit test of a working step", shell("echo a; echo b")).unwrap();
+        assert_eq!(said, "a\nb\n");
     }
 
     #[test]

@@ -19,7 +19,7 @@ const CAP_BPF: u32 = 39;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    bpf: ebpf::Args,
+    toolchain: ebpf::Toolchain,
 }
 
 /// The last line on standard output is `N passed, N failed, N skipped`, whatever happens after
@@ -27,7 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     check_rights()?;
     install::ensure_programs(install::NETWORK_PROGRAMS)?;
-    ebpf::build(&args.bpf)?;
+    ebpf::build(&args.toolchain)?;
     // The network suites start the programs as processes. Built as part of all targets, they
     // share every dependency with the tests.
     process::show("build all targets", cargo("build", &["--all-targets"]))?;

@@ -1,7 +1,7 @@
 //! Licences and sources of everything we link, against `deny.toml`.
 //!
-//! cargo-deny reads the same file and agrees, but compiling it takes longer on two cores than all
-//! of our own code; what we ask of it fits here.
+//! cargo-deny reads the same file, but would first have to be compiled, which takes minutes on two
+//! cores; what we ask of it fits here.
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail, ensure};

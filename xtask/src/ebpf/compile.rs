@@ -1,33 +1,38 @@
 //! The BPF build itself: `lb-ebpf`'s programs, `core` from source, the chosen compiler and linker.
 use std::ffi::{OsStr, OsString};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::Built;
 use super::plan::Tools;
-use crate::{process, workspace};
+use crate::{output, process, workspace};
 
 /// The programs of `lb-ebpf`, each an object of its own.
 const PROGRAMS: [&str; 3] = ["balancer", "decap", "harness"];
 const TARGET: &str = "bpfel-unknown-none";
 const PROFILE: &str = "bpf";
 
-/// Builds the programs and returns the objects' paths.
-pub(super) fn build(tools: &Tools) -> Result<Vec<PathBuf>> {
+/// Builds the programs. Clippy never sees them, so the compiler's warnings are shown.
+pub(super) fn build(tools: &Tools) -> Result<Built> {
     let target_dir = workspace::target_dir().join("bpf-build");
-    process::run("build the BPF programs", cargo_build(tools, &target_dir))?;
+    let said = process::run("build the BPF programs", cargo_build(tools, &target_dir))?;
+    let has_warnings = said.lines().any(|line| line.starts_with("warning"));
+    if has_warnings {
+        output::say(&said);
+    }
     let destination = workspace::bpf_dir();
     std::fs::create_dir_all(&destination).with_context(|| destination.display().to_string())?;
     let built = target_dir.join(TARGET).join(PROFILE);
-    PROGRAMS
-        .iter()
-        .map(|program| {
-            let object = destination.join(format!("{program}.o"));
-            copy_if_changed(&built.join(program), &object)?;
-            Ok(object)
-        })
-        .collect()
+    let copied = PROGRAMS.iter().map(|program| {
+        let object = destination.join(format!("{program}.o"));
+        copy_if_changed(&built.join(program), &object).map(|()| object)
+    });
+    Ok(Built {
+        objects: copied.collect::<Result<_>>()?,
+        has_warnings,
+    })
 }
 
 fn cargo_build(tools: &Tools, target_dir: &Path) -> Command {
