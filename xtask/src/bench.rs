@@ -53,7 +53,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
     let programs = workspace::target_dir().join("release");
     let mut bench = Command::new(programs.join("bench"));
-    bench.env("WEIR_BIN_DIR", &programs);
+    bench.env(workspace::PROGRAMS_VARIABLE, &programs);
     bench.args(args.suite.map(Suite::name));
     if let Some(json) = &args.json {
         bench.arg("--json").arg(json);

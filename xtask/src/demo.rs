@@ -1,5 +1,5 @@
 //! `cargo xtask demo`: the main job from end to end, on this host alone.
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
@@ -37,8 +37,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     process::show("build the programs", cargo)?;
 
     let programs = workspace::target_dir().join(if args.release { "release" } else { "debug" });
-    let mut demo = std::process::Command::new(programs.join("demo"));
-    demo.env("WEIR_BIN_DIR", &programs);
+    let mut demo = Command::new(programs.join("demo"));
+    demo.env(workspace::PROGRAMS_VARIABLE, &programs);
     demo.args(args.check.then_some("--check")).args(&args.rest);
     match process::exec(demo)? {}
 }

@@ -75,11 +75,6 @@ fn install_missing(missing: &Install) -> Result<()> {
 
 fn install_linker(build: &LinkerBuild) -> Result<()> {
     let mut cargo = workspace::cargo();
-    // `target/` of this workspace is busy with other profiles, and bpf-linker is built once.
-    cargo.env(
-        "CARGO_TARGET_DIR",
-        workspace::target_dir().join("xtask/bpf-linker"),
-    );
     cargo.env("LLVM_PREFIX", probe::llvm_prefix(build.llvm));
     cargo.args([
         "install",

@@ -51,6 +51,10 @@ fn cargo(verb: &str, options: &[&str]) -> Command {
         .args([verb, "--workspace", "--all-features", "--locked"])
         .args(options);
     cargo.env(REQUIRE_PRIVILEGED, "1");
+    cargo.env(
+        workspace::PROGRAMS_VARIABLE,
+        workspace::target_dir().join("debug"),
+    );
     cargo
 }
 

@@ -3,6 +3,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Tells tests, demo and benchmarks where the programs are that they start.
+pub(crate) const PROGRAMS_VARIABLE: &str = "WEIR_BIN_DIR";
+
 /// The root of the checkout this xtask was compiled from.
 pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
