@@ -5,11 +5,13 @@
 //! side has to remember to swap them. Change anything and [`VERSION`] must change too: the agent
 //! refuses to adopt pinned maps of another version.
 
+mod harness;
 mod key;
 mod limit;
 mod stats;
 mod value;
 
+pub use harness::Harness;
 pub use key::{AddressKey, VipKey};
 pub use limit::{BACKENDS_MAX, RING_SIZE_MAX, RING_SLOTS_MAX, SLOTS_PER_CELL, VIPS_MAX};
 pub use stats::Counts;

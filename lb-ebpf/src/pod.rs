@@ -22,3 +22,5 @@ unsafe impl Pod for abi::RingCell {}
 unsafe impl Pod for abi::Backend {}
 // SAFETY: as above.
 unsafe impl Pod for abi::Counts {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Harness {}

@@ -140,11 +140,19 @@ impl Fixture {
         fixture
     }
 
-    /// Makes an every-port UDP VIP at `address`, whose ring is `backends`.
-    pub fn add_every_port(&mut self, address: [u8; 16], backends: &[u16]) {
+    /// Adds a VIP at `address` (mapped form) and `port` (0 = every port), whose ring names
+    /// `backends`.
+    pub fn add_vip(
+        &mut self,
+        address: [u8; 16],
+        port: u16,
+        protocol: u8,
+        forward: Forward,
+        backends: &[u16],
+    ) {
         let (start, size) = self.place(backends);
-        let vip = self.vip(start, size, forward::IPIP, 0);
-        self.vips.insert(VipKey::new(address, 0, UDP), vip);
+        let vip = self.vip(start, size, forward, 0);
+        self.vips.insert(VipKey::new(address, port, protocol), vip);
     }
 
     fn add(&mut self, port: u16, forward: Forward, rings: [Vec<u16>; 2], hash: HashKind) {

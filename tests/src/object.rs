@@ -85,7 +85,10 @@ impl Object {
     ///
     /// When the object is not built, or the kernel refuses it; the verifier's log is in the text.
     pub fn balancer(fixture: &Fixture) -> Result<Self> {
-        let mut object = Self::load("balancer", abi::program::BALANCER)?;
+        let cells = (fixture.slots.len() as u32)
+            .div_ceil(abi::SLOTS_PER_CELL)
+            .max(1);
+        let mut object = Self::load("balancer", abi::program::BALANCER, cells)?;
         object.install(fixture)?;
         Ok(object)
     }
@@ -96,7 +99,7 @@ impl Object {
     ///
     /// As [`balancer`](Self::balancer).
     pub fn decap(addresses: &[[u8; 16]]) -> Result<Self> {
-        let mut object = Self::load("decap", abi::program::DECAP)?;
+        let mut object = Self::load("decap", abi::program::DECAP, 1)?;
         let mut tunnels: HashMap<_, AddressKey, u32> = object.map(abi::map::TUNNELS)?.try_into()?;
         for address in addresses {
             tunnels.insert(AddressKey { address: *address }, 1, 0)?;
@@ -104,12 +107,12 @@ impl Object {
         Ok(object)
     }
 
-    fn load(name: &str, program: &'static str) -> Result<Self> {
+    fn load(name: &str, program: &'static str, ring_cells: u32) -> Result<Self> {
         let path = path(name);
         let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
         let mut ebpf = EbpfLoader::new()
             .verifier_log_level(VerifierLogLevel::STATS)
-            .map_max_entries(abi::map::RINGS, 4096)
+            .map_max_entries(abi::map::RINGS, ring_cells)
             .load(&bytes)
             .with_context(|| format!("creating the maps of {}", path.display()))?;
         let xdp: &mut Xdp = ebpf

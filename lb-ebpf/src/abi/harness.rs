@@ -1,0 +1,27 @@
+//! What the benches tell the undo harness.
+
+use core::mem::size_of;
+
+/// How to restore the packet and pick the next flow: the element of the harness's map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Harness {
+    /// Flows minus one; the number of flows is a power of two.
+    pub flow_mask: u32,
+    /// Source address of flow 0 (of IPv6, its last 32 bits), in host order.
+    pub source: u32,
+    /// Offset of these 32 bits in the frame.
+    pub source_at: u32,
+    /// Offset of the source port in the frame.
+    pub port_at: u32,
+    /// Length of the frame before the program under test grew it, in bytes.
+    pub frame_len: u32,
+    /// Bytes that the program under test adds in front: 0, 20 or 40.
+    pub growth: u32,
+    /// The Ethernet header to restore.
+    pub ethernet: [u8; 14],
+    /// Always 0.
+    pub reserved: [u8; 2],
+}
+
+const _: () = assert!(size_of::<Harness>() == 40);
