@@ -1,4 +1,4 @@
-//! `cargo xtask`: build, test, demo and benchmark tasks. One file per task; this one only lists them.
+//! `cargo xtask`: build, test, demo and benchmark tasks. One file per task; this one lists them.
 //!
 //! Data goes to standard output, talk to standard error. Exit codes: 0 all held, 1 something
 //! failed, 2 wrong usage.

@@ -127,7 +127,10 @@ mod tests {
 
     #[test]
     fn only_foreign_packages_are_judged() {
-        let package = |source: Value, licence: Value| json!({ "name": "x", "version": "1.0.0", "source": source, "license": licence });
+        let package = |source: Value, licence: Value| {
+            let (name, version) = ("x", "1.0.0");
+            json!({ "name": name, "version": version, "source": source, "license": licence })
+        };
         let cases = [
             ("ours", package(Value::Null, Value::Null), vec![]),
             (
