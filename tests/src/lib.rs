@@ -11,16 +11,21 @@
 //! - [`process`]: a program running inside a host;
 //! - [`service`], [`echo`]: the servers behind a gateway, or directly behind a balancer;
 //! - [`client`], [`certs`], [`token`]: what a user brings along;
-//! - [`balancer`], [`gateway`]: configuration of the programs under test;
+//! - [`bpffs`], [`balancer`], [`backend`], [`gateway`]: the programs under test, each on its host;
 //! - [`demo`]: all of it together, with a story.
 
+pub mod backend;
+pub mod balancer;
 pub mod binaries;
+pub mod bpffs;
 pub mod certs;
 pub mod cleanup;
 pub mod client;
 pub mod command;
+pub mod demo;
 pub mod echo;
 pub mod fixture;
+pub mod gateway;
 pub mod host;
 pub mod netns;
 pub mod network;

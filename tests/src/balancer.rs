@@ -1,0 +1,203 @@
+//! The load balancer's host: the agent with its data plane, and the command line to it.
+
+use std::fmt::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::binaries;
+use crate::bpffs::Bpffs;
+use crate::command;
+use crate::host::Host;
+use crate::process::Process;
+
+/// How long the agent may take from its start to its first answer: it loads and verifies programs.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A host that runs `weir run` on its `eth0`.
+#[derive(Debug)]
+pub struct Balancer {
+    host: Host,
+    agent: Option<Process>,
+    program: PathBuf,
+    configuration: PathBuf,
+    socket: PathBuf,
+    pins: PathBuf,
+}
+
+/// One VIP as it stands in the configuration.
+#[derive(Debug, Clone)]
+pub struct Vip {
+    /// Its name.
+    pub name: &'static str,
+    /// Address and port; port 0 is every port.
+    pub address: SocketAddr,
+    /// `tcp` or `udp`.
+    pub protocol: &'static str,
+    /// `l2` or `ipip`.
+    pub forward: &'static str,
+    /// The health check as an inline table, such as `{ tcp = true, port = 80 }`.
+    pub health: Option<&'static str>,
+    /// Name and address of each backend.
+    pub backends: Vec<(String, IpAddr)>,
+}
+
+impl Balancer {
+    /// Prepares `host`; its files go to `directory` and its pins into `bpffs`.
+    ///
+    /// # Errors
+    ///
+    /// When the program is missing, or the directories cannot be made.
+    pub fn new(host: Host, directory: &Path, bpffs: &Bpffs) -> Result<Self> {
+        Ok(Self {
+            program: binaries::path("weir")?,
+            configuration: directory.join("weir.toml"),
+            socket: directory.join("weir.sock"),
+            pins: bpffs.directory(host.name())?,
+            host,
+            agent: None,
+        })
+    }
+
+    /// The host.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The agent's control socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The agent's configuration file.
+    #[must_use]
+    pub fn configuration(&self) -> &Path {
+        &self.configuration
+    }
+
+    /// Writes the configuration; a running agent takes it up with `weir reload`.
+    ///
+    /// # Errors
+    ///
+    /// When the file cannot be written.
+    pub fn configure(&self, vips: &[Vip]) -> Result<()> {
+        let text = self.agent_section() + &vips.iter().map(Vip::section).collect::<String>();
+        std::fs::write(&self.configuration, text)
+            .with_context(|| format!("writing {}", self.configuration.display()))
+    }
+
+    /// Starts the agent and waits until it answers.
+    ///
+    /// # Errors
+    ///
+    /// With the agent's last words, when it ends or does not answer.
+    pub fn start(&mut self) -> Result<()> {
+        let mut command = Command::new(&self.program);
+        command.arg("run").arg("--config").arg(&self.configuration);
+        let mut agent = self.host.start("weir", command)?;
+        agent.wait_ready("the control socket to answer", START_LIMIT, || {
+            self.weir(&["status"]).ok()
+        })?;
+        self.agent = Some(agent);
+        Ok(())
+    }
+
+    /// Kills the agent as a crash would; the data plane stays.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run.
+    pub fn crash(&mut self) -> Result<()> {
+        self.agent.take().context("the agent does not run")?.crash()
+    }
+
+    /// Runs a command of `weir` against the agent and returns what it printed.
+    ///
+    /// # Errors
+    ///
+    /// When the command fails.
+    pub fn weir(&self, arguments: &[&str]) -> Result<String> {
+        let program = self.program.to_str().context("the path of weir is UTF-8")?;
+        let socket = self
+            .socket
+            .to_str()
+            .context("the control socket's path is UTF-8")?;
+        command::run(program, &[&["--socket", socket], arguments].concat())
+    }
+
+    /// As [`Balancer::weir`] with `--json`.
+    ///
+    /// # Errors
+    ///
+    /// When the command fails or prints no JSON.
+    pub fn weir_json(&self, arguments: &[&str]) -> Result<Value> {
+        let text = self.weir(&[arguments, &["--json"]].concat())?;
+        serde_json::from_str(&text).with_context(|| format!("JSON of {arguments:?}: {text}"))
+    }
+
+    fn agent_section(&self) -> String {
+        format!(
+            "[agent]\n\
+             interfaces = [\"eth0\"]\n\
+             xdp_mode = \"native\"\n\
+             socket = {:?}\n\
+             bpffs = {:?}\n\
+             metrics = \"127.0.0.1:9100\"\n",
+            self.socket, self.pins
+        )
+    }
+}
+
+impl Vip {
+    fn section(&self) -> String {
+        let Self {
+            name,
+            address,
+            protocol,
+            forward,
+            ..
+        } = self;
+        let mut text = format!(
+            "\n[vips.{name}]\naddress = \"{address}/{protocol}\"\nforward = \"{forward}\"\n"
+        );
+        if let Some(health) = self.health {
+            let _ = writeln!(text, "health = {health}");
+        }
+        let _ = writeln!(text, "\n[vips.{name}.backends]");
+        for (backend, address) in &self.backends {
+            let _ = writeln!(text, "{backend} = {{ address = \"{address}\" }}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vip_is_written_as_the_agent_reads_it() {
+        let vip = Vip {
+            name: "web",
+            address: "[2001:db8::10]:443".parse().unwrap(),
+            protocol: "tcp",
+            forward: "ipip",
+            health: Some("{ http = \"/readyz\", port = 9901 }"),
+            backends: vec![("gateway-1".to_owned(), "fd00::1".parse().unwrap())],
+        };
+        let expected = "\n[vips.web]\n\
+            address = \"[2001:db8::10]:443/tcp\"\n\
+            forward = \"ipip\"\n\
+            health = { http = \"/readyz\", port = 9901 }\n\
+            \n\
+            [vips.web.backends]\n\
+            gateway-1 = { address = \"fd00::1\" }\n";
+        assert_eq!(vip.section(), expected);
+    }
+}

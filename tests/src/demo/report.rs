@@ -1,0 +1,404 @@
+//! What the demo says, and what it remembers for the last line.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+use super::failover::Failover;
+use super::scenes::Place;
+use super::topology::{API_HOST, Family, VIP_V4, VIP_V6, World};
+use crate::binaries;
+use crate::client::{Reply, RequestError};
+use crate::host::Host;
+use crate::output::say;
+
+/// What has been sent and seen so far.
+#[derive(Debug, Default)]
+pub struct Report {
+    sent: usize,
+    failed: usize,
+    failed_in_failover: usize,
+    spread: Spread,
+    failover_ms: BTreeMap<&'static str, u128>,
+    problems: Vec<String>,
+}
+
+/// Requests by gateway and instance.
+#[derive(Debug, Default, Clone)]
+pub struct Spread {
+    counts: BTreeMap<(String, String), usize>,
+}
+
+impl Spread {
+    /// Counts one request.
+    pub fn add(&mut self, place: &Place) {
+        let key = (place.instance.clone(), place.gateway.clone());
+        *self.counts.entry(key).or_default() += 1;
+    }
+
+    /// All requests.
+    #[must_use]
+    pub fn sum(&self) -> usize {
+        self.counts.values().sum()
+    }
+
+    /// Requests that passed one gateway.
+    #[must_use]
+    pub fn of_gateway(&self, name: &str) -> usize {
+        self.counts
+            .iter()
+            .filter(|((_, gateway), _)| gateway == name)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    /// Requests that one instance answered.
+    #[must_use]
+    pub fn of_instance(&self, name: &str) -> usize {
+        self.counts
+            .iter()
+            .filter(|((instance, _), _)| instance == name)
+            .map(|(_, count)| count)
+            .sum()
+    }
+
+    fn gateways(&self) -> BTreeSet<&str> {
+        self.counts
+            .keys()
+            .map(|(_, gateway)| gateway.as_str())
+            .collect()
+    }
+
+    fn instances(&self) -> BTreeSet<&str> {
+        self.counts
+            .keys()
+            .map(|(instance, _)| instance.as_str())
+            .collect()
+    }
+
+    /// A table with a row per instance and a column per gateway.
+    fn table(&self) -> Vec<String> {
+        let gateways = self.gateways();
+        let row = |name: &str, cells: Vec<String>| {
+            let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
+            format!("{name:<14}{cells}")
+        };
+        let mut head: Vec<String> = gateways.iter().map(ToString::to_string).collect();
+        head.push("sum".to_owned());
+        let mut lines = vec![row("", head)];
+        for instance in self.instances() {
+            let of = |gateway: &&str| {
+                let key = (instance.to_owned(), (*gateway).to_owned());
+                self.counts.get(&key).copied().unwrap_or(0)
+            };
+            let mut cells: Vec<String> = gateways.iter().map(|one| of(one).to_string()).collect();
+            cells.push(self.of_instance(instance).to_string());
+            lines.push(row(instance, cells));
+        }
+        let mut sums: Vec<String> = gateways
+            .iter()
+            .map(|gateway| self.of_gateway(gateway).to_string())
+            .collect();
+        sums.push(self.sum().to_string());
+        lines.push(row("sum", sums));
+        lines
+    }
+
+    /// Such as `gateway-1 52 %, gateway-2 48 %`.
+    fn shares(&self) -> String {
+        let share = |gateway| 100.0 * self.of_gateway(gateway) as f64 / self.sum().max(1) as f64;
+        let shares = self
+            .gateways()
+            .into_iter()
+            .map(|one| format!("{one} {:.0} %", share(one)));
+        shares.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Report {
+    /// Begins a part.
+    pub fn title(&mut self, title: &str) {
+        say(&format!("\n== {title}"));
+    }
+
+    /// Shows who is where.
+    pub fn hosts(&mut self, world: &World) {
+        line_of_host(&world.client, "");
+        line_of_host(
+            world.balancer.host(),
+            &format!("VIP {VIP_V4} and {VIP_V6}, port 443"),
+        );
+        for gateway in &world.gateways {
+            line_of_host(
+                gateway.host(),
+                "VIP on lo, opens tunnels, answers the client directly",
+            );
+        }
+        for instance in &world.instances {
+            line_of_host(&instance.host, "");
+        }
+        say(&format!(
+            "   files and logs: {}",
+            world.directory().display()
+        ));
+    }
+
+    /// One request and whether its answer is the expected one.
+    pub fn answer(
+        &mut self,
+        family: Family,
+        path: &str,
+        description: &str,
+        outcome: &Result<Reply, RequestError>,
+        expected: u16,
+        told: &str,
+    ) {
+        self.sent += 1;
+        let status = outcome
+            .as_ref()
+            .map_or("none".to_owned(), |it| it.status.as_u16().to_string());
+        let right = status == expected.to_string();
+        let mark = if right { "ok " } else { "BAD" };
+        let family = match family {
+            Family::V4 => "IPv4",
+            Family::V6 => "IPv6",
+        };
+        say(&format!(
+            "   {mark} {family}  GET {path:<17} {description:<22} {status}  {told}"
+        ));
+        if !right {
+            self.failed += 1;
+            self.problem(&format!(
+                "GET {path} {description}: {status} instead of {expected}"
+            ));
+        }
+    }
+
+    /// Counts requests that were answered as they should be.
+    pub fn passed(&mut self, count: usize) {
+        self.sent += count;
+    }
+
+    /// Counts a request that failed.
+    pub fn failure(&mut self, problem: &str) {
+        self.sent += 1;
+        self.failed += 1;
+        self.problem(problem);
+    }
+
+    /// Remembers what did not hold, and says so at once.
+    pub fn problem(&mut self, problem: &str) {
+        say(&format!("   BAD {problem}"));
+        self.problems.push(problem.to_owned());
+    }
+
+    /// Shows where many requests went.
+    pub fn spread(&mut self, spread: Spread) {
+        for line in spread.table() {
+            say(&format!("   {line}"));
+        }
+        self.spread = spread;
+    }
+
+    /// Shows what users felt when `victim` was killed.
+    pub fn failover(&mut self, kind: &'static str, victim: &str, felt: &Failover) {
+        let Failover {
+            answered,
+            failed_after,
+            last_failure_ms,
+            survivors,
+            ..
+        } = felt;
+        self.sent += answered + failed_after + felt.failed_before + felt.survivor_requests;
+        self.failed += felt.failed_before + failed_after + felt.broken.len();
+        self.failed_in_failover += failed_after;
+        self.failover_ms.insert(kind, *last_failure_ms);
+        say(&format!(
+            "   {victim} killed; new connections: {answered} answered, {failed_after} failed"
+        ));
+        say(&format!(
+            "   last failure {last_failure_ms} ms after the kill"
+        ));
+        say(&format!(
+            "   connections it did not carry: {survivors} held, {} requests on them, {} broken",
+            felt.survivor_requests,
+            felt.broken.len()
+        ));
+        if felt.failed_before > 0 {
+            self.problem(&format!(
+                "{} requests failed before {victim} was killed",
+                felt.failed_before
+            ));
+        }
+        if *survivors == 0 {
+            self.problem("no held connection could show that survivors are untouched");
+        }
+        for broken in &felt.broken {
+            self.problem(&format!(
+                "a connection broke that {victim} did not carry: {broken}"
+            ));
+        }
+    }
+
+    /// Shows that what was killed takes part again.
+    pub fn back(&mut self, name: &str, after: Duration) {
+        say(&format!(
+            "   {name} started again: used again {} ms later",
+            after.as_millis()
+        ));
+    }
+
+    /// Tells the user what to try.
+    ///
+    /// # Errors
+    ///
+    /// When the path of `weir` is not known.
+    pub fn invitation(&mut self, world: &World) -> Result<()> {
+        let weir = binaries::path("weir").context("where weir is")?;
+        let weir = format!(
+            "{} --socket {}",
+            weir.display(),
+            world.balancer.socket().display()
+        );
+        let files = &world.credentials;
+        let client = world.client.namespace().name();
+        let source = world.client.addresses().v4;
+        say("   a request from the client, over IPv4 or IPv6:");
+        for vip in [VIP_V4.to_string(), format!("[{VIP_V6}]")] {
+            say(&format!(
+                "     ip netns exec {client} curl -i --cacert {} -H @{} \\\n       \
+                 --resolve {API_HOST}:443:{vip} https://{API_HOST}/users/whoami",
+                files.authority_file.display(),
+                files.header_file.display()
+            ));
+        }
+        say("   the balancer:");
+        for command in [
+            "status".to_owned(),
+            "stats".to_owned(),
+            format!("explain {source}:40000 {VIP_V4}:443/tcp"),
+            "backend drain api-v4 gateway-1".to_owned(),
+        ] {
+            say(&format!("     {weir} {command}"));
+        }
+        say("   press Enter or Ctrl-C to end and clean up");
+        Ok(())
+    }
+
+    /// Says the last line; true if all held.
+    #[must_use]
+    pub fn conclude(self) -> bool {
+        for problem in &self.problems {
+            say(&format!("BAD {problem}"));
+        }
+        say("");
+        say(&self.summary());
+        self.problems.is_empty()
+    }
+
+    fn summary(&self) -> String {
+        let failover = |kind| {
+            self.failover_ms
+                .get(kind)
+                .map_or("-".to_owned(), u128::to_string)
+        };
+        format!(
+            "demo: {} requests sent, {} failed ({} of them while failing over); {}; failover: \
+             instance {} ms, gateway {} ms; {}",
+            self.sent,
+            self.failed,
+            self.failed_in_failover,
+            self.spread.shares(),
+            failover("instance"),
+            failover("gateway"),
+            if self.problems.is_empty() {
+                "all held"
+            } else {
+                "NOT all held"
+            }
+        )
+    }
+}
+
+fn line_of_host(host: &Host, remark: &str) {
+    let addresses = host.addresses();
+    let (v4, v6) = (addresses.v4.to_string(), addresses.v6.to_string());
+    let namespace = host.namespace().name();
+    say(format!(
+        "   {:<11} {v4:<10} {v6:<15} netns {namespace:<22} {remark}",
+        host.name()
+    )
+    .trim_end());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spread() -> Spread {
+        let mut spread = Spread::default();
+        for (gateway, instance, count) in [
+            ("gateway-1", "users-1", 3),
+            ("gateway-2", "users-1", 1),
+            ("gateway-2", "orders-1", 4),
+        ] {
+            let place = Place {
+                gateway: gateway.to_owned(),
+                instance: instance.to_owned(),
+            };
+            (0..count).for_each(|_| spread.add(&place));
+        }
+        spread
+    }
+
+    #[test]
+    fn the_table_sums_rows_and_columns() {
+        let expected = [
+            "                 gateway-1   gateway-2         sum",
+            "orders-1                 0           4           4",
+            "users-1                  3           1           4",
+            "sum                      3           5           8",
+        ];
+        assert_eq!(spread().table(), expected);
+    }
+
+    #[test]
+    fn the_last_line_names_every_figure() {
+        let mut report = Report {
+            spread: spread(),
+            ..Report::default()
+        };
+        report.passed(8);
+        let felt = Failover {
+            answered: 90,
+            failed_after: 2,
+            last_failure_ms: 412,
+            ..Failover::default()
+        };
+        report.failover(
+            "gateway",
+            "gateway-1",
+            &Failover {
+                survivors: 1,
+                ..felt
+            },
+        );
+        assert_eq!(
+            report.summary(),
+            "demo: 100 requests sent, 2 failed (2 of them while failing over); \
+             gateway-1 38 %, gateway-2 62 %; failover: instance - ms, gateway 412 ms; all held"
+        );
+    }
+
+    #[test]
+    fn a_failure_is_counted_and_remembered() {
+        let mut report = Report::default();
+        report.failure("connection refused");
+        assert_eq!(
+            (report.sent, report.failed, report.problems.len()),
+            (1, 1, 1)
+        );
+        assert!(report.summary().ends_with("NOT all held"));
+    }
+}

@@ -1,0 +1,248 @@
+//! Requests and the answers they must get; then many requests, and where they went.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::report::{Report, Spread};
+use super::topology::{Family, LIMITED_SERVICE, SERVICES, World};
+use crate::client::{Client, Connection, Reply, RequestError, inside};
+use crate::service::WhoAmI;
+use crate::wait;
+
+/// How many requests the spread is measured with, each on a connection of its own.
+const SPREAD_REQUESTS: usize = 420;
+
+/// The smallest share of a gateway, in percent. Of 420 flows a fair split gives each of two
+/// gateways 210 ± 10 (one standard deviation), so this is ten deviations away.
+const GATEWAY_SHARE_PERCENT_MIN: usize = 25;
+
+/// A limited user is refused at the latest after this many requests in a row.
+const LIMIT_REQUESTS_MAX: usize = 100;
+
+/// From the start of the last program until the first request passes.
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(15);
+
+/// Where a request was answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The gateway it passed.
+    pub gateway: String,
+    /// The instance that answered.
+    pub instance: String,
+}
+
+/// Requests good and bad, one by one, over both families.
+///
+/// # Errors
+///
+/// When the client cannot be built; an unexpected answer goes into the report instead.
+pub fn answers(world: &World, report: &mut Report) -> Result<()> {
+    wait_for_first_answer(world)?;
+    for family in Family::BOTH {
+        let stranger = world.stranger(family);
+        let bearer = |token: String| stranger.clone().with_token(&token);
+        let user = world.user(family, "alice")?;
+        let cases = [
+            ("without a token", stranger.clone(), "/users/whoami", 401),
+            (
+                "with a forged token",
+                bearer(world.credentials.forged_token()?),
+                "/users/whoami",
+                401,
+            ),
+            (
+                "with an expired token",
+                bearer(world.credentials.expired_token()?),
+                "/users/whoami",
+                401,
+            ),
+            ("with a good token", user.clone(), "/users/whoami", 200),
+            ("with a good token", user.clone(), "/orders/whoami", 200),
+            ("to no known route", user, "/invoices/whoami", 404),
+        ];
+        for (description, client, path, expected) in cases {
+            let outcome = inside(&world.client, || client.once(path));
+            let told = told(&outcome, &world.gateway_names());
+            report.answer(family, path, description, &outcome, expected, &told);
+        }
+        over_the_limit(world, family, report)?;
+    }
+    Ok(())
+}
+
+/// Many requests, each with a new connection, over both families and to all services.
+///
+/// # Errors
+///
+/// When a gateway or instance got less than its share.
+pub fn spread(world: &World, report: &mut Report) -> Result<()> {
+    let requests = spread_requests(world)?;
+    let names = world.gateway_names();
+    let places = inside(&world.client, || async {
+        let mut places = Vec::new();
+        for (client, path) in &requests {
+            places.push(place(&client.once(path).await, &names));
+        }
+        places
+    });
+    let mut spread = Spread::default();
+    for outcome in places {
+        match outcome {
+            Ok(place) => spread.add(&place),
+            Err(problem) => report.failure(&problem),
+        }
+    }
+    report.passed(spread.sum());
+    for problem in unfair(&spread, world) {
+        report.problem(&problem);
+    }
+    report.spread(spread);
+    Ok(())
+}
+
+/// Both families, all services, and so many users that nobody meets the limit.
+fn spread_requests(world: &World) -> Result<Vec<(Client, String)>> {
+    let mut requests = Vec::new();
+    for number in 0..SPREAD_REQUESTS {
+        let family = Family::BOTH[number % 2];
+        let (service, _) = SERVICES[(number / 2) % SERVICES.len()];
+        let client = world.user(family, &format!("user-{number}"))?;
+        requests.push((client, format!("/{service}/whoami")));
+    }
+    Ok(requests)
+}
+
+/// Where `outcome` was answered, or why it was not.
+///
+/// # Errors
+///
+/// In words, when the request failed or the answer is not that of `/whoami`.
+pub fn place(
+    outcome: &Result<Reply, RequestError>,
+    gateways: &HashMap<IpAddr, String>,
+) -> Result<Place, String> {
+    let reply = outcome.as_ref().map_err(ToString::to_string)?;
+    if reply.status != 200 {
+        return Err(format!("{} {}", reply.status, reason(reply)));
+    }
+    let who: WhoAmI = reply.json().map_err(|error| error.to_string())?;
+    let gateway = gateways.get(&who.peer.ip());
+    let gateway = gateway
+        .ok_or_else(|| format!("{} is no gateway", who.peer))?
+        .clone();
+    Ok(Place {
+        gateway,
+        instance: who.instance,
+    })
+}
+
+/// The balancer probes the gateways before it sends anything there.
+fn wait_for_first_answer(world: &World) -> Result<()> {
+    for family in Family::BOTH {
+        let client = world
+            .user(family, "first")?
+            .with_timeout(Duration::from_secs(1));
+        let mut last = String::new();
+        let answered = wait::until("an answer through the VIP", FIRST_ANSWER_LIMIT, || {
+            match inside(&world.client, || client.once("/users/whoami")) {
+                Ok(reply) if reply.status == 200 => return Some(()),
+                Ok(reply) => last = format!("{} {}", reply.status, reason(&reply)),
+                Err(error) => last = error.to_string(),
+            }
+            None
+        });
+        answered.with_context(|| format!("{} answered last: {last}", family.vip()))?;
+    }
+    Ok(())
+}
+
+/// All requests of one connection meet the same gateway, and so the same limiter.
+fn over_the_limit(world: &World, family: Family, report: &mut Report) -> Result<()> {
+    let subject = format!("eve-{family:?}");
+    let client = world.user(family, &subject)?;
+    let path = format!("/{LIMITED_SERVICE}/whoami");
+    let (passed, last) = inside(&world.client, || until_refused(&client, &path));
+    let told = match &last {
+        Ok(reply) => format!("after {passed} requests at once; {}", limit_headers(reply)),
+        Err(error) => error.to_string(),
+    };
+    report.passed(passed);
+    report.answer(family, &path, "over the limit", &last, 429, &told);
+    Ok(())
+}
+
+async fn until_refused(client: &Client, path: &str) -> (usize, Result<Reply, RequestError>) {
+    let mut connection = match Connection::open(client).await {
+        Ok(connection) => connection,
+        Err(error) => return (0, Err(error)),
+    };
+    let mut passed = 0;
+    loop {
+        let outcome = connection.get(path).await;
+        let went_through = outcome.as_ref().is_ok_and(|reply| reply.status == 200);
+        if !went_through || passed == LIMIT_REQUESTS_MAX {
+            return (passed, outcome);
+        }
+        passed += 1;
+    }
+}
+
+fn limit_headers(reply: &Reply) -> String {
+    let shown = reply.headers.iter().filter(|(name, _)| {
+        name.as_str().starts_with("ratelimit") || *name == http::header::RETRY_AFTER
+    });
+    let lines = shown.map(|(name, value)| format!("{name}: {}", value.to_str().unwrap_or("?")));
+    lines.collect::<Vec<_>>().join(", ")
+}
+
+/// What an answer tells, for the report.
+fn told(outcome: &Result<Reply, RequestError>, gateways: &HashMap<IpAddr, String>) -> String {
+    match outcome {
+        Err(error) => error.to_string(),
+        Ok(reply) if reply.status == 200 => match place(outcome, gateways) {
+            Ok(Place { gateway, instance }) => format!("from {instance} through {gateway}"),
+            Err(problem) => problem,
+        },
+        Ok(reply) => reason(reply),
+    }
+}
+
+/// The refusal in a problem document (RFC 9457), or the start of whatever came instead.
+fn reason(reply: &Reply) -> String {
+    let document: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
+    let member = |name: &str| document.get(name).and_then(Value::as_str);
+    match (
+        member("reason").or(member("type")),
+        member("detail").or(member("title")),
+    ) {
+        (Some(reason), Some(detail)) => format!("{reason}: {detail}"),
+        (Some(text), None) | (None, Some(text)) => text.to_owned(),
+        (None, None) => String::from_utf8_lossy(&reply.body)
+            .chars()
+            .take(80)
+            .collect(),
+    }
+}
+
+fn unfair(spread: &Spread, world: &World) -> Vec<String> {
+    let mut problems = Vec::new();
+    let sum = spread.sum().max(1);
+    for gateway in &world.gateways {
+        let name = gateway.host().name();
+        let share = 100 * spread.of_gateway(name) / sum;
+        if share < GATEWAY_SHARE_PERCENT_MIN {
+            problems.push(format!("{name} got only {share} % of the requests"));
+        }
+    }
+    for instance in &world.instances {
+        let name = instance.host.name();
+        if spread.of_instance(name) == 0 {
+            problems.push(format!("{name} got no request"));
+        }
+    }
+    problems
+}
