@@ -56,20 +56,39 @@ pub(crate) fn run(title: &str, mut command: Command) -> Result<String> {
 }
 
 /// Runs `command` and passes on its output (both streams, in order, on standard output) as it
-/// comes; `observe` sees each line too.
-pub(crate) fn stream(command: Command, mut observe: impl FnMut(&str)) -> Result<ExitStatus> {
-    follow(command, |event| {
-        if let Event::Line(line) = event {
+/// comes; `observe` sees each line too. Long silence is explained.
+pub(crate) fn stream(
+    title: &str,
+    command: Command,
+    mut observe: impl FnMut(&str),
+) -> Result<ExitStatus> {
+    output::say(&format!("{title} …"));
+    let mut silence = Silence::new(title);
+    follow(command, |event| match event {
+        Event::Line(line) => {
             output::result(line);
             observe(line);
+            silence.broken();
         }
+        Event::Quiet => silence.explain(),
     })
 }
 
-/// Runs `command` with our own terminal, where it shows its own progress; fails if it fails.
+/// Runs `command`, which shows its own progress if it has a terminal; fails if it fails.
 pub(crate) fn show(title: &str, mut command: Command) -> Result<()> {
     output::say(&format!("{title} …"));
-    let status = command.status().with_context(|| started_what(&command))?;
+    let status = if output::is_watched() {
+        command.status().with_context(|| started_what(&command))?
+    } else {
+        let mut silence = Silence::new(title);
+        follow(command, |event| match event {
+            Event::Line(line) => {
+                output::say(line);
+                silence.broken();
+            }
+            Event::Quiet => silence.explain(),
+        })?
+    };
     if !status.success() {
         bail!("{title}: {status}");
     }
@@ -229,6 +248,39 @@ impl Progress {
             output::rewrite("");
         }
         output::say(&line);
+    }
+}
+
+/// Says, where a command is silent for long, that it is still at work.
+struct Silence<'a> {
+    title: &'a str,
+    started: Instant,
+    since: Instant,
+}
+
+impl<'a> Silence<'a> {
+    fn new(title: &'a str) -> Self {
+        let now = Instant::now();
+        Self {
+            title,
+            started: now,
+            since: now,
+        }
+    }
+
+    fn broken(&mut self) {
+        self.since = Instant::now();
+    }
+
+    fn explain(&mut self) {
+        if self.since.elapsed() >= REMIND_EVERY {
+            output::say(&format!(
+                "{} … {}",
+                self.title,
+                seconds(self.started.elapsed())
+            ));
+            self.broken();
+        }
     }
 }
 

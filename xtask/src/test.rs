@@ -32,7 +32,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     // share every dependency with the tests.
     process::show("build all targets", cargo("build", &["--all-targets"]))?;
     let mut totals = Totals::default();
-    let status = process::stream(cargo("test", &["--no-fail-fast"]), |line| totals.add(line))?;
+    let tests = cargo("test", &["--no-fail-fast"]);
+    let status = process::stream("run all tests", tests, |line| totals.add(line))?;
     let complaint = totals.complaint(status.success());
     if let Some(complaint) = &complaint {
         output::say(&format!("error: {complaint}"));
