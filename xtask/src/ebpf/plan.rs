@@ -11,8 +11,9 @@ use thiserror::Error;
 
 use crate::install;
 
-/// The LLVM majors that bpf-linker 0.13 can be built with.
-pub(super) const LINKER_LLVMS: [u32; 3] = [21, 22, 23];
+/// The LLVM majors that bpf-linker 0.13 can be built with and that know all of our target features
+/// (`allows-misaligned-mem-access` came with 22).
+pub(super) const LINKER_LLVMS: [u32; 2] = [22, 23];
 /// The oldest linker that takes what we hand it.
 const LINKER_MIN: Version = Version {
     major: 0,
@@ -119,7 +120,7 @@ pub(super) enum Refusal {
     Explicit(String),
     #[error(
         "no bpf-linker can be built for LLVM {0} of {1}; set WEIR_BPF_RUSTC to a rustc with LLVM \
-         21, 22 or 23"
+         22 or 23"
     )]
     Llvm(u32, String),
     #[error("no BPF toolchain ({found}): {what_to_do}")]
