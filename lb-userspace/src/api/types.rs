@@ -28,6 +28,10 @@ use crate::config::{Forward, HashBy, Protocol, XdpMode};
 /// Content type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
+/// [`Problem::reason`] of a configuration (of the file at a reload, or as it would be after the request)
+/// that breaks a rule. The command line then exits with 3. Goes with status 422.
+pub const CONFIGURATION_REFUSED: &str = "configuration-refused";
+
 /// Why a request was refused (RFC 9457, with `reason` and `hint` as extension members).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {

@@ -61,7 +61,8 @@ pub struct Problem {
 }
 
 /// What is wrong and what to do about it, not yet at a place.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}")]
 pub struct Mistake {
     /// What is wrong.
     pub reason: String,

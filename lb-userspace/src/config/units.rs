@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::error::Mistake;
@@ -55,6 +56,14 @@ pub(super) fn vip_address(text: &str) -> Result<VipAddress, Mistake> {
         port: endpoint.port(),
         protocol,
     })
+}
+
+impl FromStr for VipAddress {
+    type Err = Mistake;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        vip_address(text)
+    }
 }
 
 /// `10.0.0.11`, `2001:db8::11`

@@ -1,0 +1,154 @@
+//! `weir stats`: the counters of the data plane.
+
+use lb_userspace::api::client::Client;
+use lb_userspace::api::types::{ReasonStats, Stats, VipStats};
+
+use super::failure::Failure;
+use super::output::{Column, Output, sections, table};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Show reasons that no packet had, too
+    #[arg(long)]
+    all: bool,
+}
+
+pub(super) async fn run(args: &Args, client: &Client, output: Output) -> Result<(), Failure> {
+    output.show(&client.stats().await?, |stats| text(stats, args.all))
+}
+
+fn text(stats: &Stats, all: bool) -> String {
+    sections([
+        format!("{} packets received", stats.packets),
+        vips(&stats.vips),
+        backends(&stats.vips),
+        reasons(&stats.reasons, all),
+    ])
+}
+
+fn vips(vips: &[VipStats]) -> String {
+    let columns = [
+        Column::Text("VIP"),
+        Column::Text("ADDRESS"),
+        Column::Number("PACKETS"),
+        Column::Number("BYTES"),
+    ];
+    let rows = vips.iter().map(|vip| {
+        [
+            vip.name.clone(),
+            vip.address.clone(),
+            vip.packets.to_string(),
+            vip.bytes.to_string(),
+        ]
+    });
+    table(columns, rows)
+}
+
+fn backends(vips: &[VipStats]) -> String {
+    let columns = [
+        Column::Text("VIP"),
+        Column::Text("BACKEND"),
+        Column::Text("HEALTHY"),
+        Column::Number("WEIGHT"),
+        Column::Number("SLOTS"),
+        Column::Number("PACKETS"),
+        Column::Number("BYTES"),
+    ];
+    let rows = vips.iter().flat_map(|vip| {
+        vip.backends.iter().map(|backend| {
+            [
+                vip.name.clone(),
+                backend.name.clone(),
+                if backend.healthy { "yes" } else { "no" }.to_owned(),
+                backend.weight.to_string(),
+                backend.slots.to_string(),
+                backend.packets.to_string(),
+                backend.bytes.to_string(),
+            ]
+        })
+    });
+    table(columns, rows)
+}
+
+fn reasons(reasons: &[ReasonStats], all: bool) -> String {
+    let columns = [
+        Column::Text("REASON"),
+        Column::Text("ACTION"),
+        Column::Number("PACKETS"),
+        Column::Text("MEANING"),
+    ];
+    let shown = reasons.iter().filter(|reason| all || reason.packets > 0);
+    let rows = shown.map(|reason| {
+        [
+            reason.name.clone(),
+            reason.action.clone(),
+            reason.packets.to_string(),
+            reason.description.clone(),
+        ]
+    });
+    table(columns, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use lb_userspace::api::types::BackendStats;
+
+    use super::*;
+
+    fn stats() -> Stats {
+        let reason = |name: &str, action: &str, packets| ReasonStats {
+            name: name.to_owned(),
+            action: action.to_owned(),
+            packets,
+            description: format!("The frame was {name}."),
+        };
+        Stats {
+            packets: 1_000_005,
+            vips: vec![VipStats {
+                name: "web".to_owned(),
+                address: "203.0.113.10:443/tcp".to_owned(),
+                packets: 1_000_000,
+                bytes: 64_000_000,
+                backends: vec![BackendStats {
+                    name: "gateway-1".to_owned(),
+                    address: Ipv4Addr::new(10, 0, 0, 11).into(),
+                    healthy: true,
+                    weight: 100,
+                    slots: 65_537,
+                    packets: 1_000_000,
+                    bytes: 64_000_000,
+                }],
+            }],
+            reasons: vec![
+                reason("forwarded", "forward", 1_000_000),
+                reason("truncated", "drop", 5),
+                reason("fragment", "drop", 0),
+            ],
+        }
+    }
+
+    #[test]
+    fn reasons_without_packets_show_only_on_demand() {
+        assert!(!text(&stats(), false).contains("fragment"));
+        assert!(text(&stats(), true).contains("fragment"));
+    }
+
+    #[test]
+    fn counters_read_as_tables() {
+        insta::assert_snapshot!(text(&stats(), false), @r#"
+        1000005 packets received
+
+        VIP  ADDRESS               PACKETS     BYTES
+        web  203.0.113.10:443/tcp  1000000  64000000
+
+        VIP  BACKEND    HEALTHY  WEIGHT  SLOTS  PACKETS     BYTES
+        web  gateway-1  yes         100  65537  1000000  64000000
+
+        REASON     ACTION   PACKETS  MEANING
+        forwarded  forward  1000000  The frame was forwarded.
+        truncated  drop           5  The frame was truncated.
+        "#);
+    }
+}
