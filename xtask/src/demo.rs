@@ -3,7 +3,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::Result;
 
-use crate::{ebpf, install, process, workspace};
+use crate::{ebpf, install, process, rights, workspace};
 
 /// Options of `cargo xtask demo`.
 #[derive(clap::Args)]
@@ -23,6 +23,7 @@ pub(crate) struct Args {
 
 /// Builds everything, then becomes the demo of the `tests` crate.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    rights::require("the demo", "")?;
     install::ensure_programs(install::NETWORK_PROGRAMS)?;
     ebpf::build(&args.toolchain)?;
     let mut cargo = workspace::cargo();

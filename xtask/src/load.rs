@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, process, workspace};
+use crate::{ebpf, process, rights, workspace};
 
 /// Options of `cargo xtask load`.
 #[derive(clap::Args)]
@@ -18,6 +18,7 @@ pub(crate) struct Args {
 
 /// Builds, then becomes `weir run`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    rights::require("the agent", "")?;
     // Before minutes of building, and while a relative path still means the caller's directory.
     let config =
         std::fs::canonicalize(&args.config).with_context(|| args.config.display().to_string())?;

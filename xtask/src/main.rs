@@ -14,6 +14,7 @@ mod install;
 mod load;
 mod output;
 mod process;
+mod rights;
 mod test;
 mod tidy;
 mod workspace;

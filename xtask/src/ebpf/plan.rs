@@ -167,29 +167,31 @@ pub(super) fn plan(probe: &Probe) -> Result<Plan, Refusal> {
         let rustc = chosen.map(|(_, compiler)| compiler.rustc.display().to_string());
         return Err(Refusal::Llvm(llvm, rustc.unwrap_or_default()));
     }
-    let mut wanted = Vec::new();
-    if chosen.is_none() {
-        wanted.extend(COMPILER_PACKAGES.map(str::to_owned));
-    }
-    if linker.is_none() {
-        wanted.extend(linker_packages(llvm));
-    }
-    let packages = wanted
-        .into_iter()
-        .filter(|name| !probe.installed.contains(name))
-        .collect();
-    let build = LinkerBuild {
+    let build = linker.is_none().then_some(LinkerBuild {
         llvm,
         beside: !probe.linkers.is_empty(),
-    };
-    permitted(
-        probe,
-        Install {
-            packages,
-            linker: linker.is_none().then_some(build),
-            why,
-        },
-    )
+    });
+    permitted(probe, missing(probe, chosen.is_none(), build, why))
+}
+
+/// The packages for a compiler (where one is wanted) and for building a linker.
+fn missing(
+    probe: &Probe,
+    wants_compiler: bool,
+    linker: Option<LinkerBuild>,
+    why: Vec<String>,
+) -> Install {
+    let compiler = wants_compiler.then(|| COMPILER_PACKAGES.map(str::to_owned));
+    let build = linker.as_ref().map(|build| linker_packages(build.llvm));
+    let wanted = [compiler, build].into_iter().flatten().flatten();
+    let packages = wanted
+        .filter(|name| !probe.installed.contains(name))
+        .collect();
+    Install {
+        packages,
+        linker,
+        why,
+    }
 }
 
 type Chosen = Option<(Origin, Compiler)>;
