@@ -5,5 +5,8 @@
 
 pub mod api;
 pub mod config;
+pub mod control;
+pub mod dataplane;
 pub mod health;
 pub mod maglev;
+pub mod net;

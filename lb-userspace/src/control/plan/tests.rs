@@ -1,0 +1,429 @@
+//! Plans are checked by applying them to a store that behaves like the maps and looks, after every
+//! visible write, at what a packet would see.
+
+use std::collections::BTreeMap;
+
+use lb_ebpf::abi::hash_kind;
+
+use super::*;
+use crate::control::apply::{Store, apply};
+use crate::dataplane::Sizes;
+
+const SIZES: Sizes = Sizes {
+    vips: 4,
+    backends: 8,
+    ring_slots: 4 * 252,
+};
+
+/// Maps in memory. Fails at write number `fail_at`.
+#[derive(Default)]
+struct Maps {
+    slots: BTreeMap<u32, Slot>,
+    vips: BTreeMap<VipKey, Vip>,
+    backends: BTreeMap<u16, Backend>,
+    writes: usize,
+    fail_at: Option<usize>,
+    grace_periods: usize,
+}
+
+#[derive(Debug, PartialEq, Eq, Error)]
+#[error("write refused")]
+struct WriteRefused;
+
+impl Maps {
+    fn count(&mut self) -> Result<(), WriteRefused> {
+        self.writes += 1;
+        if self.fail_at == Some(self.writes) {
+            Err(WriteRefused)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What packets see: for each VIP its mode and the addresses that own its slots.
+    fn visible(&self) -> BTreeMap<VipKey, (u8, Vec<IpAddr>)> {
+        let owners = |vip: &Vip| {
+            (vip.ring_start..vip.ring_start + vip.ring_size)
+                .map(|index| self.backends[&self.slots[&index].current])
+                .map(|backend| crate::dataplane::backend::unmapped(backend.address))
+                .collect()
+        };
+        self.vips
+            .iter()
+            .map(|(key, vip)| (*key, (vip.forward, owners(vip))))
+            .collect()
+    }
+}
+
+impl Store for Maps {
+    type Error = WriteRefused;
+
+    fn wait_grace_period(&mut self) {
+        self.grace_periods += 1;
+    }
+
+    fn write_ring(&mut self, start: u32, slots: &[Slot]) -> Result<(), WriteRefused> {
+        self.count()?;
+        let end = start + slots.len() as u32;
+        for vip in self.vips.values() {
+            let live = vip.ring_start..vip.ring_start + vip.ring_size;
+            assert!(
+                end <= live.start || start >= live.end,
+                "a live ring was overwritten"
+            );
+        }
+        self.slots.extend((start..).zip(slots.iter().copied()));
+        Ok(())
+    }
+
+    fn write_vip(&mut self, key: VipKey, vip: Option<Vip>) -> Result<(), WriteRefused> {
+        self.count()?;
+        match vip {
+            Some(vip) => self.vips.insert(key, vip),
+            None => self.vips.remove(&key),
+        };
+        self.visible();
+        Ok(())
+    }
+
+    fn write_backend(&mut self, id: u16, backend: &Backend) -> Result<(), WriteRefused> {
+        self.count()?;
+        self.backends.insert(id, *backend);
+        Ok(())
+    }
+
+    fn clear_vip_counts(&mut self, _: u32) -> Result<(), WriteRefused> {
+        self.count()
+    }
+
+    fn clear_backend_counts(&mut self, _: u16) -> Result<(), WriteRefused> {
+        self.count()
+    }
+}
+
+fn address(last: u8) -> IpAddr {
+    IpAddr::from([10, 0, 0, last])
+}
+
+fn vip(number: u8, members: &[u8]) -> WantedVip {
+    let member = |&last: &u8| Member {
+        address: address(last),
+        weight: 100,
+    };
+    WantedVip {
+        name: format!("vip{number}"),
+        key: VipKey::new(backend::mapped(IpAddr::from([192, 0, 2, number])), 80, 6),
+        forward: forward::IPIP,
+        hash: hash_kind::FIVE_TUPLE,
+        ring_size: 251,
+        members: members.iter().map(member).collect(),
+        backends: members.iter().map(|&last| address(last)).collect(),
+        dead: BTreeSet::new(),
+        settle: false,
+    }
+}
+
+fn way(last: u8) -> Way {
+    let hop = Hop {
+        destination: [2, 0, 0, 0, 0, last],
+        source: [2; 6],
+        ifindex: 3,
+    };
+    Way { hop, mtu: 1500 }
+}
+
+fn wanted(vips: Vec<WantedVip>) -> Wanted {
+    let addresses = vips.iter().flat_map(|vip| vip.backends.iter());
+    let ways = addresses.map(|&a| (a, way(1))).collect();
+    Wanted { vips, ways }
+}
+
+/// Plans and applies; returns the plan too.
+fn step(maps: &mut Maps, now: &Published, wanted: &Wanted) -> (Published, Plan) {
+    let plan = Plan::new(now, wanted).unwrap();
+    let next = apply(maps, now, plan.clone()).unwrap();
+    assert!(
+        Plan::new(&next, wanted).unwrap().vips.is_empty(),
+        "a second plan finds work"
+    );
+    (next, plan)
+}
+
+fn shares(maps: &Maps, key: VipKey) -> BTreeMap<IpAddr, usize> {
+    let mut shares = BTreeMap::new();
+    for owner in &maps.visible()[&key].1 {
+        *shares.entry(*owner).or_default() += 1;
+    }
+    shares
+}
+
+#[test]
+fn a_first_publish_writes_backends_ring_address_and_flip() {
+    let mut maps = Maps::default();
+    let first = wanted(vec![vip(1, &[1, 2])]);
+    let (now, plan) = step(&mut maps, &Published::new(SIZES), &first);
+    let key = first.vips[0].key;
+    assert_eq!(
+        shares(&maps, key),
+        BTreeMap::from([(address(1), 125), (address(2), 126)])
+    );
+    assert!(maps.vips.contains_key(&VipKey::address_entry(key.address)));
+    assert!(!plan.grace_period, "fresh memory needs no waiting");
+    assert_eq!(now.vips[&key].generation, 1);
+    assert!(
+        maps.slots
+            .values()
+            .all(|slot| slot.current == slot.previous)
+    );
+}
+
+#[test]
+fn generations_alternate_and_only_reuse_waits() {
+    let mut maps = Maps::default();
+    let members: [&[u8]; 5] = [&[1, 2], &[1, 2, 3], &[1, 2], &[1, 3], &[2, 3]];
+    let mut now = Published::new(SIZES);
+    let mut seen = Vec::new();
+    for members in members {
+        let mut want = wanted(vec![vip(1, members)]);
+        want.vips[0].backends = (1..=3).map(address).collect();
+        let plan;
+        (now, plan) = step(&mut maps, &now, &want);
+        seen.push((plan.vips[0].1.ring_start, plan.grace_period));
+    }
+    // The second publish takes a fresh stretch; from the third on, each one reuses what the publish
+    // before took out of use.
+    assert_eq!(
+        seen,
+        [(0, false), (252, false), (0, true), (252, true), (0, true)]
+    );
+    assert_eq!(maps.grace_periods, 3);
+}
+
+#[test]
+fn slots_that_move_remember_their_owner_unless_it_is_dead() {
+    let mut maps = Maps::default();
+    let mut want = wanted(vec![vip(1, &[1, 2])]);
+    let (now, _) = step(&mut maps, &Published::new(SIZES), &want);
+    let key = want.vips[0].key;
+    let (one, two) = (
+        now.backend_id(address(1)).unwrap(),
+        now.backend_id(address(2)).unwrap(),
+    );
+
+    // Drained: the slots of 1 go to 2 and remember 1.
+    want.vips[0].members.remove(0);
+    let (now, _) = step(&mut maps, &now, &want);
+    assert_eq!(shares(&maps, key), BTreeMap::from([(address(2), 251)]));
+    let moved = now.vips[&key]
+        .slots
+        .iter()
+        .filter(|slot| slot.previous == one)
+        .count();
+    assert_eq!(moved, 125);
+    assert!(!now.is_settled(&key));
+
+    // Dead: nothing remembers it any more.
+    want.vips[0].dead.insert(address(1));
+    let (now, _) = step(&mut maps, &now, &want);
+    assert!(
+        now.vips[&key]
+            .slots
+            .iter()
+            .all(|slot| *slot == Slot::settled(two))
+    );
+    assert!(now.is_settled(&key));
+}
+
+#[test]
+fn a_removed_backend_keeps_its_id_until_no_slot_names_it() {
+    let mut maps = Maps::default();
+    let (now, _) = step(
+        &mut maps,
+        &Published::new(SIZES),
+        &wanted(vec![vip(1, &[1, 2])]),
+    );
+    let one = now.backend_id(address(1)).unwrap();
+
+    let mut want = wanted(vec![vip(1, &[2])]);
+    let (now, plan) = step(&mut maps, &now, &want);
+    assert!(plan.backends_removed.is_empty(), "slots still remember it");
+    want.vips[0].settle = true;
+    let (now, plan) = step(&mut maps, &now, &want);
+    assert!(
+        plan.backends_removed.is_empty(),
+        "packets in flight may still read the old ring"
+    );
+    let (now, plan) = step(&mut maps, &now, &want);
+    assert_eq!(
+        (plan.backends_removed.as_slice(), plan.grace_period),
+        (&[one][..], true)
+    );
+    assert_eq!(maps.backends[&one].family, 0);
+
+    let (now, _) = step(&mut maps, &now, &wanted(vec![vip(1, &[2, 3])]));
+    assert_eq!(
+        now.backend_id(address(3)),
+        Some(one),
+        "the id is used again"
+    );
+}
+
+#[test]
+fn a_new_hop_is_staged_before_it_is_switched_to() {
+    let mut maps = Maps::default();
+    let mut want = wanted(vec![vip(1, &[1])]);
+    let (mut now, _) = step(&mut maps, &Published::new(SIZES), &want);
+    // The idle generation of a new backend was never in use; the next one is what was left.
+    for (before, after, waits) in [(1, 2, false), (2, 3, true)] {
+        want.ways.insert(address(1), way(after));
+        let plan;
+        (now, plan) = step(&mut maps, &now, &want);
+        let (staged, switched) = (plan.hops_staged[0].1, plan.hops[0].1);
+        assert_eq!(
+            (staged.hop(), switched.hop()),
+            (way(before).hop, way(after).hop)
+        );
+        assert!(plan.rings.is_empty() && plan.vips.is_empty());
+        assert_eq!(plan.grace_period, waits);
+    }
+}
+
+#[test]
+fn no_members_is_an_empty_ring_and_members_come_back() {
+    let mut maps = Maps::default();
+    let (now, _) = step(
+        &mut maps,
+        &Published::new(SIZES),
+        &wanted(vec![vip(1, &[1])]),
+    );
+    let key = vip(1, &[]).key;
+    let (now, _) = step(&mut maps, &now, &wanted(vec![vip(1, &[])]));
+    assert_eq!(maps.vips[&key].ring_size, 0);
+    let (_, plan) = step(&mut maps, &now, &wanted(vec![vip(1, &[1])]));
+    assert_eq!(maps.vips[&key].ring_size, 251);
+    assert!(plan.grace_period);
+}
+
+#[test]
+fn a_vip_that_goes_takes_its_address_with_it_unless_another_has_it() {
+    let mut maps = Maps::default();
+    let mut other_port = vip(1, &[1]);
+    other_port.key = VipKey {
+        port: [0; 2],
+        ..other_port.key
+    };
+    let both = wanted(vec![vip(1, &[1]), other_port.clone()]);
+    let (now, _) = step(&mut maps, &Published::new(SIZES), &both);
+    assert_eq!(maps.vips.len(), 3);
+    let (now, _) = step(&mut maps, &now, &wanted(vec![other_port]));
+    assert_eq!(maps.vips.len(), 2);
+    step(&mut maps, &now, &Wanted::default());
+    assert!(maps.vips.is_empty());
+}
+
+#[test]
+fn a_failure_anywhere_leaves_packets_with_what_they_had() {
+    let first = wanted(vec![vip(1, &[1, 2]), vip(2, &[2])]);
+    let mut second = wanted(vec![vip(1, &[2, 3]), vip(3, &[1])]);
+    second.ways.insert(address(2), way(9));
+    for fail_at in 1.. {
+        let mut maps = Maps::default();
+        let (now, _) = step(&mut maps, &Published::new(SIZES), &first);
+        let (vips, visible) = (maps.vips.clone(), maps.visible());
+        let hop = maps.backends[&now.backend_id(address(2)).unwrap()].hop();
+        maps.writes = 0;
+        maps.fail_at = Some(fail_at);
+        let plan = Plan::new(&now, &second).unwrap();
+        if apply(&mut maps, &now, plan).is_ok() {
+            assert!(fail_at > 10, "the plan has more writes than that");
+            return;
+        }
+        assert_eq!(
+            (&maps.vips, maps.visible()),
+            (&vips, visible),
+            "failure at {fail_at}"
+        );
+        assert_eq!(
+            maps.backends[&now.backend_id(address(2)).unwrap()].hop(),
+            hop
+        );
+        // And the change goes through afterwards.
+        step(&mut maps, &now, &second);
+    }
+}
+
+#[test]
+fn full_tables_are_refused_by_name() {
+    let now = Published::new(SIZES);
+    let names = |vips| {
+        Plan::new(&now, &wanted(vips))
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        names(vec![vip(1, &[1, 2, 3, 4]), vip(2, &[5, 6, 7, 8])]),
+        "vip vip2: all 7 backends are in use"
+    );
+    assert_eq!(
+        names((1..=5).map(|n| vip(n, &[1])).collect()),
+        "vip vip5: all 4 VIPs are in use"
+    );
+    let mut large = vip(1, &[1]);
+    large.ring_size = 1021;
+    assert_eq!(
+        names(vec![large]),
+        "vip vip1: all 1008 ring slots are in use"
+    );
+}
+
+#[test]
+fn an_adopting_agent_finds_nothing_to_do_and_then_waits_before_it_reuses() {
+    let mut maps = Maps::default();
+    let want = wanted(vec![vip(1, &[1, 2]), vip(2, &[2])]);
+    step(&mut maps, &Published::new(SIZES), &want);
+    let ring = |start: u32, len: u32| {
+        (start..start + len)
+            .map(|index| maps.slots.get(&index).copied())
+            .collect()
+    };
+    let vips = maps.vips.clone().into_iter().collect();
+    let backends = maps.backends.clone().into_iter().collect();
+    let adopted = Published::adopt(SIZES, vips, backends, ring);
+    assert_eq!(adopted.owners(&want.vips[0].key).len(), 2);
+    assert!(Plan::new(&adopted, &want).unwrap().is_empty());
+    let plan = Plan::new(&adopted, &wanted(vec![vip(1, &[1]), vip(2, &[2])])).unwrap();
+    assert!(
+        plan.grace_period,
+        "the stretch it takes may be the other agent's last ring"
+    );
+}
+
+#[test]
+fn pinned_vips_that_overlap_are_replaced() {
+    let entry = |start, id| Vip {
+        ring_start: start,
+        ring_size: 251,
+        id,
+        ..ADDRESS_ENTRY
+    };
+    let ipip = |start, id| Vip {
+        forward: forward::IPIP,
+        ..entry(start, id)
+    };
+    let (first, second, third) = (vip(1, &[1]).key, vip(2, &[1]).key, vip(3, &[1]).key);
+    let vips = vec![
+        (first, ipip(0, 0)),
+        (second, ipip(100, 1)),
+        (third, ipip(252, 0)),
+    ];
+    let ring = |_, len| Some(vec![Slot::settled(1); len as usize]);
+    let adopted = Published::adopt(SIZES, vips, Vec::new(), ring);
+    assert_eq!(adopted.vips.keys().collect::<Vec<_>>(), [&first]);
+    let plan = Plan::new(&adopted, &wanted(vec![vip(2, &[1])])).unwrap();
+    assert_eq!(
+        plan.vips.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+        [second]
+    );
+    assert_eq!(plan.vips_removed, [first, third]);
+}

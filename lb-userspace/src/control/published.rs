@@ -1,0 +1,211 @@
+//! What the kernel has now, as the agent remembers it, or learns it anew when it adopts pinned maps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use lb_ebpf::abi::{Backend, Slot, Vip, VipKey, forward};
+use tracing::warn;
+
+use super::alloc::{Extent, Extents, Ids};
+use crate::dataplane::{Sizes, backend::unmapped};
+use crate::maglev::Member;
+
+/// Ring slots hold backend ids in 16 bits.
+const BACKEND_IDS_END: u32 = 1 << 16;
+
+/// The state of the maps.
+///
+/// Time is counted in *flips*: moments at which something stopped being visible to new packets. What
+/// was unpublished at flip `n` may be overwritten once a grace period has passed since, that is when
+/// `graced >= n`.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// VIPs by key.
+    pub vips: BTreeMap<VipKey, Ring>,
+    /// Backends by id.
+    pub backends: BTreeMap<u16, Entry>,
+    /// Address entries, as they stand in the map.
+    pub(super) addresses: BTreeSet<VipKey>,
+    /// Keys in the map that no agent can have meant; the next plan replaces or removes them.
+    pub(super) strays: BTreeSet<VipKey>,
+    pub(super) vip_ids: Ids,
+    pub(super) backend_ids: Ids,
+    pub(super) extents: Extents,
+    /// Flip at which stretches or ids were last given back.
+    pub(super) freed_at: u64,
+    /// The latest flip.
+    pub(super) flips: u64,
+    /// The latest flip that a grace period has followed.
+    pub(super) graced: u64,
+}
+
+/// One VIP in the kernel.
+#[derive(Clone, Debug)]
+pub struct Ring {
+    /// Its map value.
+    pub vip: Vip,
+    /// Its slots.
+    pub slots: Arc<[Slot]>,
+    /// Times it was published by this process.
+    pub generation: u64,
+    /// The members its ring was built of; `None` when another process built it.
+    pub(super) members: Option<Vec<Member>>,
+    /// Ids that the slots name, now or before.
+    pub(super) names: BTreeSet<u16>,
+    /// The generation that is not in use, once there was one.
+    pub(super) idle: Option<Extent>,
+    /// Flip at which `idle` went out of use.
+    pub(super) idle_since: u64,
+}
+
+/// One backend in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Where packets go.
+    pub address: IpAddr,
+    /// Its map value.
+    pub value: Backend,
+    /// Flip at which the idle generation of its next hop went out of use.
+    pub(super) flipped_at: u64,
+}
+
+impl Published {
+    /// Empty maps.
+    pub fn new(sizes: Sizes) -> Self {
+        Self {
+            vips: BTreeMap::new(),
+            backends: BTreeMap::new(),
+            addresses: BTreeSet::new(),
+            strays: BTreeSet::new(),
+            vip_ids: Ids::new("VIPs", 0, sizes.vips),
+            backend_ids: Ids::new("backends", 1, sizes.backends.min(BACKEND_IDS_END)),
+            extents: Extents::new(sizes.ring_slots),
+            freed_at: 0,
+            flips: 0,
+            graced: 0,
+        }
+    }
+
+    /// Maps as another process left them. `ring` reads slots from the ring map.
+    ///
+    /// Entries that contradict each other, which no agent can have written, become strays.
+    pub fn adopt(
+        sizes: Sizes,
+        vips: Vec<(VipKey, Vip)>,
+        backends: Vec<(u16, Backend)>,
+        ring: impl Fn(u32, u32) -> Option<Vec<Slot>>,
+    ) -> Self {
+        // Nothing is known about the past: whatever is overwritten first waits for a grace period.
+        let mut adopted = Self {
+            flips: 1,
+            freed_at: 1,
+            ..Self::new(sizes)
+        };
+        for (id, value) in backends {
+            if adopted.backend_ids.claim(u32::from(id)) {
+                let entry = Entry {
+                    address: unmapped(value.address),
+                    value,
+                    flipped_at: 1,
+                };
+                adopted.backends.insert(id, entry);
+            }
+        }
+        for (key, vip) in vips {
+            adopted.adopt_vip(key, vip, &ring);
+        }
+        adopted
+    }
+
+    fn adopt_vip(&mut self, key: VipKey, vip: Vip, ring: impl Fn(u32, u32) -> Option<Vec<Slot>>) {
+        if vip.forward == forward::ADDRESS {
+            self.addresses.insert(key);
+            return;
+        }
+        let extent = Extent::of_ring(vip.ring_start, vip.ring_size);
+        let slots = match vip.ring_size {
+            0 => Some(Vec::new()),
+            size => ring(vip.ring_start, size).filter(|_| self.extents.claim(extent)),
+        };
+        match slots {
+            Some(slots) if self.vip_ids.claim(vip.id) => {
+                self.vips.insert(key, Ring::adopted(vip, slots));
+            }
+            _ => {
+                warn!(
+                    ?key,
+                    ?vip,
+                    "a pinned VIP contradicts the others; it is replaced"
+                );
+                self.strays.insert(key);
+            }
+        }
+    }
+
+    /// The id of the backend at `address`.
+    pub fn backend_id(&self, address: IpAddr) -> Option<u16> {
+        self.backends
+            .iter()
+            .find_map(|(&id, entry)| (entry.address == address).then_some(id))
+    }
+
+    /// Addresses that own slots of the VIP `key`, with the number of slots.
+    pub fn owners(&self, key: &VipKey) -> BTreeMap<IpAddr, u32> {
+        let mut owners = BTreeMap::new();
+        for slot in self.vips.get(key).map_or(&[][..], |ring| &ring.slots) {
+            if let Some(entry) = self.backends.get(&slot.current) {
+                *owners.entry(entry.address).or_default() += 1;
+            }
+        }
+        owners
+    }
+
+    /// Whether some slot still remembers an earlier owner.
+    pub fn is_settled(&self, key: &VipKey) -> bool {
+        self.vips
+            .get(key)
+            .is_none_or(|ring| ring.slots.iter().all(|slot| slot.current == slot.previous))
+    }
+
+    /// Ids that no ring names.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = u16> {
+        self.backends
+            .keys()
+            .copied()
+            .filter(|id| !self.vips.values().any(|ring| ring.names.contains(id)))
+    }
+}
+
+impl Ring {
+    fn adopted(vip: Vip, slots: Vec<Slot>) -> Self {
+        let mut ring = Self {
+            vip,
+            slots: slots.into(),
+            generation: 0,
+            members: None,
+            names: BTreeSet::new(),
+            idle: None,
+            idle_since: 1,
+        };
+        ring.names = names(&ring.slots);
+        ring
+    }
+
+    /// The stretch in use.
+    pub(super) fn live(&self) -> Option<Extent> {
+        (self.vip.ring_size > 0).then(|| Extent::of_ring(self.vip.ring_start, self.vip.ring_size))
+    }
+}
+
+/// Ids that `slots` name, now or before.
+pub(super) fn names(slots: &[Slot]) -> BTreeSet<u16> {
+    let mut named = vec![false; usize::from(u16::MAX) + 1];
+    for slot in slots {
+        named[usize::from(slot.current)] = true;
+        named[usize::from(slot.previous)] = true;
+    }
+    (1..=u16::MAX)
+        .filter(|&id| named[usize::from(id)])
+        .collect()
+}

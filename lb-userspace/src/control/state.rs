@@ -1,0 +1,188 @@
+//! What each VIP should be: configuration, runtime changes and health put together. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_ebpf::abi::{VipKey, forward, hash_kind};
+
+use super::plan::WantedVip;
+use super::published::Published;
+use super::runtime::Effective;
+use crate::api::types;
+use crate::config::{Config, Forward, HashBy, Protocol, Vip};
+use crate::dataplane::backend::mapped;
+use crate::maglev::Member;
+
+/// VIP and backend name.
+pub type BackendName = (String, String);
+
+/// What is known about the health of one backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// What probes said.
+    pub verdict: types::Health,
+    /// Whether it takes new flows as far as health goes. Differs from the verdict only while that is
+    /// unknown.
+    pub serves: bool,
+    /// Why, in the words of the last probe that changed it.
+    pub reason: String,
+}
+
+/// Health by backend.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healths(BTreeMap<BackendName, Health>);
+
+impl Healths {
+    /// Follows a configuration: forgets backends that are gone and takes in new ones.
+    ///
+    /// Until its first probe is through, a backend counts as it did when the VIP's ring was last
+    /// published, by this agent or the one before. So a restart empties no ring, and a new backend
+    /// gets no flows before it has answered once. In a VIP that has no ring yet it counts as up:
+    /// there is nothing to lose.
+    pub fn follow(&mut self, config: &Config, published: &Published) {
+        let mut next = BTreeMap::new();
+        for vip in config.vips.values() {
+            let owners = published.owners(&key(vip));
+            for backend in vip.backends.values() {
+                let name = (vip.name.clone(), backend.name.clone());
+                let serves = owners.is_empty() || owners.contains_key(&backend.address);
+                let health = match (&vip.health, self.0.remove(&name)) {
+                    (None, _) => Health::unchecked(),
+                    (Some(_), Some(known)) if !known.reason.is_empty() => known,
+                    (Some(_), _) => Health::unknown(serves),
+                };
+                next.insert(name, health);
+            }
+        }
+        self.0 = next;
+    }
+
+    /// Takes in what probes said. False when nobody knows the backend.
+    pub fn observe(&mut self, name: &BackendName, healthy: bool, reason: String) -> bool {
+        let verdict = if healthy {
+            types::Health::Up
+        } else {
+            types::Health::Down
+        };
+        match self.0.get_mut(name) {
+            Some(health) => {
+                *health = Health {
+                    verdict,
+                    serves: healthy,
+                    reason,
+                };
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What is known about one backend.
+    pub fn of(&self, vip: &str, backend: &str) -> Option<&Health> {
+        self.0.get(&(vip.to_owned(), backend.to_owned()))
+    }
+
+    fn serves(&self, vip: &str, backend: &str) -> bool {
+        self.of(vip, backend).is_some_and(|health| health.serves)
+    }
+}
+
+impl Health {
+    fn unchecked() -> Self {
+        Self {
+            verdict: types::Health::Up,
+            serves: true,
+            reason: String::new(),
+        }
+    }
+
+    fn unknown(serves: bool) -> Self {
+        Self {
+            verdict: types::Health::Unknown,
+            serves,
+            reason: String::new(),
+        }
+    }
+}
+
+/// The key of a VIP in the data plane.
+pub fn key(vip: &Vip) -> VipKey {
+    VipKey::new(mapped(vip.address), vip.port, protocol_number(vip.protocol))
+}
+
+/// The IP protocol number.
+pub fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    }
+}
+
+/// What the VIP should be. The second value is true when every backend that could take flows is
+/// down, so that all of them are used.
+///
+/// That is the *panic rule*: a balancer that sees all backends down is more likely to be wrong (its
+/// probes, its network, a bad health endpoint) than right, and if it is right, nothing is lost.
+pub fn wanted(
+    vip: &Vip,
+    draining: &BTreeSet<BackendName>,
+    healths: &Healths,
+    settle: bool,
+) -> (WantedVip, bool) {
+    let drains = |name: &str| draining.contains(&(vip.name.clone(), name.to_owned()));
+    let willing: Vec<_> = vip
+        .backends
+        .values()
+        .filter(|backend| backend.weight > 0 && !drains(&backend.name))
+        .collect();
+    let panic = !willing.is_empty()
+        && !willing
+            .iter()
+            .any(|backend| healths.serves(&vip.name, &backend.name));
+    let members = willing
+        .iter()
+        .filter(|backend| panic || healths.serves(&vip.name, &backend.name))
+        .map(|backend| Member {
+            address: backend.address,
+            weight: backend.weight,
+        })
+        .collect();
+    let dead = vip
+        .backends
+        .values()
+        .filter(|backend| !panic && !healths.serves(&vip.name, &backend.name))
+        .map(|backend| backend.address)
+        .collect();
+    let wanted = WantedVip {
+        name: vip.name.clone(),
+        key: key(vip),
+        forward: match vip.forward {
+            Forward::L2 => forward::L2,
+            Forward::Ipip => forward::IPIP,
+        },
+        hash: match vip.hash {
+            HashBy::FiveTuple => hash_kind::FIVE_TUPLE,
+            HashBy::Source => hash_kind::SOURCE,
+        },
+        ring_size: vip.ring_size,
+        members,
+        backends: vip
+            .backends
+            .values()
+            .map(|backend| backend.address)
+            .collect(),
+        dead,
+        settle,
+    };
+    (wanted, panic)
+}
+
+/// Every backend address of a configuration.
+pub fn addresses(effective: &Effective) -> BTreeSet<IpAddr> {
+    let vips = effective.config.vips.values();
+    vips.flat_map(|vip| vip.backends.values().map(|backend| backend.address))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,81 @@
+//! Backend entries: addresses in the form of the ABI, and next hops in two generations.
+
+use std::net::IpAddr;
+
+use lb_ebpf::abi::{Backend, Hop};
+
+/// An address as map keys and values hold it: IPv4 in its mapped form (RFC 4291, 2.5.5.2).
+pub fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => address.octets(),
+    }
+}
+
+/// The opposite of [`mapped`].
+pub fn unmapped(octets: [u8; 16]) -> IpAddr {
+    IpAddr::from(octets).to_canonical()
+}
+
+/// A new entry. Nothing reads it before a ring names it, so both generations may be set at once.
+pub fn entry(address: IpAddr, hop: Hop, mtu: u16) -> Backend {
+    Backend {
+        address: mapped(address),
+        hops: [hop, hop],
+        live: 0,
+        family: if address.is_ipv4() { 4 } else { 6 },
+        mtu,
+        reserved: [0; 12],
+    }
+}
+
+/// The two writes that give a backend another next hop: first the idle generation, then the switch.
+///
+/// The kernel copies values in words of 8 bytes, so one write could show a reader half of an old MAC
+/// address and half of a new one.
+pub fn with_hop(backend: &Backend, hop: Hop, mtu: u16) -> [Backend; 2] {
+    let idle = 1 - backend.live.min(1);
+    let mut staged = *backend;
+    staged.hops[usize::from(idle)] = hop;
+    let switched = Backend {
+        live: idle,
+        mtu,
+        ..staged
+    };
+    [staged, switched]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hop(last: u8) -> Hop {
+        Hop {
+            destination: [2, 0, 0, 0, 0, last],
+            source: [2, 0, 0, 0, 1, last],
+            ifindex: 3,
+        }
+    }
+
+    #[test]
+    fn addresses_survive_the_mapping() {
+        for text in ["192.0.2.7", "2001:db8::7", "::1", "0.0.0.0"] {
+            let address: IpAddr = text.parse().unwrap();
+            assert_eq!(unmapped(mapped(address)), address, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_live_hop_is_never_written() {
+        let first = entry("192.0.2.7".parse().unwrap(), hop(1), 1500);
+        let [staged, switched] = with_hop(&first, hop(2), 1400);
+        assert_eq!((staged.hop(), staged.live, staged.mtu), (hop(1), 0, 1500));
+        assert_eq!(
+            (switched.hop(), switched.live, switched.mtu),
+            (hop(2), 1, 1400)
+        );
+        let [staged, switched] = with_hop(&switched, hop(3), 1400);
+        assert_eq!((staged.hop(), staged.hops[0]), (hop(2), hop(3)));
+        assert_eq!((switched.hop(), switched.live), (hop(3), 0));
+    }
+}

@@ -1,0 +1,345 @@
+//! Loading the balancer: object → maps (made or adopted) → program.
+
+use std::borrow::Cow;
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use aya::maps::{Array, Map};
+use aya::programs::{ProgramError, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use aya_log::EbpfLogger;
+use lb_ebpf::abi::{self, Settings, map, program};
+use tracing::{info, warn};
+
+use super::link::{self, Attached};
+use super::maps::{Maps, Sizes, open_map, typed, with_sources};
+use super::pin::Owner;
+use super::{Error, Pins, is_permission};
+use crate::config::XdpMode;
+
+include!(concat!(env!("OUT_DIR"), "/objects.rs"));
+
+/// Names the directory to read objects from at run time, instead of the embedded ones.
+const DIRECTORY_VARIABLE: &str = "WEIR_BPF_DIR";
+
+/// Maps that are pinned. The program's log ring and its constants are not: they go with the program.
+const PINNED: [&str; 7] = [
+    map::SETTINGS,
+    map::VIPS,
+    map::RINGS,
+    map::BACKENDS,
+    map::REASON_COUNTS,
+    map::VIP_COUNTS,
+    map::BACKEND_COUNTS,
+];
+
+/// Whether this process has BPF objects to load, embedded or by `WEIR_BPF_DIR`.
+pub fn objects_present() -> bool {
+    object("balancer", BALANCER).is_ok()
+}
+
+/// The embedded balancer, or the one the environment names.
+fn balancer() -> Result<Cow<'static, [u8]>, Error> {
+    object("balancer", BALANCER)
+}
+
+/// The embedded decapsulation program, or the one the environment names.
+pub(super) fn decap() -> Result<Cow<'static, [u8]>, Error> {
+    object("decap", DECAP)
+}
+
+fn object(
+    name: &'static str,
+    embedded: Option<&'static [u8]>,
+) -> Result<Cow<'static, [u8]>, Error> {
+    match std::env::var_os(DIRECTORY_VARIABLE) {
+        Some(directory) => {
+            let path = PathBuf::from(directory).join(name).with_extension("o");
+            fs::read(&path)
+                .map(Cow::Owned)
+                .map_err(|source| Error::Object { path, source })
+        }
+        None => embedded.map(Cow::Borrowed).ok_or(Error::NoObject(name)),
+    }
+}
+
+/// How much the kernel program says (`aya-log`); the verifier removes what is off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelLog {
+    /// Nothing: no cost.
+    Off,
+    /// A line for each dropped packet. For debugging on quiet hosts only.
+    Debug,
+}
+
+/// The balancer's handles into the kernel.
+pub struct Dataplane {
+    ebpf: Ebpf,
+    maps: Maps,
+    pins: Pins,
+    adopted: bool,
+    _owner: Owner,
+}
+
+impl Dataplane {
+    /// Loads the program under `bpffs`, over the maps that are pinned there or over new ones.
+    ///
+    /// Nothing is attached yet; a program that is attached already goes on undisturbed.
+    ///
+    /// # Errors
+    ///
+    /// When BPF is not to be had, or what is pinned does not fit this build and these sizes. Nothing
+    /// that was there before has changed then.
+    pub fn open(bpffs: &Path, sizes: Sizes, log: KernelLog) -> Result<Self, Error> {
+        let object = balancer()?;
+        let pins = Pins::new(bpffs);
+        let owner = pins.prepare()?;
+        let adopted = check_pinned(&pins, sizes)?;
+        let ebpf = load(&object, &pins, sizes, log)?;
+        let mut maps = Maps::open(&pins)?;
+        if !adopted {
+            maps.write_settings(&Settings {
+                hash_key: random_key()?,
+                source_v6: [0; 16],
+                source_v4: [0; 4],
+                version: abi::VERSION,
+            })?;
+        }
+        info!(path = %bpffs.display(), adopted, "data plane loaded");
+        Ok(Self {
+            ebpf,
+            maps,
+            pins,
+            adopted,
+            _owner: owner,
+        })
+    }
+
+    /// Whether maps of an earlier agent were taken over.
+    pub fn adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// The maps, to read.
+    pub fn maps(&self) -> &Maps {
+        &self.maps
+    }
+
+    /// The maps, to change.
+    pub fn maps_mut(&mut self) -> &mut Maps {
+        &mut self.maps
+    }
+
+    /// Sets what holds for the whole data path. A hash key of `None` keeps the one there is.
+    pub fn configure(
+        &mut self,
+        hash_key: Option<[u64; 2]>,
+        source_v4: Option<IpAddr>,
+        source_v6: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        let old = self.maps.read_settings()?;
+        if self.adopted && hash_key.is_some_and(|key| key != old.hash_key) {
+            warn!("the hash key has changed: flows move to other backends");
+        }
+        let new = Settings {
+            hash_key: hash_key.unwrap_or(old.hash_key),
+            ..old
+        };
+        let new = with_sources(new, source_v4, source_v6);
+        if new != old {
+            self.maps.write_settings(&new)?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the program to `interface`, or replaces the one in its pinned link.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::InterfaceUnknown`], [`Error::InterfaceBusy`], [`Error::NativeUnsupported`],
+    /// [`Error::Permission`], [`Error::Link`].
+    pub fn attach(&mut self, interface: &str, mode: XdpMode) -> Result<Attached, Error> {
+        let path = self.pins.link(interface);
+        link::attach(
+            program_of(&mut self.ebpf, program::BALANCER)?,
+            &path,
+            interface,
+            mode,
+        )
+    }
+
+    /// Detaches the program from interfaces that are not in `wanted`. Returns their names.
+    pub fn detach_others(&self, wanted: &[String]) -> Result<Vec<String>, Error> {
+        let mut interfaces = self.pins.linked_interfaces();
+        interfaces.retain(|interface| !wanted.contains(interface));
+        for interface in &interfaces {
+            let path = self.pins.link(interface);
+            fs::remove_file(&path).map_err(|source| Error::io("remove", &path, source))?;
+        }
+        Ok(interfaces)
+    }
+
+    /// Detaches from every interface and removes the maps, with all counters.
+    pub fn remove(self) -> Result<Vec<String>, Error> {
+        self.pins.remove()
+    }
+
+    /// What the kernel program logs, when [`KernelLog`] is not off.
+    pub fn event_logger(&mut self) -> io::Result<EventLogger> {
+        EbpfLogger::init_with_logger(&mut self.ebpf, TracingLog)
+            .map(EventLogger)
+            .map_err(io::Error::other)
+    }
+}
+
+/// Reads the kernel program's log lines and hands them to `tracing`.
+pub struct EventLogger(EbpfLogger<TracingLog>);
+
+impl EventLogger {
+    /// Writes out what has come in. Wait until the descriptor is readable first.
+    pub fn flush(&mut self) {
+        self.0.flush();
+    }
+}
+
+impl AsFd for EventLogger {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl std::os::fd::AsRawFd for EventLogger {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Takes `log` records, which aya-log writes, into `tracing`.
+struct TracingLog;
+
+impl log::Log for TracingLog {
+    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        let (message, level) = (record.args(), record.level());
+        match level {
+            log::Level::Error => tracing::error!(target: "weir::kernel", "{message}"),
+            log::Level::Warn => tracing::warn!(target: "weir::kernel", "{message}"),
+            log::Level::Info => tracing::info!(target: "weir::kernel", "{message}"),
+            _ => tracing::debug!(target: "weir::kernel", "{message}"),
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Whether there are maps to adopt. Fails when there are, and they do not fit.
+fn check_pinned(pins: &Pins, sizes: Sizes) -> Result<bool, Error> {
+    if !pins.map(map::SETTINGS).exists() {
+        return Ok(false);
+    }
+    let settings: Array<_, Settings> =
+        typed(map::SETTINGS, Map::Array(open_map(pins, map::SETTINGS)?))?;
+    let found = settings
+        .get(&0, 0)
+        .map_err(|source| Error::map("read", map::SETTINGS, source))?
+        .version;
+    // Version 0: an agent died between making the maps and filling them.
+    if found != 0 && found != abi::VERSION {
+        return Err(Error::Version {
+            found,
+            wanted: abi::VERSION,
+        });
+    }
+    for (name, wanted) in sizes.elements() {
+        if !pins.map(name).exists() {
+            continue;
+        }
+        let info = open_map(pins, name)?
+            .info()
+            .map_err(|source| Error::map("examine", name, source))?;
+        if info.max_entries() != wanted {
+            let found = info.max_entries();
+            return Err(Error::Size {
+                map: name,
+                what: "elements",
+                found,
+                wanted,
+            });
+        }
+    }
+    Ok(found != 0)
+}
+
+/// Parses the object, makes or opens its maps, loads its program.
+fn load(object: &[u8], pins: &Pins, sizes: Sizes, log: KernelLog) -> Result<Ebpf, Error> {
+    let level: u8 = match log {
+        KernelLog::Off => 0,
+        KernelLog::Debug => aya_log::Level::Debug as u8,
+    };
+    let mut loader = EbpfLoader::new();
+    for name in PINNED {
+        loader.map_pin_path(name, pins.map(name));
+    }
+    for (name, elements) in sizes.elements() {
+        loader.map_max_entries(name, elements);
+    }
+    // An object built without logging has no such constant.
+    loader.override_global(aya_log::LEVEL, &level, false);
+    let mut ebpf = loader.load(object).map_err(load_error)?;
+    load_program(&mut ebpf, program::BALANCER)?;
+    Ok(ebpf)
+}
+
+/// Loads the XDP program `name` into the kernel.
+pub(super) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
+    program_of(ebpf, name)?.load().map_err(|source| {
+        if is_permission(&source) && !verifier_spoke(&source) {
+            return Error::Permission("loading a BPF program");
+        }
+        Error::Program {
+            name,
+            source: Box::new(source),
+        }
+    })
+}
+
+/// The verifier refuses with EACCES too, but then says why.
+fn verifier_spoke(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { verifier_log, .. }
+        if !verifier_log.to_string().trim().is_empty())
+}
+
+pub(super) fn load_error(error: aya::EbpfError) -> Error {
+    if is_permission(&error) {
+        return Error::Permission("making BPF maps");
+    }
+    Error::Load(Box::new(error))
+}
+
+pub(super) fn program_of<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Xdp, Error> {
+    let missing = Error::Missing {
+        kind: "program",
+        name,
+    };
+    match ebpf.program_mut(name).map(TryInto::try_into) {
+        Some(Ok(program)) => Ok(program),
+        _ => Err(missing),
+    }
+}
+
+/// 128 random bits from the kernel.
+fn random_key() -> Result<[u64; 2], Error> {
+    let path = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|source| Error::io("read", path, source))?;
+    let key = u128::from_ne_bytes(bytes);
+    Ok([key as u64, (key >> 64) as u64])
+}

@@ -1,0 +1,258 @@
+//! The maps, by their pinned names.
+
+use std::net::IpAddr;
+use std::os::fd::AsFd as _;
+
+use aya::Pod;
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use lb_ebpf::abi::{self, Backend, Settings, Slot, Vip, VipKey, map};
+use lb_ebpf::reason::REASONS;
+use lb_ebpf::steer::Tables;
+
+use super::ring::Rings;
+use super::{Error, Pins, grace, stats};
+use crate::config::Limits;
+use crate::control::apply::Store;
+
+/// Elements of the maps whose size is a matter of configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// VIPs, at most.
+    pub vips: u32,
+    /// Backend ids, id 0 (no backend) included.
+    pub backends: u32,
+    /// Ring slots over all VIPs and both generations.
+    pub ring_slots: u32,
+}
+
+impl Sizes {
+    /// What `limits` come to: rings have two generations, and each begins at an even slot.
+    pub fn new(limits: Limits) -> Self {
+        let pairs = limits.ring_slots_max.saturating_add(limits.vips_max);
+        Self {
+            vips: limits.vips_max,
+            backends: limits.backends_max.saturating_add(1),
+            ring_slots: pairs.saturating_mul(2),
+        }
+    }
+
+    /// Map name and number of elements. The VIP table has room for as many addresses as VIPs.
+    pub(super) fn elements(self) -> [(&'static str, u32); 6] {
+        [
+            (map::VIPS, self.vips.saturating_mul(2)),
+            (map::RINGS, self.ring_slots / abi::SLOTS_PER_CELL),
+            (map::BACKENDS, self.backends),
+            (map::VIP_COUNTS, self.vips),
+            (map::BACKEND_COUNTS, self.backends),
+            (map::REASON_COUNTS, REASONS),
+        ]
+    }
+}
+
+/// All maps of the balancer.
+pub struct Maps {
+    settings: Array<MapData, Settings>,
+    vips: HashMap<MapData, VipKey, Vip>,
+    backends: Array<MapData, Backend>,
+    rings: Rings,
+    pub(super) counters: stats::Counters,
+}
+
+impl Maps {
+    /// Opens the pinned maps.
+    pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
+        let rings = open_map(pins, map::RINGS)?;
+        let fail = |source| Error::map("open", map::RINGS, source);
+        let cells = rings.info().map_err(fail)?.max_entries();
+        let rings = Rings::of_map(rings.fd().as_fd(), cells)
+            .map_err(|source| Error::io("map into memory", &pins.map(map::RINGS), source))?;
+        Ok(Self {
+            settings: open_array(pins, map::SETTINGS)?,
+            vips: open_map(pins, map::VIPS)
+                .and_then(|data| typed(map::VIPS, Map::HashMap(data)))?,
+            backends: open_array(pins, map::BACKENDS)?,
+            rings,
+            counters: stats::Counters::open(pins)?,
+        })
+    }
+
+    /// What holds for the whole data path.
+    pub fn read_settings(&self) -> Result<Settings, Error> {
+        self.settings
+            .get(&0, 0)
+            .map_err(|source| Error::map("read", map::SETTINGS, source))
+    }
+
+    /// Replaces what holds for the whole data path.
+    pub fn write_settings(&mut self, settings: &Settings) -> Result<(), Error> {
+        self.settings
+            .set(0, settings, 0)
+            .map_err(|source| Error::map("write", map::SETTINGS, source))
+    }
+
+    /// All VIP and address entries.
+    pub fn read_vips(&self) -> Result<Vec<(VipKey, Vip)>, Error> {
+        self.vips
+            .iter()
+            .collect::<Result<_, _>>()
+            .map_err(|source| Error::map("read", map::VIPS, source))
+    }
+
+    /// All backends, by id.
+    pub fn read_backends(&self) -> Result<Vec<(u16, Backend)>, Error> {
+        let mut found = Vec::new();
+        for (id, backend) in (0_u16..=u16::MAX).zip(self.backends.iter()) {
+            let backend = backend.map_err(|source| Error::map("read", map::BACKENDS, source))?;
+            if backend.family != 0 {
+                found.push((id, backend));
+            }
+        }
+        Ok(found)
+    }
+
+    /// The `len` slots from `start` on; `None` when the ring map has no such slots.
+    pub fn read_ring(&self, start: u32, len: u32) -> Option<Vec<Slot>> {
+        self.rings.read(start, len)
+    }
+
+    /// Ring slots there are.
+    pub fn ring_slots(&self) -> usize {
+        self.rings.slots()
+    }
+
+    /// Every counter, summed over the CPUs.
+    pub fn totals(&self) -> Result<stats::Totals, Error> {
+        self.counters.totals()
+    }
+}
+
+impl Store for Maps {
+    type Error = Error;
+
+    fn wait_grace_period(&mut self) {
+        grace::wait();
+    }
+
+    fn write_ring(&mut self, start: u32, slots: &[Slot]) -> Result<(), Error> {
+        if self.rings.write(start, slots) {
+            Ok(())
+        } else {
+            Err(Error::RingBounds {
+                start,
+                len: slots.len(),
+            })
+        }
+    }
+
+    fn write_vip(&mut self, key: VipKey, vip: Option<Vip>) -> Result<(), Error> {
+        let result = match vip {
+            Some(vip) => self.vips.insert(key, vip, 0),
+            None => match self.vips.remove(&key) {
+                Err(MapError::KeyNotFound) => Ok(()),
+                result => result,
+            },
+        };
+        result.map_err(|source| Error::map("write", map::VIPS, source))
+    }
+
+    fn write_backend(&mut self, id: u16, backend: &Backend) -> Result<(), Error> {
+        self.backends
+            .set(u32::from(id), backend, 0)
+            .map_err(|source| Error::map("write", map::BACKENDS, source))
+    }
+
+    fn clear_vip_counts(&mut self, id: u32) -> Result<(), Error> {
+        self.counters.clear_vip(id)
+    }
+
+    fn clear_backend_counts(&mut self, id: u16) -> Result<(), Error> {
+        self.counters.clear_backend(id)
+    }
+}
+
+/// The live tables, for `weir explain`: the kernel's own steering code asks these maps.
+pub struct LiveTables<'a> {
+    maps: &'a Maps,
+    settings: Settings,
+}
+
+impl Maps {
+    /// A view for the steering code, with the settings as they are now.
+    pub fn tables(&self) -> Result<LiveTables<'_>, Error> {
+        Ok(LiveTables {
+            maps: self,
+            settings: self.read_settings()?,
+        })
+    }
+}
+
+impl Tables for LiveTables<'_> {
+    fn settings(&self) -> Option<&Settings> {
+        Some(&self.settings)
+    }
+
+    fn vip(&self, key: &VipKey) -> Option<Vip> {
+        self.maps.vips.get(key, 0).ok()
+    }
+
+    fn slot(&self, index: u32) -> Option<Slot> {
+        self.maps.rings.slot(index)
+    }
+
+    fn backend(&self, id: u16) -> Option<Backend> {
+        self.maps.backends.get(&u32::from(id), 0).ok()
+    }
+}
+
+/// Outer source addresses into settings; absent ones are all zero.
+pub(super) fn with_sources(settings: Settings, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Settings {
+    let source_v4 = match v4 {
+        Some(IpAddr::V4(address)) => address.octets(),
+        _ => [0; 4],
+    };
+    let source_v6 = match v6 {
+        Some(IpAddr::V6(address)) => address.octets(),
+        _ => [0; 16],
+    };
+    Settings {
+        source_v4,
+        source_v6,
+        ..settings
+    }
+}
+
+/// Opens the pinned map `name`, whatever its type.
+pub(super) fn open_map(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
+    MapData::from_pin(pins.map(name)).map_err(|source| Error::map("open", name, source))
+}
+
+fn open_array<V: Pod>(pins: &Pins, name: &'static str) -> Result<Array<MapData, V>, Error> {
+    typed(name, Map::Array(open_map(pins, name)?))
+}
+
+/// Gives a map its key and value types, which aya checks against the sizes in the kernel.
+pub(super) fn typed<T>(name: &'static str, map: Map) -> Result<T, Error>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    T::try_from(map).map_err(|source| Error::map("open", name, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_leave_room_for_both_generations_at_even_slots() {
+        let limits = Limits {
+            vips_max: 2,
+            backends_max: 10,
+            ring_slots_max: 2 * 251,
+        };
+        let sizes = Sizes::new(limits);
+        // Two rings of 251 slots: each generation takes 252.
+        assert_eq!(sizes.ring_slots, 4 * 252);
+        assert_eq!(sizes.backends, 11);
+        assert_eq!(sizes.elements()[0], (map::VIPS, 4));
+    }
+}
