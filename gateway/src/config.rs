@@ -4,6 +4,7 @@
 //! [`model`] is what it means: names resolved, units read, keys loaded, routes compiled. A wrong
 //! file gives an [`Error`] with every problem found, each with file, line, column and a hint.
 
+mod compile;
 pub mod error;
 pub mod file;
 pub mod model;
@@ -12,18 +13,59 @@ pub mod units;
 use std::path::Path;
 
 pub use error::Error;
+pub use file::File;
 pub use model::*;
+
+use self::error::Problem;
+
+/// How a configuration that did not come from a file is called in errors.
+const NO_FILE: &str = "configuration";
+
+/// Bytes of a configuration file at most.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads and validates the configuration file at `path`. Paths in it are relative to its folder.
 pub fn load(path: &Path) -> Result<Config, Error> {
-    let _ = path;
-    Err(Error {})
+    read(path).map(|(_, config)| config)
+}
+
+/// Like [`load`], with the file as typed beside what it means.
+pub fn read(path: &Path) -> Result<(File, Config), Error> {
+    let name = path.display().to_string();
+    let refuse = |problem| Error::new(&name, "", vec![problem]);
+    let text = read_text(path).map_err(refuse)?;
+    parse(&text, &name, path.parent().unwrap_or(Path::new("")))
+}
+
+fn read_text(path: &Path) -> Result<String, Problem> {
+    let unreadable = |error: std::io::Error| {
+        Problem::whole(format!("the configuration cannot be read: {error}"))
+            .hint("name it with `--config FILE`")
+    };
+    let bytes = std::fs::metadata(path).map_err(unreadable)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(Problem::whole(format!(
+            "{bytes} bytes are too many for a configuration"
+        )));
+    }
+    std::fs::read_to_string(path).map_err(unreadable)
+}
+
+/// Both stages; `name` is what errors call the file.
+fn parse(text: &str, name: &str, base_dir: &Path) -> Result<(File, Config), Error> {
+    let refuse = |problems| Error::new(name, text, problems);
+    let file: File =
+        toml::from_str(text).map_err(|error| refuse(vec![Problem::from_toml(&error)]))?;
+    let config = compile::compile(&file, base_dir).map_err(refuse)?;
+    Ok((file, config))
 }
 
 impl Config {
     /// Validates a configuration given as text; paths in it are relative to `base_dir`.
     pub fn parse(text: &str, base_dir: &Path) -> Result<Self, Error> {
-        let _ = (text, base_dir);
-        Err(Error {})
+        parse(text, NO_FILE, base_dir).map(|(_, config)| config)
     }
 }
+
+#[cfg(test)]
+mod tests;

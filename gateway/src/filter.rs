@@ -20,8 +20,10 @@ use http::HeaderMap;
 pub struct Context {
     /// The client's address, after trusted proxies were looked through.
     pub client: IpAddr,
-    /// Who sent the request, once an authentication filter has accepted it.
+    /// Whom an accepted token speaks for.
     pub identity: Option<Arc<Identity>>,
+    /// Whose API key was accepted.
+    pub api_key: Option<Arc<Identity>>,
     /// Fields to add to the response, whether it is forwarded or refused: `RateLimit` and
     /// `RateLimit-Policy`.
     pub response_headers: HeaderMap,
@@ -33,8 +35,15 @@ impl Context {
         Self {
             client,
             identity: None,
+            api_key: None,
             response_headers: HeaderMap::new(),
         }
+    }
+
+    /// Who sent the request, for the access log: the token's subject, else the API key's name.
+    pub fn subject(&self) -> Option<&str> {
+        let identity = self.identity.as_ref().or(self.api_key.as_ref())?;
+        Some(&identity.subject)
     }
 }
 

@@ -1,6 +1,186 @@
-//! What is wrong with a configuration, shown the way compilers do.
+//! What is wrong with a configuration, shown the way compilers do: place, line, reason, hint.
 
-/// A refused configuration: every problem found in it.
-#[derive(Debug, thiserror::Error)]
-#[error("not written yet")]
-pub struct Error {}
+use std::fmt;
+use std::ops::Range;
+
+/// Divides reason and hint in an error that has to pass through serde as one text.
+pub(super) const HINT_MARK: &str = "\nhint: ";
+
+/// How alike two names must be for one to be offered instead of the other (Jaro-Winkler, 0 to 1).
+const LIKENESS_MIN: f64 = 0.75;
+
+/// Problems shown at most; a file with more of them is better read from the top again.
+const PROBLEMS_SHOWN_MAX: usize = 20;
+
+/// One thing wrong in the file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Bytes of the file the problem is about; `None`: about the file as a whole.
+    pub span: Option<Range<usize>>,
+    /// What is wrong, in one line.
+    pub message: String,
+    /// What to do, in one line.
+    pub hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem at a place in the file.
+    pub fn at(span: Range<usize>, message: impl Into<String>) -> Self {
+        Self {
+            span: Some(span),
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// A problem of the file as a whole.
+    pub fn whole(message: impl Into<String>) -> Self {
+        Self {
+            span: None,
+            message: message.into(),
+            hint: None,
+        }
+    }
+
+    /// Adds what to do.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds the most similar of `known` as a hint, or all of them if none is similar.
+    #[must_use]
+    pub fn nearest<'a>(self, wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(wrong, known) {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
+    }
+
+    /// Reads an error of the TOML reader: syntax, a wrong type, an unknown key.
+    pub(super) fn from_toml(error: &toml::de::Error) -> Self {
+        let text = error.message();
+        let (message, hint) = match text.split_once(HINT_MARK) {
+            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
+            None => reword(text),
+        };
+        Self {
+            span: error.span(),
+            message: message.replace('\n', ", "),
+            hint,
+        }
+    }
+}
+
+/// Rewords serde's `unknown field … expected one of …` into a reason and a hint.
+fn reword(text: &str) -> (String, Option<String>) {
+    let mut names = text.split('`').skip(1).step_by(2);
+    for (prefix, noun) in [("unknown field", "key"), ("unknown variant", "value")] {
+        if text.starts_with(prefix) {
+            let wrong = names.next().unwrap_or_default();
+            return (format!("unknown {noun} `{wrong}`"), nearest(wrong, names));
+        }
+    }
+    if text.starts_with("missing field") {
+        let missing = names.next().unwrap_or_default();
+        return (
+            format!("key `{missing}` is missing"),
+            Some(format!("add `{missing} = …` here")),
+        );
+    }
+    (text.to_owned(), None)
+}
+
+/// `did you mean …?` with the most similar name, or the list of all names, or nothing if there
+/// are none.
+fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<String> {
+    let known: Vec<&str> = known.into_iter().collect();
+    let best = known
+        .iter()
+        .map(|name| (strsim::jaro_winkler(wrong, name), *name))
+        .max_by(|a, b| a.0.total_cmp(&b.0))?;
+    if best.0 >= LIKENESS_MIN {
+        return Some(format!("did you mean `{}`?", best.1));
+    }
+    let all: Vec<String> = known.iter().map(|name| format!("`{name}`")).collect();
+    Some(format!("known here: {}", all.join(", ")))
+}
+
+/// A refused configuration: every problem found in it, at least one.
+#[derive(Clone, Debug)]
+pub struct Error {
+    file: String,
+    text: String,
+    problems: Vec<Problem>,
+}
+
+impl Error {
+    /// Binds problems to the file they are about. `file` is its name as shown to people.
+    pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
+        problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
+        Self {
+            file: file.to_owned(),
+            text: text.to_owned(),
+            problems,
+        }
+    }
+
+    /// The problems, in the order of their place in the file.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+
+    /// Line and column of a byte of the file, both from 1; columns count characters.
+    fn position(&self, at: usize) -> (usize, usize) {
+        let before = &self.text[..self.text.floor_char_boundary(at)];
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
+    }
+
+    fn show(&self, problem: &Problem, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", problem.message)?;
+        let Some(span) = &problem.span else {
+            writeln!(f, "  --> {}", self.file)?;
+            return problem
+                .hint
+                .iter()
+                .try_for_each(|hint| writeln!(f, "  hint: {hint}"));
+        };
+        let (line, column) = self.position(span.start);
+        let source = self.text.lines().nth(line - 1).unwrap_or_default();
+        let shown = source.chars().count() + 1 - column.min(source.chars().count() + 1);
+        let marked = self.text.get(span.clone()).unwrap_or_default();
+        let marked = marked.lines().next().unwrap_or_default().chars().count();
+        let carets = "^".repeat(marked.clamp(1, shown.max(1)));
+        let gutter = " ".repeat(line.to_string().len());
+        writeln!(f, "{gutter} --> {}:{line}:{column}", self.file)?;
+        writeln!(f, "{gutter} |")?;
+        writeln!(f, "{line} | {source}")?;
+        writeln!(f, "{gutter} | {}{carets}", " ".repeat(column - 1))?;
+        problem
+            .hint
+            .iter()
+            .try_for_each(|hint| writeln!(f, "{gutter} hint: {hint}"))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for problem in self.problems.iter().take(PROBLEMS_SHOWN_MAX) {
+            self.show(problem, f)?;
+            writeln!(f)?;
+        }
+        let count = self.problems.len();
+        if count > PROBLEMS_SHOWN_MAX {
+            writeln!(f, "… and {} more", count - PROBLEMS_SHOWN_MAX)?;
+        }
+        let noun = if count == 1 { "problem" } else { "problems" };
+        write!(f, "{count} {noun} in {}: refused", self.file)
+    }
+}
+
+impl std::error::Error for Error {}

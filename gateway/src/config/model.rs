@@ -2,11 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use crate::filter::jwt::Jwt;
 use crate::filter::key::RequestKey;
+use crate::filter::rate_limit::RateLimit;
 use crate::route::Table;
 
 /// A validated configuration, compiled into what the request path needs.
@@ -28,6 +31,10 @@ pub struct Config {
     pub access_log: AccessLogConfig,
     /// How the gateway ends.
     pub drain: DrainConfig,
+    /// The token authentications, in order of name, for their counters.
+    pub tokens: Vec<Arc<Jwt>>,
+    /// The rate limits, in order of name, for their counters.
+    pub rate_limits: Vec<Arc<RateLimit>>,
 }
 
 /// A place where clients connect.

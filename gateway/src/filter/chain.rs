@@ -27,19 +27,63 @@ pub enum FilterKind {
     RateLimit(Arc<RateLimit>),
 }
 
+impl FilterKind {
+    /// The kind, as `explain` shows it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::ApiKey(_) => "api-key",
+            Self::Jwt(_) => "jwt",
+            Self::RateLimit(_) => "rate-limit",
+        }
+    }
+
+    /// The name in the configuration.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::ApiKey(filter) => filter.name(),
+            Self::Jwt(filter) => filter.name(),
+            Self::RateLimit(filter) => &filter.policy().name,
+        }
+    }
+
+    /// The step of the module's list this filter belongs to.
+    fn step(&self) -> u8 {
+        match self {
+            Self::ApiKey(_) => 1,
+            Self::Jwt(_) => 2,
+            Self::RateLimit(_) => 3,
+        }
+    }
+}
+
 /// The filters of one route, in the order they run.
 #[derive(Clone, Debug, Default)]
 pub struct Chain {
+    route: Arc<str>,
     filters: Vec<FilterKind>,
 }
 
 impl Chain {
+    /// Puts the filters of a route in order; filters of one step keep the order given.
+    pub fn new(route: Arc<str>, mut filters: Vec<FilterKind>) -> Self {
+        filters.sort_by_key(FilterKind::step);
+        Self { route, filters }
+    }
+
+    /// The filters, in the order they run.
+    pub fn filters(&self) -> &[FilterKind] {
+        &self.filters
+    }
+
     /// Runs every filter until one refuses. Synchronous, without I/O.
     ///
-    /// `now` is wall-clock time, which tokens are dated in; limits run on their own monotonic
-    /// clock, so that setting the clock back does not lock senders out.
+    /// `now` is wall-clock time, which tokens are dated in; limits run on a monotonic clock of
+    /// their own, so that setting the clock back locks nobody out.
     pub fn run(&self, context: &mut Context, head: &Parts, now: SystemTime) -> Result<(), Reject> {
-        let _ = (context, head, now, &self.filters);
-        Ok(())
+        self.filters.iter().try_for_each(|filter| match filter {
+            FilterKind::ApiKey(filter) => filter.run(context, head),
+            FilterKind::Jwt(filter) => filter.run(context, head, now),
+            FilterKind::RateLimit(filter) => filter.run(context, head, &self.route),
+        })
     }
 }

@@ -1,14 +1,24 @@
 //! What of a request stands for its sender: the key of rate limits and of consistent hashing.
 
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use aws_lc_rs::digest::{Context as Digest, SHA256};
 use http::HeaderName;
 use http::request::Parts;
+use serde_json::Value;
 
 use super::Context;
+
+/// Bits of an IPv6 address that tell clients apart: one site usually holds a whole /64
+/// (RFC 6177), and could otherwise send from 2^64 addresses.
+const IPV6_PREFIX_BITS: u32 = 64;
 
 /// The part of a request that tells one sender from another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RequestKey {
-    /// `client-ip`: the address; of an IPv6 address its /64, which one household holds whole.
+    /// `client-ip`: the address; of an IPv6 address its /64.
     ClientIp,
     /// `jwt.CLAIM`: a claim of the accepted token, usually `jwt.sub`.
     Claim(String),
@@ -21,10 +31,175 @@ pub enum RequestKey {
 }
 
 impl RequestKey {
+    /// All forms, for error texts.
+    pub const FORMS: &str = "`client-ip`, `jwt.CLAIM`, `api-key`, `header.NAME` or `route`";
+
     /// The key of this request as bytes of fixed length, or nothing if the request has none (no
-    /// such header, not authenticated). Equal senders give equal bytes; other senders other bytes.
+    /// such header or claim, not authenticated). Equal senders give equal bytes, and no sender
+    /// can find text that gives another's (a digest of 128 bits).
+    ///
+    /// `head` is the request's, `route` the name of the route it takes.
     pub fn of(&self, context: &Context, head: &Parts, route: &str) -> Option<[u8; 16]> {
-        let _ = (context, head, route);
-        None
+        match self {
+            Self::ClientIp => Some(client_bytes(context.client)),
+            Self::Claim(claim) => {
+                let identity = context.identity.as_ref()?;
+                match identity.claims.get(claim)? {
+                    Value::String(text) => Some(digest(b"claim", text.as_bytes())),
+                    Value::Null => None,
+                    other => Some(digest(b"claim-json", other.to_string().as_bytes())),
+                }
+            }
+            Self::ApiKey => {
+                let identity = context.api_key.as_ref()?;
+                Some(digest(b"api-key", identity.subject.as_bytes()))
+            }
+            Self::Header(name) => head
+                .headers
+                .get(name)
+                .map(|value| digest(b"header", value.as_bytes())),
+            Self::Route => Some(digest(b"route", route.as_bytes())),
+        }
+    }
+}
+
+/// The key of a client address. IPv4-mapped IPv6 addresses are the IPv4 clients they stand for.
+pub fn client_bytes(client: IpAddr) -> [u8; 16] {
+    match client.to_canonical() {
+        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
+        IpAddr::V6(address) => {
+            let prefix = address.to_bits() & (u128::MAX << (128 - IPV6_PREFIX_BITS));
+            prefix.to_be_bytes()
+        }
+    }
+}
+
+/// 128 bits of a digest; `kind` keeps texts of different origin apart.
+fn digest(kind: &[u8], text: &[u8]) -> [u8; 16] {
+    let mut digest = Digest::new(&SHA256);
+    digest.update(kind);
+    digest.update(&[0]);
+    digest.update(text);
+    *digest
+        .finish()
+        .as_ref()
+        .first_chunk()
+        .expect("SHA-256 gives 32 bytes")
+}
+
+/// Text that names no part of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRequestKey;
+
+impl FromStr for RequestKey {
+    type Err = NoRequestKey;
+
+    fn from_str(text: &str) -> Result<Self, NoRequestKey> {
+        match text {
+            "client-ip" => return Ok(Self::ClientIp),
+            "api-key" => return Ok(Self::ApiKey),
+            "route" => return Ok(Self::Route),
+            _ => {}
+        }
+        match text.split_once('.') {
+            Some(("jwt", claim)) if !claim.is_empty() => Ok(Self::Claim(claim.to_owned())),
+            Some(("header", name)) => HeaderName::try_from(name)
+                .map(Self::Header)
+                .map_err(|_| NoRequestKey),
+            _ => Err(NoRequestKey),
+        }
+    }
+}
+
+impl fmt::Display for RequestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientIp => f.write_str("client-ip"),
+            Self::Claim(claim) => write!(f, "jwt.{claim}"),
+            Self::ApiKey => f.write_str("api-key"),
+            Self::Header(name) => write!(f, "header.{name}"),
+            Self::Route => f.write_str("route"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::super::Identity;
+    use super::*;
+
+    fn request() -> (Context, Parts) {
+        let mut context = Context::new("192.0.2.1".parse().unwrap());
+        let claims = serde_json::json!({ "sub": "alice", "tenant": 7, "none": null });
+        let claims = claims.as_object().unwrap().clone();
+        let subject = "alice".to_owned();
+        context.identity = Some(Arc::new(Identity {
+            auth: "a".into(),
+            subject,
+            claims,
+        }));
+        let request = http::Request::builder()
+            .header("x-tenant", "acme")
+            .body(())
+            .unwrap();
+        (context, request.into_parts().0)
+    }
+
+    #[test]
+    fn a_request_has_the_keys_it_carries() {
+        let cases = [
+            ("client-ip", true),
+            ("jwt.sub", true),
+            ("jwt.tenant", true),
+            ("jwt.none", false),
+            ("jwt.missing", false),
+            ("api-key", false),
+            ("header.x-tenant", true),
+            ("header.x-other", false),
+            ("route", true),
+        ];
+        let (context, head) = request();
+        for (text, expected) in cases {
+            let key: RequestKey = text.parse().unwrap();
+            assert_eq!(key.to_string(), text);
+            assert_eq!(
+                key.of(&context, &head, "orders").is_some(),
+                expected,
+                "{text}"
+            );
+        }
+        for text in [
+            "",
+            "ip",
+            "jwt",
+            "jwt.",
+            "header",
+            "header.",
+            "header.a b",
+            "route.x",
+        ] {
+            assert_eq!(text.parse::<RequestKey>(), Err(NoRequestKey), "{text}");
+        }
+    }
+
+    #[test]
+    fn clients_of_one_ipv6_site_are_one_and_mapped_addresses_are_ipv4() {
+        let bytes = |text: &str| client_bytes(text.parse().unwrap());
+        assert_eq!(bytes("2001:db8::1"), bytes("2001:db8::ffff:2"));
+        assert_ne!(bytes("2001:db8::1"), bytes("2001:db8:0:1::1"));
+        assert_eq!(bytes("192.0.2.1"), bytes("::ffff:192.0.2.1"));
+        assert_ne!(bytes("192.0.2.1"), bytes("192.0.2.2"));
+    }
+
+    #[test]
+    fn the_same_text_from_different_places_gives_different_keys() {
+        let (context, mut head) = request();
+        head.headers
+            .insert("x-tenant", http::HeaderValue::from_static("alice"));
+        let claim = RequestKey::Claim("sub".into()).of(&context, &head, "r");
+        let header = RequestKey::Header(HeaderName::from_static("x-tenant"));
+        assert_ne!(claim, header.of(&context, &head, "r"));
     }
 }

@@ -1,0 +1,268 @@
+//! From the file as typed to the configuration as meant: every value checked, all problems
+//! collected.
+
+mod auth;
+mod listener;
+mod route;
+mod service;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::error::Problem;
+use super::file::{AccessLog, File, LogTarget, Named, Placed, Server, Source};
+use super::model::{AccessLogConfig, AdminConfig, Config, DrainConfig, ServerLimits};
+use super::units::{Duration, Size};
+use crate::filter::chain::FilterKind;
+
+/// Letters of a name at most; names become metric labels and header fields.
+const NAME_CHARS_MAX: usize = 64;
+
+/// Bytes of a key set, or another file the configuration refers to, at most.
+const SOURCE_BYTES_MAX: u64 = 1 << 20;
+
+/// Turns a file into a configuration, or says everything that is wrong with it.
+pub(super) fn compile(file: &File, base_dir: &Path) -> Result<Config, Vec<Problem>> {
+    let mut compiler = Compiler {
+        base_dir,
+        problems: Vec::new(),
+    };
+    let config = compiler.config(file);
+    if compiler.problems.is_empty() {
+        Ok(config)
+    } else {
+        Err(compiler.problems)
+    }
+}
+
+/// Collects problems on the way. Wrong values are replaced by harmless ones, so that the rest of
+/// the file is still checked; with a problem noted, the result is never used.
+struct Compiler<'a> {
+    base_dir: &'a Path,
+    problems: Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    fn config(&mut self, file: &File) -> Config {
+        self.names(file);
+        let mut filters = Filters::default();
+        self.auth(&file.auth, &mut filters);
+        self.limits(&file.limits, &mut filters);
+        let services = self.services(&file.services);
+        let routes = self.routes(&file.routes, &file.services, &filters.by_name);
+        let listeners = self.listeners(&file.listeners);
+        let admin = file.admin.as_ref().map(|admin| AdminConfig {
+            bind: self.address(&admin.bind),
+        });
+        if let (Some(admin), Some(typed)) = (&admin, &file.admin)
+            && listeners.iter().any(|listener| listener.bind == admin.bind)
+        {
+            self.refuse(Problem::at(
+                typed.bind.span(),
+                format!("`{}` is already bound by a listener", admin.bind),
+            ));
+        }
+        Config {
+            workers: file
+                .server
+                .workers
+                .as_ref()
+                .map(|n| self.within(n, 1..=1024, "workers")),
+            listeners,
+            services,
+            routes,
+            admin,
+            limits: self.server_limits(&file.server),
+            access_log: self.access_log(&file.access_log),
+            drain: DrainConfig {
+                delay: file.drain.delay.0,
+                deadline: file.drain.deadline.0,
+            },
+            tokens: filters.tokens,
+            rate_limits: filters.rate_limits,
+        }
+    }
+
+    fn refuse(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Names must be fit for labels and header fields; `auth` and `limits` share the names that
+    /// `use` refers to.
+    fn names(&mut self, file: &File) {
+        self.names_of("listener", &file.listeners);
+        self.names_of("service", &file.services);
+        self.names_of("authentication", &file.auth);
+        self.names_of("limit", &file.limits);
+        self.names_of("route", &file.routes);
+        for name in file
+            .limits
+            .keys()
+            .filter(|name| file.auth.contains_key(*name))
+        {
+            self.refuse(
+                Problem::at(
+                    name.span(),
+                    format!("`{}` is the name of an authentication too", name),
+                )
+                .hint("`use` finds both by name: give one of them another"),
+            );
+        }
+    }
+
+    fn names_of<T>(&mut self, what: &str, things: &Named<T>) {
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        for name in things.keys() {
+            if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(fits) {
+                self.refuse(
+                    Problem::at(name.span(), format!("invalid {what} name `{}`", name))
+                        .hint("use 1 to 64 letters, digits, `-` and `_`"),
+                );
+            }
+        }
+    }
+
+    fn server_limits(&mut self, server: &Server) -> ServerLimits {
+        ServerLimits {
+            connections_max: self.within(&server.connections_max, 1..=1_000_000, "connections_max"),
+            header_bytes_max: self.bytes(&server.header_bytes_max, 8 << 10..=1 << 20),
+            headers_max: self.within(&server.headers_max, 1..=1000, "headers_max"),
+            uri_bytes_max: self.bytes(&server.uri_bytes_max, 64..=1 << 16),
+            body_bytes_max: server.body_bytes_max.0,
+            streams_max: self.within(&server.streams_max, 1..=10_000, "streams_max"),
+            handshake_timeout: self.positive(&server.handshake_timeout),
+            header_timeout: self.positive(&server.header_timeout),
+            body_idle_timeout: self.positive(&server.body_idle_timeout),
+            idle_timeout: self.positive(&server.idle_timeout),
+            upgrade_idle_timeout: self.positive(&server.upgrade_idle_timeout),
+        }
+    }
+
+    fn access_log(&mut self, log: &AccessLog) -> AccessLogConfig {
+        match (log.to, &log.path) {
+            (LogTarget::File, Some(path)) => AccessLogConfig::File(self.path(path)),
+            (LogTarget::File, None) => {
+                self.refuse(
+                    Problem::whole("`access_log.to` is \"file\", but there is no `path`")
+                        .hint("add `path = \"…\"` to `[access_log]`"),
+                );
+                AccessLogConfig::Off
+            }
+            (to, Some(path)) => {
+                self.refuse(
+                    Problem::at(path.span(), "`path` belongs to `to = \"file\"` only")
+                        .hint("write `to = \"file\"`, or leave `path` out"),
+                );
+                if to == LogTarget::Off {
+                    AccessLogConfig::Off
+                } else {
+                    AccessLogConfig::Stdout
+                }
+            }
+            (LogTarget::Off, None) => AccessLogConfig::Off,
+            (LogTarget::Stdout, None) => AccessLogConfig::Stdout,
+        }
+    }
+
+    /// An address with port.
+    fn address(&mut self, text: &Placed<String>) -> SocketAddr {
+        text.parse().unwrap_or_else(|_| {
+            self.refuse(
+                Problem::at(text.span(), format!("`{}` is no address with port", text)).hint(
+                    "write an IP address and a port, as in \"10.0.1.11:8080\" or \"[::1]:8080\"",
+                ),
+            );
+            SocketAddr::from(([0, 0, 0, 0], 0))
+        })
+    }
+
+    /// A duration that must not be zero.
+    fn positive(&mut self, duration: &Placed<Duration>) -> std::time::Duration {
+        if duration.0.is_zero() {
+            self.refuse(
+                Problem::at(duration.span(), "this must be longer than nothing")
+                    .hint("to wait practically for ever, write for example \"24h\""),
+            );
+        }
+        duration.0
+    }
+
+    /// A number between two others.
+    fn within<N: Copy + PartialOrd + std::fmt::Display>(
+        &mut self,
+        number: &Placed<N>,
+        range: RangeInclusive<N>,
+        name: &str,
+    ) -> N {
+        if !range.contains(number) {
+            let message = format!("`{name}` is {}, which is out of range", number);
+            let hint = format!("choose a number from {} to {}", range.start(), range.end());
+            self.refuse(Problem::at(number.span(), message).hint(hint));
+        }
+        **number
+    }
+
+    /// A number of bytes between two others, which must fit memory.
+    fn bytes(&mut self, size: &Placed<Size>, range: RangeInclusive<u64>) -> usize {
+        if !range.contains(&size.0) {
+            let hint = format!(
+                "choose a size from {} to {}",
+                Size(*range.start()),
+                Size(*range.end())
+            );
+            let message = format!("size {} is out of range", size);
+            self.refuse(Problem::at(size.span(), message).hint(hint));
+        }
+        usize::try_from(size.0).unwrap_or(usize::MAX)
+    }
+
+    /// A path, relative to the configuration's folder.
+    fn path(&self, text: &str) -> PathBuf {
+        self.base_dir.join(text)
+    }
+
+    /// The content of a file named in the configuration.
+    fn read(&mut self, path: &str, span: std::ops::Range<usize>) -> Option<Vec<u8>> {
+        let path = self.path(path);
+        let read = || {
+            let bytes = std::fs::metadata(&path)?.len();
+            if bytes > SOURCE_BYTES_MAX {
+                return Err(std::io::Error::other("it is larger than 1MiB"));
+            }
+            std::fs::read(&path)
+        };
+        read()
+            .inspect_err(|error| {
+                self.problems.push(
+                    Problem::at(span, format!("cannot read {}: {error}", path.display()))
+                        .hint("paths are relative to the folder of the configuration"),
+                );
+            })
+            .ok()
+    }
+
+    /// The text behind a reference. Never part of a problem.
+    fn source(&mut self, source: &Placed<Source>) -> Option<String> {
+        let text = match &**source {
+            Source::File(path) => String::from_utf8(self.read(path, source.span())?)
+                .map_err(|_| "the file is no text"),
+            Source::Env(name) => std::env::var(name).map_err(|error| match error {
+                std::env::VarError::NotPresent => "the environment variable is not set",
+                std::env::VarError::NotUnicode(_) => "the environment variable is no text",
+            }),
+        };
+        text.map_err(|reason| self.refuse(Problem::at(source.span(), reason)))
+            .ok()
+    }
+}
+
+/// What `use` may refer to, and the same again by kind.
+#[derive(Default)]
+struct Filters {
+    by_name: BTreeMap<String, FilterKind>,
+    tokens: Vec<Arc<crate::filter::jwt::Jwt>>,
+    rate_limits: Vec<Arc<crate::filter::rate_limit::RateLimit>>,
+}

@@ -1,0 +1,223 @@
+//! Authentication and limits: what `use` refers to.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::sync::Arc;
+
+use http::HeaderName;
+use jsonwebtoken::Algorithm;
+
+use super::super::error::Problem;
+use super::super::file::{Auth, AuthKind, Limit, Named, Placed, WhenFull};
+use super::{Compiler, Filters};
+use crate::filter::api_key::{ApiKeys, KeyHash};
+use crate::filter::chain::FilterKind;
+use crate::filter::jwt::{ALGORITHMS, Jwt, KeySet, Policy};
+use crate::filter::rate_limit::{self, RateLimit};
+
+/// How far clocks may differ at most; more would make `exp` meaningless.
+const LEEWAY_MAX: std::time::Duration = std::time::Duration::from_secs(600);
+
+impl Compiler<'_> {
+    pub(super) fn auth(&mut self, typed: &Named<Auth>, filters: &mut Filters) {
+        for (name, auth) in typed {
+            self.foreign_keys(auth);
+            let filter = match auth.kind {
+                AuthKind::Jwt => self.jwt(name, auth).map(|jwt| {
+                    filters.tokens.push(Arc::clone(&jwt));
+                    FilterKind::Jwt(jwt)
+                }),
+                AuthKind::ApiKey => self.api_keys(name, auth).map(FilterKind::ApiKey),
+            };
+            // A wrong one stays known by name, so that routes using it get no second problem.
+            let filter = filter.unwrap_or_else(|| FilterKind::ApiKey(nobody(name)));
+            filters.by_name.insert(name.to_string(), filter);
+        }
+    }
+
+    /// Refuses keys that belong to the other type.
+    fn foreign_keys(&mut self, auth: &Auth) {
+        let span = |span: Option<Range<usize>>| span;
+        let jwt_only = [
+            ("issuer", span(auth.issuer.as_ref().map(Placed::span))),
+            ("audience", auth.audience.as_ref().map(Placed::span)),
+            ("jwks", auth.jwks.as_ref().map(Placed::span)),
+            ("leeway", auth.leeway.as_ref().map(Placed::span)),
+            (
+                "token_bytes_max",
+                auth.token_bytes_max.as_ref().map(Placed::span),
+            ),
+            (
+                "tokens_cached_max",
+                auth.tokens_cached_max.as_ref().map(Placed::span),
+            ),
+            ("algorithms", auth.algorithms.as_ref().map(Placed::span)),
+            ("scopes", auth.scopes.as_ref().map(Placed::span)),
+        ];
+        let api_key_only = [
+            ("header", auth.header.as_ref().map(Placed::span)),
+            ("keys", auth.keys.as_ref().map(Placed::span)),
+        ];
+        let (foreign, owner): (&[_], _) = match auth.kind {
+            AuthKind::Jwt => (&api_key_only, "api-key"),
+            AuthKind::ApiKey => (&jwt_only, "jwt"),
+        };
+        for (key, span) in foreign {
+            if let Some(span) = span {
+                let message = format!("`{key}` belongs to `type = \"{owner}\"` only");
+                self.refuse(Problem::at(span.clone(), message));
+            }
+        }
+    }
+
+    fn jwt(&mut self, name: &Placed<String>, auth: &Auth) -> Option<Arc<Jwt>> {
+        let issuer = self.needed(name, "issuer", "\"https://id.example.com/\"", &auth.issuer);
+        let audience = self.needed(name, "audience", "[\"orders\"]", &auth.audience);
+        let jwks = self.needed(name, "jwks", "{ file = \"keys/jwks.json\" }", &auth.jwks);
+        if let Some(audience) = audience.filter(|audience| audience.is_empty()) {
+            self.refuse(
+                Problem::at(audience.span(), "an empty `audience` would accept no token")
+                    .hint("name what the tokens carry in `aud`"),
+            );
+        }
+        let leeway = auth.leeway();
+        if leeway.0 > LEEWAY_MAX {
+            self.refuse(
+                Problem::at(
+                    leeway.span(),
+                    format!("a leeway of {} is too long", *leeway),
+                )
+                .hint("clocks should differ by seconds; at most 10m is accepted"),
+            );
+        }
+        let algorithms = self.algorithms(auth);
+        let token_bytes_max = self.bytes(&auth.token_bytes_max(), 256..=1 << 16);
+        let tokens_cached_max = self.within(
+            &auth.tokens_cached_max(),
+            0..=10_000_000,
+            "tokens_cached_max",
+        );
+        let keys = jwks.and_then(|source| {
+            let json = self.source(source)?;
+            let refuse = |error| Problem::at(source.span(), format!("key set refused: {error}"));
+            KeySet::parse(&json, &algorithms)
+                .map_err(|error| self.refuse(refuse(error)))
+                .ok()
+        });
+        let policy = Policy {
+            name: name.as_str().into(),
+            issuer: (**issuer?).clone(),
+            audience: audience?.iter().cloned().collect(),
+            scopes: auth.scopes.as_deref().cloned().unwrap_or_default(),
+            leeway_seconds: leeway.0.as_secs(),
+            token_bytes_max,
+            tokens_cached_max,
+        };
+        Some(Arc::new(Jwt::new(policy, keys?)))
+    }
+
+    fn algorithms(&mut self, auth: &Auth) -> Vec<Algorithm> {
+        let mut algorithms = Vec::new();
+        for name in auth.algorithms.iter().flat_map(|names| names.iter()) {
+            match name.parse() {
+                Ok(algorithm) => algorithms.push(algorithm),
+                Err(_) => self.refuse(
+                    Problem::at(name.span(), format!("unknown algorithm `{}`", name))
+                        .nearest(name, ALGORITHMS),
+                ),
+            }
+        }
+        algorithms
+    }
+
+    fn api_keys(&mut self, name: &Placed<String>, auth: &Auth) -> Option<Arc<ApiKeys>> {
+        let header = auth.header();
+        let header_name = HeaderName::try_from(header.as_str())
+            .map_err(|_| {
+                self.refuse(Problem::at(
+                    header.span(),
+                    format!("`{}` is no header name", *header),
+                ));
+            })
+            .ok();
+        let keys = self.needed(name, "keys", "{ name = \"sha256:…\" }", &auth.keys)?;
+        if keys.is_empty() {
+            self.refuse(
+                Problem::at(keys.span(), "without keys nobody could pass")
+                    .hint("`weir-gateway hash-key` prints what to add"),
+            );
+        }
+        self.names_of("API key", keys);
+        let mut hashes = BTreeMap::new();
+        for (subject, text) in keys.iter() {
+            // What stands there may be a key in clear text: it is not shown again.
+            let Ok(hash) = text.parse::<KeyHash>() else {
+                self.refuse_plain_key(subject);
+                continue;
+            };
+            if hashes.insert(subject.to_string(), hash).is_some() {
+                self.refuse(Problem::at(subject.span(), "this API key is named twice"));
+            }
+        }
+        Some(Arc::new(ApiKeys::new(
+            name.as_str().into(),
+            header_name?,
+            hashes,
+        )))
+    }
+
+    /// The problem points at the key's name, so that the line with the secret is not quoted.
+    fn refuse_plain_key(&mut self, subject: &Placed<String>) {
+        self.refuse(
+            Problem::whole(format!("API key `{}` is no hash `sha256:…`", subject)).hint(
+                "keys stand here only as hashes: pipe the key into `weir-gateway hash-key` and \
+                 copy what it prints; if this is a key in use, change it",
+            ),
+        );
+    }
+
+    fn needed<'t, T>(
+        &mut self,
+        name: &Placed<String>,
+        key: &str,
+        example: &str,
+        value: &'t Option<Placed<T>>,
+    ) -> Option<&'t Placed<T>> {
+        if value.is_none() {
+            self.refuse(
+                Problem::at(
+                    name.span(),
+                    format!("authentication `{}` has no `{key}`", name),
+                )
+                .hint(format!("add for example `{key} = {example}`")),
+            );
+        }
+        value.as_ref()
+    }
+
+    pub(super) fn limits(&mut self, typed: &Named<Limit>, filters: &mut Filters) {
+        for (name, limit) in typed {
+            let burst = limit.burst();
+            let burst = self.within(&burst, 1..=1_000_000_000, "burst");
+            let limit = Arc::new(RateLimit::new(rate_limit::Policy {
+                name: name.as_str().into(),
+                key: self.request_key(&limit.key),
+                interval: limit.rate.interval(),
+                burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN),
+                keys_max: self.within(&limit.keys_max, 1..=100_000_000, "keys_max"),
+                allow_when_full: limit.when_full == WhenFull::Allow,
+            }));
+            filters.rate_limits.push(Arc::clone(&limit));
+            filters
+                .by_name
+                .insert(name.to_string(), FilterKind::RateLimit(limit));
+        }
+    }
+}
+
+/// Stands in for an authentication that could not be built.
+fn nobody(name: &Placed<String>) -> Arc<ApiKeys> {
+    let header = HeaderName::from_static("x-api-key");
+    Arc::new(ApiKeys::new(name.as_str().into(), header, []))
+}

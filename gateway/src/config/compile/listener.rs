@@ -1,0 +1,104 @@
+//! Listeners: addresses, certificates, trusted proxies.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+
+use super::super::error::Problem;
+use super::super::file::{Certificate, Listener, Named, Placed, Tls};
+use super::super::model::{CertificateConfig, ListenerConfig, TlsConfig};
+use super::Compiler;
+
+impl Compiler<'_> {
+    pub(super) fn listeners(&mut self, typed: &Named<Listener>) -> Vec<ListenerConfig> {
+        if typed.is_empty() {
+            self.refuse(
+                Problem::whole("there is no listener")
+                    .hint("add `[listeners.public]` with `bind = \"0.0.0.0:8080\"`"),
+            );
+        }
+        let mut bound = BTreeMap::new();
+        let mut listeners = Vec::new();
+        for (name, listener) in typed {
+            let bind = self.address(&listener.bind);
+            if let Some(other) = bound.insert(bind, name) {
+                let message = format!("`{bind}` is already bound by listener `{}`", other);
+                self.refuse(Problem::at(listener.bind.span(), message));
+            }
+            listeners.push(ListenerConfig {
+                name: name.to_string(),
+                bind,
+                tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
+                trusted_proxies: self.networks(&listener.trusted_proxies),
+            });
+        }
+        listeners
+    }
+
+    fn tls(&mut self, tls: &Tls) -> TlsConfig {
+        if tls.certificates.is_empty() {
+            self.refuse(
+                Problem::at(
+                    tls.certificates.span(),
+                    "TLS needs at least one certificate",
+                )
+                .hint("name a PEM file with the chain and its key"),
+            );
+        }
+        let certificates = tls
+            .certificates
+            .iter()
+            .map(|files| self.certificate(files))
+            .collect();
+        TlsConfig { certificates }
+    }
+
+    /// Checks that the files hold what they should. What they hold is read when TLS is set up.
+    fn certificate(&mut self, files: &Placed<Certificate>) -> CertificateConfig {
+        if let Some(chain) = self.read(&files.chain, files.span())
+            && !CertificateDer::pem_slice_iter(&chain)
+                .next()
+                .is_some_and(|first| first.is_ok())
+        {
+            let message = format!("{} holds no certificate", files.chain);
+            self.refuse(Problem::at(files.span(), message).hint("a PEM file is expected"));
+        }
+        if let Some(key) = self.read(&files.key, files.span())
+            && PrivateKeyDer::from_pem_slice(&key).is_err()
+        {
+            let message = format!("{} holds no private key", files.key);
+            self.refuse(Problem::at(files.span(), message).hint(
+                "put the key into the same PEM file, or write { chain = \"…\", key = \"…\" }",
+            ));
+        }
+        CertificateConfig {
+            cert_chain_path: self.path(&files.chain),
+            key_path: self.path(&files.key),
+        }
+    }
+
+    fn networks(&mut self, texts: &[Placed<String>]) -> Vec<IpNet> {
+        let mut networks = Vec::new();
+        for text in texts {
+            let address = text
+                .parse()
+                .map(|address: std::net::IpAddr| IpNet::from(address));
+            let Ok(network) = text.parse().or(address) else {
+                self.refuse(
+                    Problem::at(text.span(), format!("`{}` is no network", text))
+                        .hint("write a network such as \"10.0.0.0/8\", or a single address"),
+                );
+                continue;
+            };
+            if network != network.trunc() {
+                let message = format!("`{network}` has bits set behind its prefix");
+                let hint = format!("did you mean `{}`?", network.trunc());
+                self.refuse(Problem::at(text.span(), message).hint(hint));
+            }
+            networks.push(network);
+        }
+        networks
+    }
+}

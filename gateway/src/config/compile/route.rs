@@ -1,0 +1,220 @@
+//! Routes: predicates, filters, and the table they make.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use http::{HeaderName, Method};
+
+use super::super::error::Problem;
+use super::super::file::{self, HeaderMatch, Named, Placed, Predicates, Service};
+use super::Compiler;
+use crate::filter::chain::{Chain, FilterKind};
+use crate::filter::key::RequestKey;
+use crate::route::host::HostPattern;
+use crate::route::path::PathPattern;
+use crate::route::predicate::{HeaderPredicate, HeaderWanted, Rule};
+use crate::route::{Route, Table};
+
+/// Routes at most.
+const ROUTES_MAX: usize = 100_000;
+
+/// The methods a route may ask for. CONNECT and TRACE are not forwarded at all.
+const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+
+impl Compiler<'_> {
+    pub(super) fn routes(
+        &mut self,
+        typed: &Named<file::Route>,
+        services: &Named<Service>,
+        filters: &BTreeMap<String, FilterKind>,
+    ) -> Table {
+        if typed.len() > ROUTES_MAX {
+            self.refuse(Problem::whole(format!(
+                "there are more than {ROUTES_MAX} routes"
+            )));
+        }
+        let mut rules = Vec::with_capacity(typed.len());
+        for (name, route) in typed {
+            let service = self.service_index(&route.service, services);
+            let chain = self.chain(name, route, filters);
+            let meant = Route {
+                name: name.as_str().into(),
+                service,
+                chain,
+                timeout: self.positive(&route.timeout),
+                body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),
+                retries: self.within(&route.retries, 0..=10, "retries"),
+            };
+            let rule = self.rule(&route.predicates, meant);
+            rules.extend(rule);
+        }
+        let table = Table::new(rules);
+        for (first, second) in table.collisions() {
+            self.collision(typed, &first, &second);
+        }
+        table
+    }
+
+    fn collision(&mut self, typed: &Named<file::Route>, first: &str, second: &str) {
+        if let Some((name, _)) = typed.get_key_value(second) {
+            let message = format!("routes `{first}` and `{second}` match the same requests");
+            let hint = "give one of them another path, method or header";
+            self.refuse(Problem::at(name.span(), message).hint(hint));
+        }
+    }
+
+    fn service_index(&mut self, name: &Placed<String>, services: &Named<Service>) -> usize {
+        let index = services.keys().position(|known| **known == **name);
+        index.unwrap_or_else(|| {
+            let known = services.keys().map(|known| known.as_str());
+            let problem = Problem::at(name.span(), format!("unknown service `{}`", name));
+            let problem = match services.is_empty() {
+                true => problem.hint(format!("add `[services.{}]`", name)),
+                false => problem.nearest(name, known),
+            };
+            self.refuse(problem);
+            0
+        })
+    }
+
+    fn chain(
+        &mut self,
+        name: &Placed<String>,
+        route: &file::Route,
+        filters: &BTreeMap<String, FilterKind>,
+    ) -> Chain {
+        let mut used: Vec<(&Placed<String>, FilterKind)> = Vec::new();
+        for wanted in &route.filters {
+            let Some(filter) = filters.get(wanted.as_str()) else {
+                let message = format!("unknown authentication or limit `{}`", wanted);
+                let known = filters.keys().map(String::as_str);
+                self.refuse(Problem::at(wanted.span(), message).nearest(wanted, known));
+                continue;
+            };
+            if used.iter().any(|(other, _)| ***other == ***wanted) {
+                self.refuse(Problem::at(
+                    wanted.span(),
+                    format!("`{}` is used twice", wanted),
+                ));
+            }
+            used.push((wanted, filter.clone()));
+        }
+        self.one_of_each_authentication(&used);
+        self.keys_available(&used);
+        Chain::new(
+            name.as_str().into(),
+            used.into_iter().map(|(_, filter)| filter).collect(),
+        )
+    }
+
+    /// All filters of a route must accept, and a request has one token and one key.
+    fn one_of_each_authentication(&mut self, used: &[(&Placed<String>, FilterKind)]) {
+        for kind in ["jwt", "api-key"] {
+            let mut same = used.iter().filter(|(_, filter)| filter.kind() == kind);
+            if let (Some((first, _)), Some((second, _))) = (same.next(), same.next())
+                && ***first != ***second
+            {
+                let message = format!("a route uses one authentication of type `{kind}` only");
+                let hint = format!("all in `use` must accept: keep `{}` or `{}`", first, second);
+                self.refuse(Problem::at(second.span(), message).hint(hint));
+            }
+        }
+    }
+
+    /// A limit that counts by identity needs the authentication that finds it out.
+    fn keys_available(&mut self, used: &[(&Placed<String>, FilterKind)]) {
+        for (name, filter) in used {
+            let FilterKind::RateLimit(limit) = filter else {
+                continue;
+            };
+            let needed = match limit.policy().key {
+                RequestKey::Claim(_) => "jwt",
+                RequestKey::ApiKey => "api-key",
+                _ => continue,
+            };
+            if !used.iter().any(|(_, other)| other.kind() == needed) {
+                let message = format!(
+                    "limit `{}` counts by `{}`, but the route does not ask for one",
+                    name,
+                    limit.policy().key
+                );
+                let hint = format!("add an authentication of type `{needed}` to `use`");
+                self.refuse(Problem::at(name.span(), message).hint(hint));
+            }
+        }
+    }
+
+    fn rule(&mut self, typed: &Predicates, route: Route) -> Option<Rule> {
+        let host = match &typed.host {
+            None => Some(HostPattern::Any),
+            Some(text) => HostPattern::parse(text)
+                .map_err(|reason| {
+                    let message = format!("invalid host `{}`: {reason}", text);
+                    let hint = "write a name without port, or `*.example.com` for all below it";
+                    self.refuse(Problem::at(text.span(), message).hint(hint));
+                })
+                .ok(),
+        };
+        let path = PathPattern::parse(&typed.path)
+            .map_err(|reason| {
+                let message = format!("invalid path `{}`: {reason}", *typed.path);
+                let hint = "write `/a/b`, `/users/{id}`, or `/v2/{*rest}` for `/v2` and all below";
+                self.refuse(Problem::at(typed.path.span(), message).hint(hint));
+            })
+            .ok();
+        let methods = self.methods(&typed.methods);
+        let headers = self.headers(&typed.headers);
+        Some(Rule {
+            route: Arc::new(route),
+            host: host?,
+            path: path?,
+            methods,
+            headers,
+        })
+    }
+
+    fn methods(&mut self, typed: &[Placed<String>]) -> Vec<Method> {
+        let mut methods = Vec::new();
+        for text in typed {
+            if !METHODS.contains(&text.as_str()) {
+                let message = format!("unknown method `{}`", text);
+                let problem = Problem::at(text.span(), message);
+                self.refuse(problem.nearest(&text.to_ascii_uppercase(), METHODS));
+            } else if let Ok(method) = text.parse() {
+                methods.push(method);
+            }
+        }
+        methods
+    }
+
+    fn headers(&mut self, typed: &Named<Placed<HeaderMatch>>) -> Vec<HeaderPredicate> {
+        let mut predicates = Vec::new();
+        for (name, wanted) in typed {
+            let Ok(header) = HeaderName::try_from(name.as_str()) else {
+                let message = format!("`{}` is no header name", name);
+                self.refuse(Problem::at(name.span(), message));
+                continue;
+            };
+            let wanted = match &**wanted {
+                HeaderMatch::Exact(value) => HeaderWanted::Exact(value.as_bytes().into()),
+                HeaderMatch::Present(present) => HeaderWanted::Present(*present),
+                HeaderMatch::Regex(expression) => match HeaderWanted::regex(expression) {
+                    Ok(wanted) => wanted,
+                    Err(error) => {
+                        let reason = error.to_string();
+                        let reason = reason.lines().last().unwrap_or_default();
+                        let message = format!("invalid expression `{expression}`: {reason}");
+                        self.refuse(Problem::at(wanted.span(), message));
+                        continue;
+                    }
+                },
+            };
+            predicates.push(HeaderPredicate {
+                name: header,
+                wanted,
+            });
+        }
+        predicates.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
+        predicates
+    }
+}
