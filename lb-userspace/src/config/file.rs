@@ -100,22 +100,24 @@ pub(super) fn parse(text: &str) -> Result<File, (Range<usize>, Mistake)> {
 
 /// Adds what to do to the deserializer's words.
 fn mistake(message: &str) -> Mistake {
-    // A syntax error comes with what was expected on a second line.
-    let message = message.trim().replace('\n', ", ");
+    // A syntax error tells what was expected on a second line.
+    let message = message
+        .trim()
+        .replace('\n', ", ")
+        .replace("expected i64", "expected a number");
     if let Some(rest) = message.strip_prefix("unknown field ") {
         return unknown_key(rest);
     }
-    let hint = if message.contains("expected a string") {
-        Some("text, addresses and durations stand in double quotes")
+    let hint = if message == "duplicate key" {
+        "the key stands further up already: remove one of them"
+    } else if message.contains("expected a string") {
+        "text, addresses and durations stand in double quotes"
     } else if message.starts_with("invalid type: string") {
-        Some("numbers, true and false stand without quotes")
+        "numbers, true and false stand without quotes"
     } else {
-        None
+        "the file is TOML, see https://toml.io; weir.toml in the examples shows every key"
     };
-    Mistake {
-        reason: message,
-        hint: hint.map(str::to_owned),
-    }
+    Mistake::new(message, hint)
 }
 
 /// Rephrases "`weigth`, expected one of `address`, `weight`" and finds the key that was meant.
