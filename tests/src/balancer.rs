@@ -7,13 +7,16 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use serde::de::DeserializeOwned;
+
+use lb_userspace::api::types::{Backend, Stats, Status};
 
 use crate::binaries;
 use crate::bpffs::Bpffs;
 use crate::command;
 use crate::host::Host;
 use crate::process::Process;
+use crate::wait;
 
 /// How long the agent may take from its start to its first answer: it loads and verifies programs.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -42,9 +45,23 @@ pub struct Vip {
     pub forward: &'static str,
     /// The health check as an inline table, such as `{ tcp = true, port = 80 }`.
     pub health: Option<&'static str>,
-    /// Name and address of each backend.
-    pub backends: Vec<(String, IpAddr)>,
+    /// The backends.
+    pub backends: Vec<VipBackend>,
 }
+
+/// One backend of a VIP as it stands in the configuration.
+#[derive(Debug, Clone)]
+pub struct VipBackend {
+    /// Its name.
+    pub name: String,
+    /// Where packets are forwarded to.
+    pub address: IpAddr,
+    /// Its share of new flows.
+    pub weight: u16,
+}
+
+/// The weight of a backend that is like any other.
+pub const WEIGHT: u16 = 100;
 
 impl Balancer {
     /// Prepares `host`; its files go to `directory` and its pins into `bpffs`.
@@ -131,14 +148,58 @@ impl Balancer {
         command::run(program, &[&["--socket", socket], arguments].concat())
     }
 
-    /// As [`Balancer::weir`] with `--json`.
+    /// As [`Balancer::weir`] with `--json`, read as `T`.
     ///
     /// # Errors
     ///
-    /// When the command fails or prints no JSON.
-    pub fn weir_json(&self, arguments: &[&str]) -> Result<Value> {
+    /// When the command fails or prints no such JSON.
+    pub fn weir_json<T: DeserializeOwned>(&self, arguments: &[&str]) -> Result<T> {
         let text = self.weir(&[arguments, &["--json"]].concat())?;
         serde_json::from_str(&text).with_context(|| format!("JSON of {arguments:?}: {text}"))
+    }
+
+    /// What `weir status` says.
+    ///
+    /// # Errors
+    ///
+    /// When the agent does not answer.
+    pub fn status(&self) -> Result<Status> {
+        self.weir_json(&["status"])
+    }
+
+    /// What `weir stats` says.
+    ///
+    /// # Errors
+    ///
+    /// When the agent does not answer.
+    pub fn stats(&self) -> Result<Stats> {
+        self.weir_json(&["stats"])
+    }
+
+    /// Waits until exactly the backends of `vip` for which `wanted` holds own slots of its ring.
+    ///
+    /// # Errors
+    ///
+    /// With the agent's last words, when that does not happen within `limit`.
+    pub fn wait_for_owners(
+        &mut self,
+        vip: &str,
+        limit: Duration,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<()> {
+        let settled = wait::until("the ring to change hands", limit, || {
+            let status = self.status().ok()?;
+            let vip = status.vips.iter().find(|one| one.name == vip)?;
+            let right = |backend: &Backend| (backend.slots > 0) == wanted(&backend.name);
+            vip.backends.iter().all(right).then_some(())
+        });
+        let last_words = || {
+            self.agent
+                .as_ref()
+                .map(Process::log_tail)
+                .unwrap_or_default()
+        };
+        settled.with_context(last_words)
     }
 
     fn agent_section(&self) -> String {
@@ -170,8 +231,16 @@ impl Vip {
             let _ = writeln!(text, "health = {health}");
         }
         let _ = writeln!(text, "\n[vips.{name}.backends]");
-        for (backend, address) in &self.backends {
-            let _ = writeln!(text, "{backend} = {{ address = \"{address}\" }}");
+        for VipBackend {
+            name,
+            address,
+            weight,
+        } in &self.backends
+        {
+            let _ = writeln!(
+                text,
+                "{name} = {{ address = \"{address}\", weight = {weight} }}"
+            );
         }
         text
     }
@@ -189,7 +258,11 @@ mod tests {
             protocol: "tcp",
             forward: "ipip",
             health: Some("{ http = \"/readyz\", port = 9901 }"),
-            backends: vec![("gateway-1".to_owned(), "fd00::1".parse().unwrap())],
+            backends: vec![VipBackend {
+                name: "gateway-1".to_owned(),
+                address: "fd00::1".parse().unwrap(),
+                weight: 50,
+            }],
         };
         let expected = "\n[vips.web]\n\
             address = \"[2001:db8::10]:443/tcp\"\n\
@@ -197,7 +270,7 @@ mod tests {
             health = { http = \"/readyz\", port = 9901 }\n\
             \n\
             [vips.web.backends]\n\
-            gateway-1 = { address = \"fd00::1\" }\n";
+            gateway-1 = { address = \"fd00::1\", weight = 50 }\n";
         assert_eq!(vip.section(), expected);
     }
 }

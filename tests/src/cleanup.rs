@@ -95,19 +95,16 @@ pub fn set_signal_exit_code(code: i32) {
 
 /// Removes what earlier test beds left behind whose process is gone.
 pub fn sweep() {
-    static SWEPT: Once = Once::new();
-    SWEPT.call_once(|| {
-        for name in stale_names(Path::new(NAMESPACE_DIRECTORY)) {
-            kill_inhabitants(&name);
-            Resource::Namespace(name).undo();
-        }
-        let temporary = std::env::temp_dir();
-        for name in stale_names(&temporary) {
-            let directory = temporary.join(name);
-            Resource::Mount(directory.join("bpf")).undo();
-            Resource::Directory(directory).undo();
-        }
-    });
+    for name in stale_names(Path::new(NAMESPACE_DIRECTORY)) {
+        kill_inhabitants(&name);
+        Resource::Namespace(name).undo();
+    }
+    let temporary = std::env::temp_dir();
+    for name in stale_names(&temporary) {
+        let directory = temporary.join(name);
+        Resource::Mount(directory.join("bpf")).undo();
+        Resource::Directory(directory).undo();
+    }
 }
 
 struct Registry {

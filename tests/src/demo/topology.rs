@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use rustls::ClientConfig;
 
 use crate::backend::serve_vip;
-use crate::balancer::{Balancer, Vip};
+use crate::balancer::{Balancer, Vip, VipBackend, WEIGHT};
 use crate::binaries;
 use crate::bpffs::Bpffs;
 use crate::certs::Authority;
@@ -360,11 +360,15 @@ fn vips(gateways: &[Gateway]) -> [Vip; 2] {
     [vip("api-v4", Family::V4), vip("api-v6", Family::V6)]
 }
 
-fn backend(host: &Host, family: Family) -> (String, IpAddr) {
+fn backend(host: &Host, family: Family) -> VipBackend {
     let addresses = host.addresses();
     let address = match family {
         Family::V4 => addresses.v4.into(),
         Family::V6 => addresses.v6.into(),
     };
-    (host.name().to_owned(), address)
+    VipBackend {
+        name: host.name().to_owned(),
+        address,
+        weight: WEIGHT,
+    }
 }

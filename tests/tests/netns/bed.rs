@@ -13,6 +13,9 @@ use tests::process::Process;
 use tests::service::WhoAmI;
 use tests::{binaries, cleanup};
 
+use crate::flow::{Connection, any_source, ask_by_udp};
+use crate::stage::{Family, PORT, VIP_V4, VIP_V6, start_echo};
+
 const READY: Duration = Duration::from_secs(20);
 
 #[test]
@@ -79,6 +82,31 @@ fn hosts_of_a_lan_share_a_link_layer_and_hosts_beside_it_do_not() {
             "{}: {neighbours}",
             host.name()
         );
+    }
+}
+
+#[test]
+fn a_host_that_holds_the_vip_answers_from_it() {
+    if !crate::granted("netns::bed") {
+        return;
+    }
+    let mut network = Network::new("vip").unwrap();
+    let client = network.attach("client", MTU_EDGE_BYTES).unwrap();
+    let server = network.attach("backend-1", MTU_TUNNEL_BYTES).unwrap();
+    network.route_vip(VIP_V4, VIP_V6, &server).unwrap();
+    server.hold_vip(VIP_V4, VIP_V6).unwrap();
+    let mut echo = start_echo(&server);
+
+    for family in [Family::V4, Family::V6] {
+        let vip = SocketAddr::new(family.vip(), PORT);
+        let mut connection = echo
+            .wait_ready("a greeting", READY, || Connection::open(&client, vip).ok())
+            .unwrap();
+        assert_eq!(connection.backend, "backend-1");
+        assert_eq!(connection.exchange(b"hello").unwrap(), b"hello");
+        connection.close().unwrap();
+        let ask = || ask_by_udp(any_source(vip), vip, b"hello");
+        assert_eq!(client.namespace().enter(ask).unwrap(), "backend-1");
     }
 }
 

@@ -6,10 +6,26 @@
 )]
 
 mod bed;
+mod demo;
+mod every_port;
+mod explain;
+mod flow;
+mod forward;
+mod health;
+mod restart;
+mod stage;
 
-use tests::privilege;
+use tests::{object, privilege};
 
-/// Whether the suite can run here; otherwise it has said why not.
+/// Whether a suite without a balancer can run here; otherwise it has said why not.
 fn granted(suite: &str) -> bool {
     privilege::granted(suite, privilege::missing_for_namespaces())
+}
+
+/// Whether a suite with a balancer can run here; otherwise it has said why not.
+fn balancer_granted(suite: &str) -> bool {
+    privilege::granted(
+        suite,
+        privilege::missing_for_namespaces().or_else(object::missing),
+    )
 }

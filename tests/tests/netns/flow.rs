@@ -1,0 +1,87 @@
+//! Flows from the client's host to a VIP: who answers, and whether every byte comes back.
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use tests::host::Host;
+
+/// How long a flow may be silent.
+const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+
+/// A TCP connection to an echo backend that has said its name.
+pub(crate) struct Connection {
+    pub(crate) backend: String,
+    stream: BufReader<TcpStream>,
+}
+
+impl Connection {
+    /// Connects from inside `host`; the socket stays in its namespace wherever it is used.
+    pub(crate) fn open(host: &Host, vip: SocketAddr) -> io::Result<Self> {
+        let stream = host
+            .namespace()
+            .enter(|| TcpStream::connect_timeout(&vip, SILENCE_LIMIT))?;
+        stream.set_read_timeout(Some(SILENCE_LIMIT))?;
+        stream.set_write_timeout(Some(SILENCE_LIMIT))?;
+        stream.set_nodelay(true)?;
+        let mut stream = BufReader::new(stream);
+        let mut greeting = String::new();
+        stream.read_line(&mut greeting)?;
+        Ok(Self {
+            backend: greeting.trim_end().to_owned(),
+            stream,
+        })
+    }
+
+    /// Sends `payload` and reads as many bytes.
+    pub(crate) fn exchange(&mut self, payload: &[u8]) -> io::Result<Vec<u8>> {
+        self.stream.get_mut().write_all(payload)?;
+        let mut answer = vec![0; payload.len()];
+        self.stream.read_exact(&mut answer)?;
+        Ok(answer)
+    }
+
+    /// Ends our half and expects the other one to end too.
+    pub(crate) fn close(mut self) -> io::Result<()> {
+        self.stream.get_mut().shutdown(Shutdown::Write)?;
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest)?;
+        if rest.is_empty() {
+            Ok(())
+        } else {
+            Err(io::Error::other("bytes nobody sent"))
+        }
+    }
+}
+
+/// One datagram from `source` to `vip` and the answer; returns the backend's name.
+///
+/// Runs on a thread that is inside the client's host already.
+pub(crate) fn ask_by_udp(
+    source: SocketAddr,
+    vip: SocketAddr,
+    payload: &[u8],
+) -> io::Result<String> {
+    let socket = UdpSocket::bind(source)?;
+    socket.connect(vip)?;
+    socket.set_read_timeout(Some(SILENCE_LIMIT))?;
+    socket.send(payload)?;
+    let mut answer = vec![0; payload.len() + 64];
+    let length = socket.recv(&mut answer)?;
+    let mut parts = answer[..length].splitn(2, |byte| *byte == b'\n');
+    let name = parts.next().unwrap_or_default();
+    if parts.next() != Some(payload) {
+        return Err(io::Error::other("another payload came back"));
+    }
+    String::from_utf8(name.to_vec()).map_err(io::Error::other)
+}
+
+/// Any free port of any address of the family of `vip`.
+pub(crate) fn any_source(vip: SocketAddr) -> SocketAddr {
+    let any: IpAddr = if vip.is_ipv4() {
+        [0; 4].into()
+    } else {
+        [0; 16].into()
+    };
+    SocketAddr::new(any, 0)
+}

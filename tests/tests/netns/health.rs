@@ -1,0 +1,92 @@
+//! A backend that fails its health checks gets no new flows, and others notice nothing.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::flow::Connection;
+use crate::stage::{Mode, PORT, SETTLE_LIMIT, Stage, VIP_V4};
+
+const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIP_V4), PORT);
+
+/// Two failed probes, 200 ms apart, and much room for a busy machine.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_dead_backend_is_left_out_and_taken_back() {
+    if !crate::balancer_granted("netns::health") {
+        return;
+    }
+    let mut stage = Stage::new("health", Mode::Ipip, 2);
+    let vip = stage.tunnel_vip("web", "tcp");
+    stage.start(&[vip]);
+    let mut held: Vec<Connection> = (0..32).map(|_| connect(&stage)).collect();
+    assert!(
+        held.iter()
+            .any(|connection| connection.backend == "backend-1")
+    );
+
+    stage.backend("backend-1").process.crash().unwrap();
+    stage
+        .balancer
+        .wait_for_owners("web", FAILOVER_LIMIT, |name| name == "backend-2")
+        .unwrap();
+
+    for _ in 0..32 {
+        assert_eq!(connect(&stage).backend, "backend-2");
+    }
+    // With one backend left no slot of it can move, so its connections all go on.
+    held.retain(|connection| connection.backend == "backend-2");
+    assert!(!held.is_empty());
+    for connection in &mut held {
+        assert_eq!(connection.exchange(b"still here").unwrap(), b"still here");
+    }
+
+    stage.backend("backend-1").restart();
+    stage
+        .balancer
+        .wait_for_owners("web", SETTLE_LIMIT, |_| true)
+        .unwrap();
+    assert!((0..32).any(|_| connect(&stage).backend == "backend-1"));
+}
+
+#[test]
+fn a_drained_backend_gets_no_new_flows_until_it_is_undrained() {
+    if !crate::balancer_granted("netns::health") {
+        return;
+    }
+    let mut stage = Stage::new("drain", Mode::Ipip, 2);
+    let vip = stage.tunnel_vip("web", "tcp");
+    stage.start(&[vip]);
+    let mut held: Vec<Connection> = (0..32).map(|_| connect(&stage)).collect();
+
+    stage
+        .balancer
+        .weir(&["backend", "drain", "web", "backend-1"])
+        .unwrap();
+    stage
+        .balancer
+        .wait_for_owners("web", SETTLE_LIMIT, |name| name == "backend-2")
+        .unwrap();
+    for _ in 0..32 {
+        assert_eq!(connect(&stage).backend, "backend-2");
+    }
+    held.retain(|connection| connection.backend == "backend-2");
+    assert!(!held.is_empty());
+    for connection in &mut held {
+        assert_eq!(connection.exchange(b"still here").unwrap(), b"still here");
+    }
+
+    stage
+        .balancer
+        .weir(&["backend", "undrain", "web", "backend-1"])
+        .unwrap();
+    stage
+        .balancer
+        .wait_for_owners("web", SETTLE_LIMIT, |_| true)
+        .unwrap();
+    assert!((0..32).any(|_| connect(&stage).backend == "backend-1"));
+}
+
+fn connect(stage: &Stage) -> Connection {
+    Connection::open(&stage.client, VIP).unwrap()
+}
