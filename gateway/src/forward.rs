@@ -1,1 +1,102 @@
-//! See the crate documentation.
+//! A request on its way to an instance, and the response on its way back.
+//!
+//! Both bodies are streamed. A request is tried again only where that cannot repeat its effect:
+//! nothing of it was written, or its method is idempotent and it has no body (RFC 9110 section
+//! 9.2.2).
+
+pub(crate) mod body;
+mod deliver;
+pub(crate) mod forwarded;
+mod headers;
+mod patience;
+mod upgrade;
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use http::request::Parts;
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
+
+use self::body::{RequestBody, UploadFailure};
+use self::deliver::Delivery;
+use self::patience::Patience;
+use crate::filter::Context;
+use crate::filter::reject::Reject;
+use crate::normalise::framing::Violation;
+use crate::normalise::target::Host;
+use crate::route::Route;
+use crate::serve::Client;
+use crate::telemetry::exchange::Exchange;
+use crate::upstream::endpoint::Lease;
+
+/// What goes back to the client.
+pub(crate) enum Reply {
+    /// An instance's response, and the connection its body comes from.
+    Streamed(Response<Incoming>, Lease),
+    /// The instance changes the protocol, and so do we.
+    Upgraded(Response<()>),
+}
+
+/// Sends the request to an instance of the route's service and returns its response.
+pub(crate) async fn forward(
+    client: &Rc<Client>,
+    exchange: &mut Exchange,
+    context: &Context,
+    route: &Arc<Route>,
+    host: &Host,
+    mut head: Parts,
+    body: Incoming,
+) -> Result<Reply, Reject> {
+    let worker = &client.worker;
+    let cluster = &worker.clusters[route.service];
+    let bytes_max = route
+        .body_bytes_max
+        .unwrap_or(worker.limits().body_bytes_max);
+    let body = RequestBody::new(body, bytes_max).map_err(|failure| broken(failure, client))?;
+    let upload = body.upload();
+    let hash = cluster.hash(context, &head, &route.name);
+
+    let upgrade = upgrade::Asked::take(&mut head);
+    headers::prepare_request(
+        &mut head,
+        client,
+        host,
+        cluster.protocol(),
+        upgrade.as_ref(),
+    )?;
+
+    let started = exchange.started();
+    let record = exchange.record();
+    record.upload = Some(Rc::clone(&upload));
+    let patience = Patience {
+        response: route.timeout,
+        upload_idle: worker.limits().body_idle_timeout,
+    };
+    let delivery = Delivery::new(cluster, hash, route.retries, &upload);
+    let delivered = patience
+        .spend(&upload, delivery.run(head, body, record))
+        .await;
+    record.upstream = Some(started.elapsed());
+    let (mut response, lease) = delivered.map_err(|reject| match upload.failure() {
+        Some(failure) => broken(failure, client),
+        None => reject,
+    })?;
+
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return upgrade::switch(upgrade, response, lease, client).map(Reply::Upgraded);
+    }
+    headers::prepare_response(response.headers_mut());
+    Ok(Reply::Streamed(response, lease))
+}
+
+/// The refusal for a request whose body was at fault.
+fn broken(failure: UploadFailure, client: &Client) -> Reject {
+    match failure {
+        UploadFailure::TooLarge => Reject::BodyTooLarge,
+        UploadFailure::Broken if client.verdict.last() == Some(Violation::Chunk) => {
+            Reject::BadChunk
+        }
+        UploadFailure::Broken => Reject::BadRequest,
+    }
+}

@@ -1,1 +1,110 @@
-//! See the crate documentation.
+//! From the socket to a byte stream: accept, count, and finish TLS where the listener has it.
+
+pub(crate) mod sni;
+pub(crate) mod tcp;
+pub(crate) mod tls;
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::ListenerConfig;
+use crate::serve::{self, Transport};
+use crate::server::worker::Worker;
+
+/// Between attempts to accept when the process is out of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// One listener of one worker.
+pub(crate) struct Listener {
+    pub(crate) config: Arc<ListenerConfig>,
+    pub(crate) socket: std::net::TcpListener,
+    pub(crate) tls: Option<TlsAcceptor>,
+}
+
+/// Accepts connections until the gateway closes, then takes those that still wait in the queue:
+/// closing a listening socket resets them.
+pub(crate) async fn run(listener: Listener, worker: Rc<Worker>) -> std::io::Result<()> {
+    let Listener {
+        config,
+        socket,
+        tls,
+    } = listener;
+    let socket = TcpListener::from_std(socket)?;
+    let take = |accepted| match accepted {
+        Ok((stream, peer)) => {
+            accept(stream, peer, &config, tls.as_ref(), &worker);
+            true
+        }
+        Err(error) if is_of_one_connection(&error) => true,
+        Err(error) => {
+            tracing::warn!(listener = config.name, %error, "cannot accept");
+            false
+        }
+    };
+    let closing = worker.drain.closing();
+    tokio::pin!(closing);
+    loop {
+        tokio::select! {
+            accepted = socket.accept() => if !take(accepted) {
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            },
+            () = &mut closing => break,
+        }
+    }
+    let socket = socket.into_std()?;
+    for _ in 0..tcp::BACKLOG {
+        match socket.accept() {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
+            accepted => take(accepted.and_then(|(stream, peer)| {
+                stream.set_nonblocking(true)?;
+                Ok((TcpStream::from_std(stream)?, peer))
+            })),
+        };
+    }
+    Ok(())
+}
+
+/// Errors that `accept` reports about a connection that is gone already.
+fn is_of_one_connection(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionReset)
+}
+
+fn accept(
+    stream: TcpStream,
+    peer: SocketAddr,
+    config: &Arc<ListenerConfig>,
+    tls: Option<&TlsAcceptor>,
+    worker: &Rc<Worker>,
+) {
+    let Some(slot) = worker.admit() else {
+        worker.metrics.connection_refused();
+        return;
+    };
+    tcp::tune(&stream, worker.limits().body_idle_timeout);
+    let (config, tls, worker) = (Arc::clone(config), tls.cloned(), Rc::clone(worker));
+    tokio::task::spawn_local(async move {
+        match tls {
+            None => serve::run(stream, Transport::plain(peer), &config, worker).await,
+            Some(tls) => {
+                let timeout = worker.limits().handshake_timeout;
+                match tls::handshake(&tls, stream, timeout).await {
+                    Ok(stream) => {
+                        let transport = Transport::tls(peer, stream.get_ref().1);
+                        serve::run(stream, transport, &config, worker).await;
+                    }
+                    Err(error) => {
+                        worker.metrics.handshake_failed();
+                        tracing::debug!(listener = config.name, %peer, %error, "no TLS");
+                    }
+                }
+            }
+        }
+        drop(slot);
+    });
+}

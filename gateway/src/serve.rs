@@ -1,1 +1,208 @@
-//! See the crate documentation.
+//! One client connection: HTTP/1.1 or HTTP/2 within limits, and the life of each request on it.
+
+mod guard;
+mod request;
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use self::guard::Guard;
+pub(crate) use self::guard::Verdict;
+use crate::config::{ListenerConfig, ServerLimits};
+use crate::normalise::framing::{HeadLimits, Scanner};
+use crate::server::executor::LocalExecutor;
+use crate::server::worker::Worker;
+
+/// Bytes hyper buffers for one HTTP/1.1 connection; heads are limited by the guard before.
+const BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Streams a client may open and reset before they were accepted (Rapid Reset, CVE-2023-44487).
+const PENDING_RESETS_MAX: usize = 20;
+/// Streams we may have to reset for a client's errors (MadeYouReset, CVE-2025-8671).
+const LOCAL_RESETS_MAX: usize = 1024;
+/// Bytes queued for one HTTP/2 stream that the client does not take.
+const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
+/// Bytes a client may send ahead on one HTTP/2 stream, and on all of a connection.
+const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// What is known of a connection before anything was read from it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Transport {
+    /// The address at the other end, which may be a proxy's.
+    pub(crate) peer: SocketAddr,
+    /// The TLS version; `None`: plain TCP.
+    pub(crate) tls: Option<&'static str>,
+    /// The client chose HTTP/2 by ALPN.
+    http2: bool,
+}
+
+impl Transport {
+    pub(crate) fn plain(peer: SocketAddr) -> Self {
+        Self {
+            peer: canonical(peer),
+            tls: None,
+            http2: false,
+        }
+    }
+
+    pub(crate) fn tls(peer: SocketAddr, session: &rustls::ServerConnection) -> Self {
+        let version = match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
+            _ => "TLSv1.3",
+        };
+        let http2 = session.alpn_protocol() == Some(b"h2");
+        Self {
+            peer: canonical(peer),
+            tls: Some(version),
+            http2,
+        }
+    }
+
+    /// The scheme clients use.
+    pub(crate) fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
+}
+
+/// `::ffff:192.0.2.1` and `192.0.2.1` are one client.
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    SocketAddr::new(peer.ip().to_canonical(), peer.port())
+}
+
+/// A client connection, shared by the requests on it.
+pub(crate) struct Client {
+    pub(crate) worker: Rc<Worker>,
+    pub(crate) transport: Transport,
+    pub(crate) listener: Arc<ListenerConfig>,
+    pub(crate) verdict: Arc<Verdict>,
+    requests: Cell<u64>,
+    in_flight: Cell<u32>,
+    idle_since: Cell<Instant>,
+}
+
+impl Client {
+    /// The number of the next request, counted from 1.
+    fn next_request(&self) -> u64 {
+        let number = self.requests.get() + 1;
+        self.requests.set(number);
+        number
+    }
+
+    /// A request begins.
+    pub(crate) fn exchange_begins(&self) {
+        self.in_flight.set(self.in_flight.get() + 1);
+    }
+
+    /// A response was sent, or will never be.
+    pub(crate) fn exchange_ends(&self) {
+        self.in_flight.set(self.in_flight.get() - 1);
+        self.idle_since.set(Instant::now());
+    }
+
+    /// Completes when no request was under way for `limits.idle_timeout`.
+    async fn idle(&self) {
+        let limit = self.worker.limits().idle_timeout;
+        loop {
+            // The timer is looked at when it fires, not moved with every request.
+            let busy = self.in_flight.get() > 0;
+            let since = if busy {
+                Instant::now()
+            } else {
+                self.idle_since.get()
+            };
+            let deadline = since + limit;
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline.into()).await;
+        }
+    }
+}
+
+/// Serves a connection to its end.
+pub(crate) async fn run<S>(
+    stream: S,
+    transport: Transport,
+    listener: &Arc<ListenerConfig>,
+    worker: Rc<Worker>,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let verdict = Arc::new(Verdict::default());
+    let limits = worker.limits();
+    let head = HeadLimits {
+        header_bytes_max: limits.header_bytes_max,
+        headers_max: limits.headers_max,
+        target_bytes_max: limits.uri_bytes_max,
+    };
+    let scanner = if transport.http2 {
+        Scanner::opaque(head)
+    } else {
+        Scanner::new(head)
+    };
+    let guard = Guard::new(stream, scanner, Arc::clone(&verdict), limits.header_timeout);
+    let builder = builder(limits);
+    let closing = worker.drain.closing();
+    let client = Rc::new(Client {
+        worker,
+        transport,
+        listener: Arc::clone(listener),
+        verdict,
+        requests: Cell::new(0),
+        in_flight: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+    });
+    let service = service_fn(|request| request::handle(Rc::clone(&client), request));
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(guard), service);
+    let mut connection = pin!(connection);
+    let until_close = async {
+        tokio::select! {
+            () = closing => {}
+            () = client.idle() => {}
+        }
+    };
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = until_close => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(peer = %transport.peer, %error, "client connection ended");
+    }
+}
+
+/// hyper with every limit set, in one place.
+fn builder(limits: &ServerLimits) -> auto::Builder<LocalExecutor> {
+    let mut builder = auto::Builder::new(LocalExecutor);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // The guard times heads out; hyper's timer would also count the wait between requests.
+        .header_read_timeout(None)
+        .max_headers(limits.headers_max)
+        .max_buf_size(BUFFER_BYTES_MAX.max(limits.header_bytes_max));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
+        .max_concurrent_streams(limits.streams_max)
+        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
+        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .keep_alive_interval(limits.body_idle_timeout)
+        .keep_alive_timeout(limits.body_idle_timeout);
+    builder
+}

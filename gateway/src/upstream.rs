@@ -1,1 +1,11 @@
-//! See the crate documentation.
+//! Services and their instances: which one takes a request, and over which connection.
+//!
+//! What every worker must agree on, the health of an instance, is shared as atomics ([`health`]).
+//! Everything else, connections and requests in flight above all, belongs to one worker alone, so
+//! the request path takes no lock. A worker has one [`cluster::Cluster`] per service.
+
+pub(crate) mod balance;
+pub(crate) mod cluster;
+pub(crate) mod endpoint;
+pub mod health;
+pub(crate) mod pool;

@@ -1,0 +1,171 @@
+//! The request body: from the client to the instance.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::BoxError;
+
+/// Why a request body was not passed on to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum UploadFailure {
+    /// It is larger than the route allows.
+    #[error("the request body is over its limit")]
+    TooLarge,
+    /// The client broke off, or its framing is broken.
+    #[error("the request body broke off")]
+    Broken,
+}
+
+/// How far the request body has come; shared with whoever waits for the response.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    bytes: Cell<u64>,
+    moved: Cell<Instant>,
+    finished: Cell<bool>,
+    awaits_client: Cell<bool>,
+    failure: Cell<Option<UploadFailure>>,
+}
+
+impl Upload {
+    fn new(finished: bool) -> Rc<Self> {
+        Rc::new(Self {
+            bytes: Cell::new(0),
+            moved: Cell::new(Instant::now()),
+            finished: Cell::new(finished),
+            awaits_client: Cell::new(false),
+            failure: Cell::new(None),
+        })
+    }
+
+    /// Body bytes passed on so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.get()
+    }
+
+    /// When something of it last moved; its end, once it is finished.
+    pub(crate) fn moved(&self) -> Instant {
+        self.moved.get()
+    }
+
+    /// Whether all of it was passed on.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.finished.get()
+    }
+
+    /// Whether the next move is the client's: otherwise the instance is slow to take the body.
+    pub(crate) fn awaits_client(&self) -> bool {
+        self.awaits_client.get()
+    }
+
+    /// Why it ended early, if it did.
+    pub(crate) fn failure(&self) -> Option<UploadFailure> {
+        self.failure.get()
+    }
+
+    fn fail(&self, failure: UploadFailure) -> BoxError {
+        self.failure.set(Some(failure));
+        failure.into()
+    }
+}
+
+/// A request body that counts itself and ends at its limit.
+#[derive(Debug)]
+pub(crate) struct RequestBody {
+    /// `None`: empty, which costs a repeated request nothing.
+    inner: Option<Incoming>,
+    bytes_left: u64,
+    upload: Rc<Upload>,
+}
+
+impl RequestBody {
+    /// The body of a request, of which at most `bytes_max` are let through. Fails at once if the
+    /// client announced more.
+    pub(crate) fn new(inner: Incoming, bytes_max: u64) -> Result<Self, UploadFailure> {
+        if inner.size_hint().lower() > bytes_max {
+            return Err(UploadFailure::TooLarge);
+        }
+        let inner = (!inner.is_end_stream()).then_some(inner);
+        let upload = Upload::new(inner.is_none());
+        Ok(Self {
+            inner,
+            bytes_left: bytes_max,
+            upload,
+        })
+    }
+
+    /// Another empty body for the same request: what a repeated request carries.
+    pub(crate) fn empty(upload: Rc<Upload>) -> Self {
+        Self {
+            inner: None,
+            bytes_left: 0,
+            upload,
+        }
+    }
+
+    /// How far it has come.
+    pub(crate) fn upload(&self) -> Rc<Upload> {
+        Rc::clone(&self.upload)
+    }
+
+    fn finish(&self) {
+        self.upload.finished.set(true);
+        self.upload.moved.set(Instant::now());
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let Some(inner) = this.inner.as_mut() else {
+            return Poll::Ready(None);
+        };
+        this.upload.awaits_client.set(true);
+        let frame = ready!(Pin::new(inner).poll_frame(cx));
+        this.upload.awaits_client.set(false);
+        let frame = match frame {
+            None => {
+                this.finish();
+                return Poll::Ready(None);
+            }
+            Some(Err(_)) => {
+                return Poll::Ready(Some(Err(this.upload.fail(UploadFailure::Broken))));
+            }
+            Some(Ok(frame)) => frame,
+        };
+        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let Some(bytes_left) = this.bytes_left.checked_sub(length) else {
+            return Poll::Ready(Some(Err(this.upload.fail(UploadFailure::TooLarge))));
+        };
+        this.bytes_left = bytes_left;
+        this.upload.bytes.set(this.upload.bytes.get() + length);
+        this.upload.moved.set(Instant::now());
+        if this.is_end_stream() {
+            // hyper does not ask again after the last byte of a body of known length.
+            this.finish();
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner
+            .as_ref()
+            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+    }
+}

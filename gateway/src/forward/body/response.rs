@@ -1,0 +1,135 @@
+//! The response body: from the instance, or from the gateway itself, to the client.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::BoxError;
+use super::stall::Stall;
+use crate::telemetry::exchange::Exchange;
+use crate::upstream::endpoint::Lease;
+
+/// A response body, and with it the end of the exchange: when it is dropped, the request is over,
+/// its connection returned and its line in the access log written.
+pub(crate) struct ResponseBody {
+    source: Source,
+    exchange: Exchange,
+}
+
+enum Source {
+    /// Made by the gateway.
+    Own(Full<Bytes>),
+    /// Streamed from an instance.
+    Upstream {
+        inner: Incoming,
+        stall: Stall,
+        lease: Option<Lease>,
+    },
+}
+
+impl ResponseBody {
+    /// A body of the gateway's own.
+    pub(crate) fn own(body: Full<Bytes>, exchange: Exchange) -> Self {
+        Self {
+            source: Source::Own(body),
+            exchange,
+        }
+    }
+
+    /// The body of an instance's response, which may stand still for `idle_timeout` at most.
+    pub(crate) fn upstream(
+        inner: Incoming,
+        lease: Lease,
+        idle_timeout: Duration,
+        exchange: Exchange,
+    ) -> Self {
+        let stall = Stall::new(idle_timeout);
+        Self {
+            source: Source::Upstream {
+                inner,
+                stall,
+                lease: Some(lease),
+            },
+            exchange,
+        }
+    }
+
+    fn end(&mut self) {
+        self.exchange.body_complete();
+        if let Source::Upstream { lease, .. } = &mut self.source
+            && let Some(lease) = lease.take()
+        {
+            lease.release();
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let polled = match &mut this.source {
+            Source::Own(body) => Pin::new(body)
+                .poll_frame(cx)
+                .map_err(|never| match never {}),
+            Source::Upstream { inner, stall, .. } => match Pin::new(inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    stall.touch();
+                    Poll::Ready(Some(Ok(frame)))
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.exchange.fail("upstream-broken");
+                    Poll::Ready(Some(Err(error.into())))
+                }
+                Poll::Ready(None) => Poll::Ready(None),
+                Poll::Pending if stall.poll(cx).is_ready() => {
+                    this.exchange.fail("upstream-stalled");
+                    Poll::Ready(Some(Err("the instance stopped sending".into())))
+                }
+                Poll::Pending => Poll::Pending,
+            },
+        };
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => {
+                this.exchange
+                    .sent(frame.data_ref().map_or(0, Bytes::len) as u64);
+            }
+            Poll::Ready(None) => this.end(),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Own(body) => body.is_end_stream(),
+            Source::Upstream { inner, .. } => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Own(body) => body.size_hint(),
+            Source::Upstream { inner, .. } => inner.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        // hyper does not ask again after the last byte of a body of known length.
+        if self.is_end_stream() {
+            self.end();
+        }
+    }
+}

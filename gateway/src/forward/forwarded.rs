@@ -1,0 +1,271 @@
+//! Who the client is, through proxies we trust and to instances that trust us: `X-Forwarded-For`,
+//! `-Proto`, `-Host` and `Forwarded` (RFC 7239).
+//!
+//! What an untrusted peer claims is replaced, never passed on: an instance that believes these
+//! fields must only ever read what a trusted hop wrote.
+
+use std::net::IpAddr;
+
+use http::header::{FORWARDED, HeaderName};
+use http::{HeaderMap, HeaderValue};
+use ipnet::IpNet;
+
+use crate::serve::Transport;
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// Hops looked through at most, from the nearest on.
+const HOPS_MAX: usize = 32;
+
+/// Whether the fields a peer sent are believed.
+pub(crate) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
+    trusted.iter().any(|net| net.contains(&peer))
+}
+
+/// The client's address: the nearest hop that is not a trusted proxy.
+pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let mut nearest = peer;
+    let mut hops = hops(headers).into_iter().take(HOPS_MAX);
+    while is_trusted(nearest, trusted) {
+        match hops.next() {
+            Some(Some(hop)) => nearest = hop,
+            // The chain ends, or cannot be read further: the last known hop is the best answer.
+            Some(None) | None => break,
+        }
+    }
+    nearest
+}
+
+/// The addresses in the fields, the nearest hop first; `None` where one cannot be read.
+fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let list = |name| {
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+    };
+    let mut hops: Vec<Option<IpAddr>> = if headers.contains_key(FOR) {
+        list(FOR)
+            .flat_map(|value| value.split(','))
+            .map(parse_node)
+            .collect()
+    } else {
+        list(FORWARDED)
+            .flat_map(|value| value.split(','))
+            .map(forwarded_for)
+            .collect()
+    };
+    hops.reverse();
+    hops
+}
+
+/// The `for` parameter of one element of `Forwarded`.
+fn forwarded_for(element: &str) -> Option<IpAddr> {
+    let mut parameters = element
+        .split(';')
+        .filter_map(|parameter| parameter.split_once('='));
+    let (_, node) = parameters.find(|(name, _)| name.trim().eq_ignore_ascii_case("for"))?;
+    parse_node(node.trim().trim_matches('"'))
+}
+
+/// An address, with or without port and brackets.
+fn parse_node(node: &str) -> Option<IpAddr> {
+    let node = node.trim();
+    let address = match node.strip_prefix('[') {
+        Some(rest) => rest.split(']').next()?,
+        // One colon: a port follows. Several: a bare IPv6 address.
+        None if node.matches(':').count() == 1 => node.split(':').next()?,
+        None => node,
+    };
+    address
+        .parse::<IpAddr>()
+        .ok()
+        .map(|address| address.to_canonical())
+}
+
+/// Adds this hop to the fields; whatever was in them stays only if `trusted` says so.
+pub(super) fn stamp(
+    headers: &mut HeaderMap,
+    transport: Transport,
+    authority: &str,
+    trusted: impl FnOnce() -> bool,
+) {
+    if !trusted() {
+        for name in [FOR, PROTO, HOST, PORT, REAL_IP, FORWARDED] {
+            headers.remove(name);
+        }
+    }
+    let peer = transport.peer.ip();
+    let scheme = HeaderValue::from_static(transport.scheme());
+    append(headers, FOR, &peer.to_string());
+    append(
+        headers,
+        FORWARDED,
+        &element(peer, transport.scheme(), authority),
+    );
+    headers.entry(PROTO).or_insert(scheme);
+    if let Ok(authority) = HeaderValue::try_from(authority) {
+        headers.entry(HOST).or_insert(authority);
+    }
+}
+
+fn element(peer: IpAddr, scheme: &str, authority: &str) -> String {
+    let node = match peer {
+        IpAddr::V4(address) => address.to_string(),
+        // Brackets and colons need quotes (RFC 7239 section 6).
+        IpAddr::V6(address) => format!("\"[{address}]\""),
+    };
+    let quote = if authority.contains([':', '[']) {
+        "\""
+    } else {
+        ""
+    };
+    format!("for={node};host={quote}{authority}{quote};proto={scheme}")
+}
+
+/// Appends to a list field, on one line: not every reader joins several.
+fn append(headers: &mut HeaderMap, name: HeaderName, entry: &str) {
+    let earlier = headers
+        .get_all(&name)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let list: Vec<&str> = earlier.chain([entry]).collect();
+    if let Ok(value) = HeaderValue::try_from(list.join(", ")) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn headers(fields: &[(&HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn the_client_is_the_nearest_untrusted_hop() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
+        let table: [(&str, &str, &[(&HeaderName, &str)], &str); 12] = [
+            ("no field", "192.0.2.1", &[], "192.0.2.1"),
+            (
+                "untrusted peer lies",
+                "192.0.2.1",
+                &[(&FOR, "198.51.100.1")],
+                "192.0.2.1",
+            ),
+            (
+                "trusted peer",
+                "10.0.0.1",
+                &[(&FOR, "198.51.100.1")],
+                "198.51.100.1",
+            ),
+            (
+                "client lies to the trusted peer",
+                "10.0.0.1",
+                &[(&FOR, "1.1.1.1, 198.51.100.1")],
+                "198.51.100.1",
+            ),
+            (
+                "two trusted hops",
+                "10.0.0.1",
+                &[(&FOR, "198.51.100.1, 10.9.9.9")],
+                "198.51.100.1",
+            ),
+            (
+                "over two lines",
+                "10.0.0.1",
+                &[(&FOR, "198.51.100.1"), (&FOR, "10.9.9.9")],
+                "198.51.100.1",
+            ),
+            (
+                "all trusted",
+                "10.0.0.1",
+                &[(&FOR, "10.0.0.3, 10.0.0.2")],
+                "10.0.0.3",
+            ),
+            (
+                "unreadable",
+                "10.0.0.1",
+                &[(&FOR, "198.51.100.1, unknown")],
+                "10.0.0.1",
+            ),
+            (
+                "with port",
+                "10.0.0.1",
+                &[(&FOR, "198.51.100.1:5000")],
+                "198.51.100.1",
+            ),
+            ("IPv6", "fd00::1", &[(&FOR, "2001:db8::1")], "2001:db8::1"),
+            (
+                "Forwarded",
+                "10.0.0.1",
+                &[(&FORWARDED, "For=\"[2001:db8::1]:80\";proto=http")],
+                "2001:db8::1",
+            ),
+            (
+                "mapped IPv4",
+                "10.0.0.1",
+                &[(&FOR, "::ffff:198.51.100.1")],
+                "198.51.100.1",
+            ),
+        ];
+        for (what, peer, fields, expected) in table {
+            let found = client(peer.parse().unwrap(), &headers(fields), &trusted);
+            assert_eq!(found, expected.parse::<IpAddr>().unwrap(), "{what}");
+        }
+    }
+
+    #[test]
+    fn only_trusted_fields_are_kept() {
+        let sent = || {
+            headers(&[
+                (&FOR, "198.51.100.1"),
+                (&PROTO, "https"),
+                (&HOST, "shop.example"),
+                (&REAL_IP, "198.51.100.1"),
+                (&FORWARDED, "for=198.51.100.1"),
+            ])
+        };
+        let stamped = |trusted: bool| {
+            let mut headers = sent();
+            let peer: SocketAddr = "[2001:db8::7]:1234".parse().unwrap();
+            stamp(
+                &mut headers,
+                Transport::plain(peer),
+                "a.example:8080",
+                || trusted,
+            );
+            [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED].map(|name| {
+                headers
+                    .get(name)
+                    .map_or("", |value| value.to_str().unwrap())
+                    .to_owned()
+            })
+        };
+        let ours = r#"for="[2001:db8::7]";host="a.example:8080";proto=http"#;
+        assert_eq!(
+            stamped(false),
+            ["2001:db8::7", "http", "a.example:8080", "", ours]
+        );
+        assert_eq!(
+            stamped(true),
+            [
+                "198.51.100.1, 2001:db8::7",
+                "https",
+                "shop.example",
+                "198.51.100.1",
+                &format!("for=198.51.100.1, {ours}"),
+            ]
+        );
+    }
+}

@@ -1,0 +1,241 @@
+//! Fields that end at this hop, and those this hop adds (RFC 9110 section 7.6).
+
+use http::header::{
+    CONNECTION, HOST, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING,
+    UPGRADE, VIA,
+};
+use http::request::Parts;
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Uri, Version};
+
+use super::forwarded;
+use super::upgrade::Asked;
+use crate::config::UpstreamProtocol;
+use crate::filter::reject::Reject;
+use crate::normalise::target::Host;
+use crate::serve::Client;
+
+/// What `Via` calls us.
+const PSEUDONYM: &str = "weir";
+/// Fields that concern one connection only, whether `Connection` lists them or not.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRANSFER_ENCODING,
+    UPGRADE,
+];
+/// Fields that `Connection` may not remove: the request would mean something else without them,
+/// or reach the instance with less than we checked.
+const KEPT: [&str; 7] = [
+    "authorization",
+    "cookie",
+    "host",
+    "content-length",
+    "content-type",
+    "forwarded",
+    "x-forwarded-for",
+];
+
+/// Makes a client's request head the one an instance gets.
+pub(super) fn prepare_request(
+    head: &mut Parts,
+    client: &Client,
+    host: &Host,
+    protocol: UpstreamProtocol,
+    upgrade: Option<&Asked>,
+) -> Result<(), Reject> {
+    let trailers = accepts_trailers(&head.headers);
+    let received = head.version;
+    strip(&mut head.headers);
+    if trailers {
+        head.headers
+            .insert(TE, HeaderValue::from_static("trailers"));
+    }
+    add_via(&mut head.headers, received);
+    forwarded::stamp(&mut head.headers, client.transport, &host.authority, || {
+        forwarded::is_trusted(client.transport.peer.ip(), &client.listener.trusted_proxies)
+    });
+    match (protocol, upgrade) {
+        (UpstreamProtocol::Http1, upgrade) => {
+            let authority = HeaderValue::try_from(&host.authority).map_err(|_| Reject::BadHost)?;
+            head.headers.insert(HOST, authority);
+            head.version = Version::HTTP_11;
+            if let Some(upgrade) = upgrade {
+                upgrade.write(&mut head.headers);
+            }
+        }
+        (UpstreamProtocol::Http2, None) => {
+            head.uri = absolute(&head.uri, &host.authority)?;
+            head.version = Version::HTTP_2;
+        }
+        (UpstreamProtocol::Http2, Some(_)) => return Err(Reject::UpgradeRefused),
+    }
+    Ok(())
+}
+
+/// Makes an instance's response head the one the client gets.
+pub(super) fn prepare_response(headers: &mut HeaderMap) {
+    strip(headers);
+    add_via(headers, Version::HTTP_11);
+}
+
+fn absolute(uri: &Uri, authority: &str) -> Result<Uri, Reject> {
+    let path = uri
+        .path_and_query()
+        .cloned()
+        .unwrap_or(PathAndQuery::from_static("/"));
+    Uri::builder()
+        .scheme(Scheme::HTTP)
+        .authority(authority)
+        .path_and_query(path)
+        .build()
+        .map_err(|_| Reject::BadHost)
+}
+
+/// Removes what ends here: the known fields, and those `Connection` lists.
+pub(super) fn strip(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        let lists: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
+        for name in lists
+            .iter()
+            .filter_map(|list| list.to_str().ok())
+            .flat_map(|l| l.split(','))
+        {
+            let name = name.trim().to_ascii_lowercase();
+            if !KEPT.contains(&name.as_str()) {
+                headers.remove(name.as_str());
+            }
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// `TE: trailers` is the one transfer preference that is passed on (RFC 9110 section 10.1.4).
+fn accepts_trailers(headers: &HeaderMap) -> bool {
+    let values = headers
+        .get_all(TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|coding| {
+        let coding = coding.split(';').next().unwrap_or_default();
+        coding.trim().eq_ignore_ascii_case("trailers")
+    })
+}
+
+/// Appends this hop, with the version the message was received in (RFC 9110 section 7.6.3).
+fn add_via(headers: &mut HeaderMap, received: Version) {
+    let version = match received {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    };
+    let entry = format!("{version} {PSEUDONYM}");
+    let entry = HeaderValue::try_from(entry).expect("a version and a pseudonym are plain text");
+    headers.append(VIA, entry);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(fields: &[(&str, &str)]) -> Vec<String> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, value.parse().unwrap());
+        }
+        strip(&mut headers);
+        let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn hop_by_hop_fields_end_here() {
+        let table: [(&str, &[(&str, &str)], &[&str]); 6] = [
+            (
+                "ordinary fields stay",
+                &[("accept", "*/*"), ("x-a", "1")],
+                &["accept", "x-a"],
+            ),
+            (
+                "the known ones go",
+                &[
+                    ("connection", "close"),
+                    ("keep-alive", "timeout=5"),
+                    ("proxy-connection", "keep-alive"),
+                    ("proxy-authorization", "Basic x"),
+                    ("te", "gzip"),
+                    ("transfer-encoding", "chunked"),
+                    ("upgrade", "h2c"),
+                ],
+                &[],
+            ),
+            (
+                "the listed ones go",
+                &[
+                    ("connection", "X-A, x-b"),
+                    ("x-a", "1"),
+                    ("x-b", "2"),
+                    ("x-c", "3"),
+                ],
+                &["x-c"],
+            ),
+            (
+                "over several lines",
+                &[
+                    ("connection", "x-a"),
+                    ("connection", "x-b"),
+                    ("x-a", "1"),
+                    ("x-b", "2"),
+                ],
+                &[],
+            ),
+            (
+                "end-to-end fields cannot be listed away",
+                &[
+                    ("connection", "Authorization, cookie"),
+                    ("authorization", "x"),
+                    ("cookie", "y"),
+                ],
+                &["authorization", "cookie"],
+            ),
+            (
+                "Trailer is end-to-end",
+                &[("trailer", "x-sum")],
+                &["trailer"],
+            ),
+        ];
+        for (what, fields, expected) in table {
+            assert_eq!(stripped(fields), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn te_keeps_trailers_only() {
+        let table = [
+            ("trailers", true),
+            ("gzip, Trailers;q=0.5", true),
+            ("gzip", false),
+        ];
+        for (value, expected) in table {
+            let headers = HeaderMap::from_iter([(TE, value.parse().unwrap())]);
+            assert_eq!(accepts_trailers(&headers), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn via_tells_the_received_version() {
+        let mut headers = HeaderMap::new();
+        add_via(&mut headers, Version::HTTP_2);
+        add_via(&mut headers, Version::HTTP_10);
+        let values: Vec<_> = headers.get_all(VIA).iter().collect();
+        assert_eq!(values, ["2 weir", "1.0 weir"]);
+    }
+}

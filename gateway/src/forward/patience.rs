@@ -1,0 +1,62 @@
+//! How long a request may take until the head of its response.
+//!
+//! While the body is on its way, only a standstill ends it: a gigabyte may take its time. From the
+//! moment it is complete, the instance has the route's `timeout` to answer.
+
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use super::body::Upload;
+use crate::filter::reject::Reject;
+
+/// The time a request has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// From the complete request to the response head.
+    pub(super) response: Duration,
+    /// Between two pieces of the request body.
+    pub(super) upload_idle: Duration,
+}
+
+impl Patience {
+    /// Runs `work` until it is done or the time is up.
+    pub(super) async fn spend<T>(
+        self,
+        upload: &Upload,
+        work: impl Future<Output = Result<T, Reject>>,
+    ) -> Result<T, Reject> {
+        let mut work = pin!(work);
+        let mut timer = pin!(tokio::time::sleep_until(self.deadline(upload).into()));
+        loop {
+            tokio::select! {
+                biased;
+                done = work.as_mut() => return done,
+                () = timer.as_mut() => {
+                    let deadline = self.deadline(upload);
+                    if deadline <= tokio::time::Instant::now().into_std() {
+                        return Err(blame(upload));
+                    }
+                    timer.as_mut().reset(deadline.into());
+                }
+            }
+        }
+    }
+
+    fn deadline(self, upload: &Upload) -> Instant {
+        let limit = if upload.is_finished() {
+            self.response
+        } else {
+            self.upload_idle
+        };
+        upload.moved() + limit
+    }
+}
+
+/// Who kept the other waiting.
+fn blame(upload: &Upload) -> Reject {
+    if !upload.is_finished() && upload.awaits_client() {
+        Reject::RequestTimeout
+    } else {
+        Reject::UpstreamTimeout
+    }
+}

@@ -1,0 +1,65 @@
+//! TLS of a listener: rustls with the certificates of the configuration.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustls::ServerConfig;
+use rustls::crypto::aws_lc_rs;
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::sni::Certificates;
+use crate::config::{CertificateConfig, TlsConfig};
+
+/// The acceptor of a listener, with its certificates loaded.
+pub(crate) fn acceptor(config: &TlsConfig) -> anyhow::Result<TlsAcceptor> {
+    let keys: anyhow::Result<Vec<_>> = config.certificates.iter().map(certified_key).collect();
+    let certificates = Certificates::new(keys?)?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let mut server = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(certificates));
+    server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(server)))
+}
+
+fn certified_key(config: &CertificateConfig) -> anyhow::Result<Arc<CertifiedKey>> {
+    let chain_path = &config.cert_chain_path;
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(&read(chain_path)?)
+        .collect::<Result<_, _>>()
+        .with_context(|| format!("{} is not a PEM certificate chain", chain_path.display()))?;
+    let key_path = &config.key_path;
+    let key = PrivateKeyDer::from_pem_slice(&read(key_path)?)
+        .with_context(|| format!("{} holds no PEM private key", key_path.display()))?;
+    let key = CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider());
+    let key = key.with_context(|| {
+        format!(
+            "{} and {} do not belong together",
+            chain_path.display(),
+            key_path.display()
+        )
+    })?;
+    Ok(Arc::new(key))
+}
+
+fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Finishes the handshake, or gives up after `timeout`.
+pub(super) async fn handshake(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    timeout: Duration,
+) -> io::Result<TlsStream<TcpStream>> {
+    tokio::time::timeout(timeout, acceptor.accept(stream)).await?
+}

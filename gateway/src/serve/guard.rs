@@ -1,0 +1,365 @@
+//! The byte stream below hyper: HTTP/1.1 passes only after its framing was checked.
+//!
+//! A head that breaks the grammar never reaches hyper. In its place hyper gets a harmless stand-in
+//! request, and the service, which learns from [`Verdict`] that this is the one, answers it with
+//! the refusal. So malformed requests get a proper answer, are counted and logged like any other,
+//! and nothing after them is ever read as a request.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+use crate::normalise::framing::{Progress, Scanner, Violation};
+
+/// What hyper reads in place of a head that was refused.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
+/// After a close with unread data: time and bytes the client has to read our last answer.
+const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+const LINGER_READ_BYTES: usize = 8 * 1024;
+
+/// What the guard tells the service of its connection, and the other way round.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    /// Number of the head the violation is in, counted from 1, shifted left by 8; and its code.
+    violation: AtomicU64,
+    upgraded: AtomicBool,
+}
+
+impl Verdict {
+    /// What is wrong with the connection's request number `head`, if that is where it went wrong.
+    pub(crate) fn of_head(&self, head: u64) -> Option<Violation> {
+        let value = self.violation.load(Ordering::Relaxed);
+        (value >> 8 == head)
+            .then(|| Violation::from_code(value as u8))
+            .flatten()
+    }
+
+    /// What went wrong on the connection, in whichever request.
+    pub(crate) fn last(&self) -> Option<Violation> {
+        Violation::from_code(self.violation.load(Ordering::Relaxed) as u8)
+    }
+
+    /// The connection no longer speaks HTTP: pass everything.
+    pub(crate) fn upgrade(&self) {
+        self.upgraded.store(true, Ordering::Relaxed);
+    }
+
+    fn refuse(&self, head: u64, violation: Violation) {
+        self.violation
+            .store(head << 8 | violation as u64, Ordering::Relaxed);
+    }
+}
+
+/// A stream whose read side is checked.
+#[derive(Debug)]
+pub(crate) struct Guard<S> {
+    inner: S,
+    scanner: Scanner,
+    verdict: Arc<Verdict>,
+    /// Bytes read from `inner` and not yet handed on: an incomplete head, or a stand-in.
+    held: Vec<u8>,
+    /// How many of them may be handed on.
+    cleared: usize,
+    heads: u64,
+    refused: Option<Violation>,
+    head_timeout: Duration,
+    head_timer: Option<Pin<Box<Sleep>>>,
+    linger: Option<(Pin<Box<Sleep>>, usize)>,
+}
+
+impl<S> Guard<S> {
+    pub(crate) fn new(
+        inner: S,
+        scanner: Scanner,
+        verdict: Arc<Verdict>,
+        head_timeout: Duration,
+    ) -> Self {
+        Self {
+            inner,
+            scanner,
+            verdict,
+            held: Vec::new(),
+            cleared: 0,
+            heads: 0,
+            refused: None,
+            head_timeout,
+            head_timer: None,
+            linger: None,
+        }
+    }
+
+    /// Takes in what the scanner made of the bytes.
+    fn note(&mut self, progress: Progress) {
+        self.heads += progress.heads;
+        if progress.heads > 0 || progress.cleared > 0 {
+            self.head_timer = None;
+        }
+    }
+
+    /// Hands on nothing more of the client's: a stand-in for a head, an error for a body.
+    fn refuse(&mut self, violation: Violation) {
+        self.refused = Some(violation);
+        self.head_timer = None;
+        self.held.truncate(self.cleared);
+        if violation == Violation::Chunk {
+            self.verdict.refuse(self.heads, violation);
+        } else {
+            self.heads += 1;
+            self.verdict.refuse(self.heads, violation);
+            self.held.extend_from_slice(STAND_IN);
+            self.cleared = self.held.len();
+        }
+    }
+
+    /// Moves cleared bytes into `buf`.
+    fn hand_on(&mut self, buf: &mut ReadBuf<'_>) {
+        let count = self.cleared.min(buf.remaining());
+        buf.put_slice(&self.held[..count]);
+        self.cleared -= count;
+        if count == self.held.len() {
+            // Freed rather than kept: most connections never hold anything again.
+            self.held = Vec::new();
+        } else {
+            self.held.drain(..count);
+        }
+    }
+
+    /// Scans what `inner` has just put into `buf` after `before`; returns whether any of it, or
+    /// anything held, may now be handed on.
+    fn scan(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
+        let fresh = &buf.filled()[before..];
+        let direct = self.held.is_empty();
+        let progress = if direct {
+            let progress = self.scanner.scan(fresh);
+            self.held.extend_from_slice(&fresh[progress.cleared..]);
+            buf.set_filled(before + progress.cleared);
+            progress
+        } else {
+            self.held.extend_from_slice(fresh);
+            buf.set_filled(before);
+            let progress = self.scanner.scan(&self.held);
+            self.cleared = progress.cleared;
+            progress
+        };
+        self.note(progress);
+        if let Some(violation) = progress.violation {
+            self.refuse(violation);
+        }
+        direct && progress.cleared > 0
+    }
+
+    /// While a head is due: has it taken too long?
+    fn poll_head_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let first = self.heads == 0 && !self.scanner.is_opaque();
+        if self.held.is_empty() && !first {
+            return Poll::Pending;
+        }
+        let timeout = self.head_timeout;
+        let timer = self
+            .head_timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if !this.scanner.is_opaque() && this.verdict.upgraded.load(Ordering::Relaxed) {
+            this.scanner.set_opaque();
+            this.cleared = this.held.len();
+        }
+        loop {
+            if this.cleared > 0 {
+                this.hand_on(buf);
+                return Poll::Ready(Ok(()));
+            }
+            match this.refused {
+                Some(Violation::Chunk) => {
+                    return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
+                }
+                // The answer to the stand-in closes the connection; there is nothing to wait for.
+                Some(_) => return Poll::Pending,
+                None => {}
+            }
+            let before = buf.filled().len();
+            match Pin::new(&mut this.inner).poll_read(cx, buf) {
+                Poll::Ready(Ok(())) if buf.filled().len() == before => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(())) => {
+                    if this.scan(buf, before) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    ready!(this.poll_head_timer(cx));
+                    if this.held.is_empty() {
+                        // Nothing at all was sent: that deserves a close, not an answer.
+                        return Poll::Ready(Ok(()));
+                    }
+                    this.refuse(Violation::HeadTimeout);
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
+    /// Reads and forgets for a moment: closing with unread data makes the kernel send a reset,
+    /// which would take our last answer away from the client (RFC 9112 section 9.6).
+    fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (timer, bytes_left) = self
+            .linger
+            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), LINGER_BYTES_MAX));
+        let mut scratch = [0; LINGER_READ_BYTES];
+        while *bytes_left > 0 && timer.as_mut().poll(cx).is_pending() {
+            let mut buf = ReadBuf::new(&mut scratch);
+            match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
+                Ok(()) if !buf.filled().is_empty() => {
+                    *bytes_left = bytes_left.saturating_sub(buf.filled().len());
+                }
+                _ => return Poll::Ready(()),
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.linger.is_none() {
+            ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
+        }
+        if this.refused.is_some() || this.scanner.in_body() {
+            ready!(this.poll_linger(cx));
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::normalise::framing::HeadLimits;
+
+    const TIMEOUT: Duration = Duration::from_secs(5);
+    const GOOD: &[u8] = b"GET /good HTTP/1.1\r\nhost: a\r\n\r\n";
+    const BAD: &[u8] = b"GET /bad HTTP/1.1\r\nhost : a\r\n\r\n";
+
+    fn guarded() -> (DuplexStream, Guard<DuplexStream>, Arc<Verdict>) {
+        let limits = HeadLimits {
+            header_bytes_max: 64,
+            headers_max: 4,
+            target_bytes_max: 32,
+        };
+        let (client, server) = duplex(4096);
+        let verdict = Arc::new(Verdict::default());
+        let guard = Guard::new(server, Scanner::new(limits), Arc::clone(&verdict), TIMEOUT);
+        (client, guard, verdict)
+    }
+
+    async fn read(guard: &mut Guard<DuplexStream>) -> Vec<u8> {
+        let mut bytes = vec![0; 4096];
+        let count = guard.read(&mut bytes).await.unwrap();
+        bytes.truncate(count);
+        bytes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_in_pieces_arrives_whole() {
+        let (mut client, mut guard, _) = guarded();
+        let (one, two) = GOOD.split_at(10);
+        client.write_all(one).await.unwrap();
+        let reader = async { read(&mut guard).await };
+        let writer = async {
+            tokio::task::yield_now().await;
+            client.write_all(two).await.unwrap();
+        };
+        let (bytes, ()) = tokio::join!(reader, writer);
+        assert_eq!(bytes, GOOD);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_head_is_replaced_and_nothing_follows() {
+        let (mut client, mut guard, verdict) = guarded();
+        client.write_all(&[GOOD, BAD, GOOD].concat()).await.unwrap();
+        assert_eq!(read(&mut guard).await, GOOD);
+        assert_eq!(read(&mut guard).await, STAND_IN);
+        let further = tokio::time::timeout(TIMEOUT * 9, read(&mut guard)).await;
+        assert!(further.is_err(), "nothing is read after a bad head");
+        assert_eq!(verdict.of_head(1), None);
+        assert_eq!(verdict.of_head(2), Some(Violation::HeaderName));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_head_is_refused_and_a_silent_client_left() {
+        let (mut client, mut guard, verdict) = guarded();
+        client.write_all(&GOOD[..10]).await.unwrap();
+        assert_eq!(read(&mut guard).await, STAND_IN);
+        assert_eq!(verdict.of_head(1), Some(Violation::HeadTimeout));
+
+        let (_client, mut guard, verdict) = guarded();
+        assert_eq!(read(&mut guard).await, b"", "end of stream");
+        assert_eq!(verdict.of_head(1), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_chunk_breaks_the_body() {
+        let (mut client, mut guard, verdict) = guarded();
+        let head = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n";
+        client.write_all(head).await.unwrap();
+        assert_eq!(read(&mut guard).await, head);
+        client.write_all(b"zz\r\n").await.unwrap();
+        let error = guard.read(&mut [0; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(verdict.of_head(1), Some(Violation::Chunk));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn upgraded_bytes_pass_as_they_are() {
+        let (mut client, mut guard, verdict) = guarded();
+        client.write_all(GOOD).await.unwrap();
+        assert_eq!(read(&mut guard).await, GOOD);
+        verdict.upgrade();
+        client.write_all(b"\0\n\xff any bytes").await.unwrap();
+        assert_eq!(read(&mut guard).await, b"\0\n\xff any bytes");
+    }
+}

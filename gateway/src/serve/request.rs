@@ -1,0 +1,165 @@
+//! The steps every request takes, in order.
+
+use std::convert::Infallible;
+use std::rc::Rc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderName};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http_body_util::Full;
+use hyper::body::Incoming;
+
+use super::Client;
+use crate::filter::Context;
+use crate::filter::reject::Reject;
+use crate::forward::body::ResponseBody;
+use crate::forward::{self, Reply, forwarded};
+use crate::normalise;
+use crate::telemetry::exchange::Exchange;
+
+/// The field that ties together what client, gateway and instance know of a request.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longer ids of clients are replaced.
+const REQUEST_ID_BYTES_MAX: usize = 64;
+
+/// Handles one request. A refusal is an answer too, so this never fails.
+pub(super) async fn handle(
+    client: Rc<Client>,
+    request: Request<Incoming>,
+) -> Result<Response<ResponseBody>, Infallible> {
+    let number = client.next_request();
+    let (head, body) = request.into_parts();
+    let version = head.version;
+    let request_id = request_id(&head.headers).unwrap_or_else(|| client.worker.request_id());
+    let mut exchange = Exchange::begin(Rc::clone(&client), request_id.clone());
+    let mut context = Context::new(client.transport.peer.ip());
+
+    let outcome = match client.verdict.of_head(number) {
+        Some(violation) => Err(normalise::refusal(violation)),
+        None => process(&client, &mut exchange, &mut context, head, body).await,
+    };
+    let mut response = match outcome {
+        Ok(reply) => respond(&client, reply, exchange),
+        Err(reject) => refuse(&reject, version, &request_id, exchange),
+    };
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    headers.extend(std::mem::take(&mut context.response_headers));
+    Ok(response)
+}
+
+async fn process(
+    client: &Rc<Client>,
+    exchange: &mut Exchange,
+    context: &mut Context,
+    mut head: Parts,
+    body: Incoming,
+) -> Result<Reply, Reject> {
+    let worker = &client.worker;
+    let record = exchange.record();
+    record.version = head.version;
+    record.method = head.method.clone();
+
+    let host = normalise::normalise(&mut head, worker.limits())?;
+    head.uri.path().clone_into(&mut record.path);
+    record.host.clone_from(&host.name);
+
+    let trusted = &client.listener.trusted_proxies;
+    context.client = forwarded::client(client.transport.peer.ip(), &head.headers, trusted);
+    record.client = context.client;
+
+    let path = head.uri.path();
+    let found = worker
+        .config
+        .routes
+        .find(&host.name, &head.method, path, &head.headers)?;
+    let route = found.route.clone();
+    record.route = Some(route.clone());
+    route.chain.run(context, &head, SystemTime::now())?;
+
+    head.headers.insert(REQUEST_ID, record.request_id.clone());
+    forward::forward(client, exchange, context, &route, &host, head, body).await
+}
+
+fn respond(client: &Client, reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
+    match reply {
+        Reply::Streamed(response, lease) => {
+            exchange.status(response.status());
+            let stalled_max = client.worker.limits().body_idle_timeout;
+            response.map(|body| ResponseBody::upstream(body, lease, stalled_max, exchange))
+        }
+        Reply::Upgraded(response) => {
+            exchange.status(response.status());
+            response.map(|()| ResponseBody::own(Full::default(), exchange))
+        }
+    }
+}
+
+fn refuse(
+    reject: &Reject,
+    version: Version,
+    request_id: &HeaderValue,
+    mut exchange: Exchange,
+) -> Response<ResponseBody> {
+    exchange.refused(reject);
+    let mut response: Response<Full<Bytes>> =
+        reject.response(request_id.to_str().unwrap_or_default());
+    if version < Version::HTTP_2 && ends_connection(reject) {
+        response
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| ResponseBody::own(body, exchange))
+}
+
+/// Whether the place where the next request starts is unknown, or too far away to read up to.
+fn ends_connection(reject: &Reject) -> bool {
+    matches!(
+        reject,
+        Reject::BadRequest
+            | Reject::BadHeader
+            | Reject::BadHost
+            | Reject::BadPath
+            | Reject::ConflictingLength
+            | Reject::BadTransferEncoding
+            | Reject::BadChunk
+            | Reject::HeadersTooLarge
+            | Reject::UriTooLong
+            | Reject::BodyTooLarge
+            | Reject::RequestTimeout
+    )
+}
+
+/// The client's own id, if it is one token of a sensible length.
+fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let id = headers.get(&REQUEST_ID)?;
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    let bytes = id.as_bytes();
+    let fits = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len());
+    (fits && bytes.iter().all(plain)).then(|| id.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_request_ids_are_kept() {
+        let longest = "a".repeat(REQUEST_ID_BYTES_MAX);
+        let too_long = "a".repeat(REQUEST_ID_BYTES_MAX + 1);
+        let table = [
+            ("0193-ab.C_d", true),
+            (longest.as_str(), true),
+            (too_long.as_str(), false),
+            ("", false),
+            ("a b", false),
+            ("a\"b", false),
+        ];
+        for (id, kept) in table {
+            let headers = HeaderMap::from_iter([(REQUEST_ID, id.parse().unwrap())]);
+            assert_eq!(request_id(&headers).is_some(), kept, "{id:?}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! One request and its response, from the head to the last byte: what is measured and logged.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::{HeaderValue, Method, StatusCode, Version};
+
+use super::access_log::Line;
+use crate::filter::reject::Reject;
+use crate::forward::body::Upload;
+use crate::route::Route;
+use crate::serve::Client;
+use crate::server::worker::Worker;
+use crate::upstream::endpoint::Endpoint;
+
+/// The reason of a request whose client went away before the response was complete.
+const CLIENT_CLOSED: &str = "client-closed";
+/// What the log and the metrics show as its status, after nginx: no response head was sent.
+const CLIENT_CLOSED_STATUS: u16 = 499;
+
+/// The record of one request. It is counted and logged when dropped, whatever ended it.
+pub(crate) struct Exchange {
+    client: Rc<Client>,
+    record: Box<Record>,
+}
+
+/// What is known of a request so far.
+pub(crate) struct Record {
+    started: Instant,
+    started_at: jiff::Timestamp,
+    /// Taken from the client or made here; sent to the instance and back to the client.
+    pub(crate) request_id: HeaderValue,
+    pub(crate) client: IpAddr,
+    pub(crate) method: Method,
+    pub(crate) host: String,
+    /// Without the query, which may hold what does not belong in a log.
+    pub(crate) path: String,
+    pub(crate) version: Version,
+    pub(crate) tls: Option<&'static str>,
+    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) endpoint: Option<Rc<Endpoint>>,
+    pub(crate) upload: Option<Rc<Upload>>,
+    /// Until the instance's response head, attempts before it included.
+    pub(crate) upstream: Option<Duration>,
+    /// Attempts after the first.
+    pub(crate) retries: u32,
+    status: Option<StatusCode>,
+    reason: Option<&'static str>,
+    bytes_sent: u64,
+    complete: bool,
+}
+
+impl Exchange {
+    /// The exchange of a request that has just arrived.
+    pub(crate) fn begin(client: Rc<Client>, request_id: HeaderValue) -> Self {
+        client.worker.metrics.exchange_begins();
+        client.exchange_begins();
+        let record = Box::new(Record {
+            started: Instant::now(),
+            started_at: jiff::Timestamp::now(),
+            request_id,
+            client: client.transport.peer.ip(),
+            method: Method::GET,
+            host: String::new(),
+            path: String::new(),
+            version: Version::HTTP_11,
+            tls: client.transport.tls,
+            route: None,
+            endpoint: None,
+            upload: None,
+            upstream: None,
+            retries: 0,
+            status: None,
+            reason: None,
+            bytes_sent: 0,
+            complete: false,
+        });
+        Self { client, record }
+    }
+
+    /// What is known of the request, to be added to.
+    pub(crate) fn record(&mut self) -> &mut Record {
+        &mut self.record
+    }
+
+    /// When the request arrived.
+    pub(crate) fn started(&self) -> Instant {
+        self.record.started
+    }
+
+    /// The status of the response that is about to be sent.
+    pub(crate) fn status(&mut self, status: StatusCode) {
+        self.record.status = Some(status);
+    }
+
+    /// The gateway refuses the request.
+    pub(crate) fn refused(&mut self, reject: &Reject) {
+        self.record.status = Some(reject.status());
+        self.record.reason = Some(reject.name());
+    }
+
+    /// Something went wrong after the response head was sent.
+    pub(crate) fn fail(&mut self, reason: &'static str) {
+        self.record.reason = Some(reason);
+    }
+
+    /// Bytes of the response body were handed to the client's connection.
+    pub(crate) fn sent(&mut self, bytes: u64) {
+        self.record.bytes_sent += bytes;
+    }
+
+    /// The response body was sent to its end.
+    pub(crate) fn body_complete(&mut self) {
+        self.record.complete = true;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let record = &mut *self.record;
+        if !record.complete && record.reason.is_none() {
+            record.reason = Some(CLIENT_CLOSED);
+        }
+        let status = record
+            .status
+            .map_or(CLIENT_CLOSED_STATUS, |status| status.as_u16());
+        let duration = record.started.elapsed();
+        let worker = &self.client.worker;
+        let series = worker.series(record.route.as_deref());
+        let endpoint = record.endpoint.as_ref().map(|endpoint| endpoint.index);
+        let metrics = &worker.metrics;
+        metrics.exchange_ends(series, endpoint, status, duration);
+        metrics.retried(u64::from(record.retries));
+        if let Some(reason) = record.reason {
+            metrics.reason(reason);
+        }
+        if let Some(log) = &worker.access_log {
+            log.write(&record.line(status, duration, worker));
+        }
+        self.client.exchange_ends();
+    }
+}
+
+impl Record {
+    fn line<'a>(&'a self, status: u16, duration: Duration, worker: &'a Worker) -> Line<'a> {
+        let service = self
+            .route
+            .as_ref()
+            .map(|route| &*worker.clusters[route.service].name);
+        Line {
+            time: self.started_at,
+            request_id: self.request_id.to_str().unwrap_or_default(),
+            client: self.client,
+            method: self.method.as_str(),
+            host: &self.host,
+            path: &self.path,
+            route: self.route.as_ref().map(|route| &*route.name),
+            service,
+            instance: self.endpoint.as_ref().map(|endpoint| &*endpoint.name),
+            status,
+            reason: self.reason,
+            duration_us: duration.as_micros() as u64,
+            upstream_us: self.upstream.map(|upstream| upstream.as_micros() as u64),
+            retries: self.retries,
+            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
+            bytes_out: self.bytes_sent,
+            protocol: protocol(self.version),
+            tls: self.tls,
+        }
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
+    }
+}

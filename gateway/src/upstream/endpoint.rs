@@ -1,0 +1,134 @@
+//! One instance as one worker sees it: its connections and the requests it has in flight.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::health::Health;
+use super::pool::{ConnectFailure, Pool, Sender};
+use crate::config::ServiceConfig;
+use crate::forward::body::RequestBody;
+
+/// One instance of a service.
+pub(crate) struct Endpoint {
+    /// The address as text: the label in metrics and logs.
+    pub(crate) name: Arc<str>,
+    /// Its position among the service's endpoints.
+    pub(crate) index: usize,
+    /// Shared by all workers.
+    pub(crate) health: Arc<Health>,
+    pool: Pool,
+    in_flight: Cell<u32>,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        service: &ServiceConfig,
+        index: usize,
+        address: SocketAddr,
+        health: Arc<Health>,
+    ) -> Self {
+        Self {
+            name: address.to_string().into(),
+            index,
+            health,
+            pool: Pool::new(service, address),
+            in_flight: Cell::new(0),
+        }
+    }
+
+    /// Requests of this worker the instance is busy with.
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    /// A connection for one request. With `fresh`, one that no request was sent on before.
+    pub(crate) async fn lease(self: Rc<Self>, fresh: bool) -> Result<Lease, ConnectFailure> {
+        // Counted before the connection stands, so that a slow instance looks as busy as it is.
+        let in_flight = InFlight::new(Rc::clone(&self));
+        match self.pool.take(fresh).await {
+            Ok(taken) => {
+                self.health.trust();
+                Ok(Lease {
+                    in_flight,
+                    sender: Some(taken.sender),
+                    reused: taken.reused,
+                    _permit: taken.permit,
+                })
+            }
+            Err(failure) => {
+                if failure.is_fault_of_instance() {
+                    self.health.suspect(Instant::now());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Closes connections that were idle for too long.
+    pub(crate) fn sweep(&self, now: Instant) {
+        self.pool.sweep(now);
+    }
+}
+
+/// Counts one request while it lives.
+struct InFlight(Rc<Endpoint>);
+
+impl InFlight {
+    fn new(endpoint: Rc<Endpoint>) -> Self {
+        endpoint.in_flight.set(endpoint.in_flight.get() + 1);
+        Self(endpoint)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.set(self.0.in_flight.get() - 1);
+    }
+}
+
+/// A connection in the hands of one request. Dropping it closes the connection (HTTP/1.1) or the
+/// stream (HTTP/2); [`Lease::release`] lets the next request have it.
+pub(crate) struct Lease {
+    in_flight: InFlight,
+    sender: Option<Sender>,
+    /// Whether an earlier request was sent on the connection: it may have gone stale meanwhile.
+    pub(crate) reused: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Lease {
+    /// The instance at the other end.
+    pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
+        &self.in_flight.0
+    }
+
+    /// Sends the request. The error holds the request if nothing of it was written.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+        match self
+            .sender
+            .as_mut()
+            .expect("only release takes it, and release consumes the lease")
+        {
+            Sender::Http1(sender) => sender.try_send_request(request).await,
+            Sender::Http2(sender) => sender.try_send_request(request).await,
+        }
+    }
+
+    /// The response was read to its end: the connection may serve another request.
+    pub(crate) fn release(mut self) {
+        if let Some(sender) = self.sender.take() {
+            self.endpoint().pool.put(sender, Instant::now());
+        }
+    }
+}

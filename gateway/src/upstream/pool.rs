@@ -1,0 +1,257 @@
+//! The connections of one worker to one instance.
+//!
+//! HTTP/1.1: a stack of idle connections; the one used last is used next, so that those no longer
+//! needed fall idle and are closed. HTTP/2: one connection that all requests share. At most
+//! `connections_max` requests are under way over HTTP/1.1 at a time; a bounded number wait.
+
+use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::config::{ServiceConfig, UpstreamProtocol};
+use crate::forward::body::RequestBody;
+use crate::server::executor::LocalExecutor;
+
+/// Requests of one worker that wait for a connection to one instance.
+const WAITING_MAX: usize = 1024;
+/// Streams of one worker on its HTTP/2 connection to one instance.
+const STREAMS_MAX: usize = 1024;
+/// Bytes of a response head, and of the read buffer.
+const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Header fields of a response.
+const RESPONSE_HEADERS_MAX: usize = 128;
+/// Between pings on an HTTP/2 connection, and until one counts as lost.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// Why there is no connection to an instance.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectFailure {
+    /// The instance refused, or cannot be reached.
+    #[error("cannot connect: {0}")]
+    Refused(std::io::Error),
+    /// It did not answer in time.
+    #[error("no connection within the time allowed")]
+    Timeout,
+    /// It answered, but does not speak HTTP.
+    #[error("no HTTP connection: {0}")]
+    Handshake(hyper::Error),
+    /// All connections are in use, and waiting did not help.
+    #[error("all connections are in use")]
+    Busy,
+}
+
+impl ConnectFailure {
+    /// Whether other requests should avoid the instance.
+    pub(crate) fn is_fault_of_instance(&self) -> bool {
+        !matches!(self, Self::Busy)
+    }
+}
+
+/// The sending half of a connection.
+pub(crate) enum Sender {
+    Http1(http1::SendRequest<RequestBody>),
+    Http2(http2::SendRequest<RequestBody>),
+}
+
+/// A connection taken from the pool.
+pub(super) struct Taken {
+    pub(super) sender: Sender,
+    pub(super) reused: bool,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+struct Idle {
+    sender: http1::SendRequest<RequestBody>,
+    since: Instant,
+}
+
+/// The connections of one worker to one instance.
+pub(super) struct Pool {
+    address: SocketAddr,
+    protocol: UpstreamProtocol,
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    idle_max: usize,
+    idle: RefCell<Vec<Idle>>,
+    /// The HTTP/2 connection; the lock makes all who need one wait for a single handshake.
+    shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
+    permits: Arc<Semaphore>,
+    waiting: Cell<usize>,
+}
+
+impl Pool {
+    pub(super) fn new(service: &ServiceConfig, address: SocketAddr) -> Self {
+        let permits = match service.protocol {
+            UpstreamProtocol::Http1 => service.connections_max,
+            UpstreamProtocol::Http2 => STREAMS_MAX,
+        };
+        Self {
+            address,
+            protocol: service.protocol,
+            connect_timeout: service.connect_timeout,
+            idle_timeout: service.idle_timeout,
+            idle_max: service.connections_max,
+            idle: RefCell::default(),
+            shared: tokio::sync::Mutex::default(),
+            permits: Arc::new(Semaphore::new(permits)),
+            waiting: Cell::new(0),
+        }
+    }
+
+    /// A connection for one request; with `fresh`, one no request was sent on before.
+    pub(super) async fn take(&self, fresh: bool) -> Result<Taken, ConnectFailure> {
+        let permit = self.permit().await?;
+        if self.protocol == UpstreamProtocol::Http2 {
+            let (sender, reused) = self.share().await?;
+            return Ok(Taken {
+                sender: Sender::Http2(sender),
+                reused,
+                permit,
+            });
+        }
+        let idle = if fresh {
+            None
+        } else {
+            self.pop(Instant::now())
+        };
+        let reused = idle.is_some();
+        let sender = match idle {
+            Some(sender) => sender,
+            None => self.connect_http1().await?,
+        };
+        Ok(Taken {
+            sender: Sender::Http1(sender),
+            reused,
+            permit,
+        })
+    }
+
+    /// Takes back a connection whose response was read to its end.
+    pub(super) fn put(&self, sender: Sender, now: Instant) {
+        // An HTTP/2 sender is one of many handles: the connection itself stays in `shared`.
+        let Sender::Http1(sender) = sender else {
+            return;
+        };
+        let mut idle = self.idle.borrow_mut();
+        if !sender.is_closed() && idle.len() < self.idle_max {
+            idle.push(Idle { sender, since: now });
+        }
+    }
+
+    /// Closes what was idle for too long or was closed by the instance.
+    pub(super) fn sweep(&self, now: Instant) {
+        let keep = |idle: &Idle| self.usable(idle, now);
+        self.idle.borrow_mut().retain(keep);
+    }
+
+    fn usable(&self, idle: &Idle, now: Instant) -> bool {
+        !idle.sender.is_closed() && now.duration_since(idle.since) < self.idle_timeout
+    }
+
+    fn pop(&self, now: Instant) -> Option<http1::SendRequest<RequestBody>> {
+        let mut idle = self.idle.borrow_mut();
+        while let Some(last) = idle.pop() {
+            // Not ready: the instance answered before it had read the whole request. Such a
+            // connection is not worth waiting for.
+            if self.usable(&last, now) && last.sender.is_ready() {
+                return Some(last.sender);
+            }
+        }
+        None
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, ConnectFailure> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
+        if self.waiting.get() >= WAITING_MAX {
+            return Err(ConnectFailure::Busy);
+        }
+        let _waiting = Waiting::new(&self.waiting);
+        let acquired = Arc::clone(&self.permits).acquire_owned();
+        match tokio::time::timeout(self.connect_timeout, acquired).await {
+            Ok(Ok(permit)) => Ok(permit),
+            // The semaphore is never closed, so the inner error cannot happen.
+            Ok(Err(_)) | Err(_) => Err(ConnectFailure::Busy),
+        }
+    }
+
+    async fn share(&self) -> Result<(http2::SendRequest<RequestBody>, bool), ConnectFailure> {
+        let mut shared = self.shared.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok((sender.clone(), true));
+        }
+        let io = TokioIo::new(self.connect().await?);
+        let mut builder = http2::Builder::new(LocalExecutor);
+        builder
+            .timer(TokioTimer::new())
+            .max_header_list_size(RESPONSE_HEAD_BYTES_MAX as u32)
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_INTERVAL);
+        let (sender, connection) = self
+            .in_time(builder.handshake(io))
+            .await?
+            .map_err(ConnectFailure::Handshake)?;
+        drive(connection);
+        *shared = Some(sender.clone());
+        Ok((sender, false))
+    }
+
+    async fn connect_http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectFailure> {
+        let io = TokioIo::new(self.connect().await?);
+        let mut builder = http1::Builder::new();
+        builder
+            .max_headers(RESPONSE_HEADERS_MAX)
+            .max_buf_size(RESPONSE_HEAD_BYTES_MAX);
+        let (sender, connection) = self
+            .in_time(builder.handshake(io))
+            .await?
+            .map_err(ConnectFailure::Handshake)?;
+        drive(connection.with_upgrades());
+        Ok(sender)
+    }
+
+    async fn connect(&self) -> Result<TcpStream, ConnectFailure> {
+        let stream = self.in_time(TcpStream::connect(self.address)).await?;
+        let stream = stream.map_err(ConnectFailure::Refused)?;
+        // Only a delay is at stake; a socket that cannot have it still works.
+        let _ = stream.set_nodelay(true);
+        Ok(stream)
+    }
+
+    async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, ConnectFailure> {
+        let timed = tokio::time::timeout(self.connect_timeout, future).await;
+        timed.map_err(|_elapsed| ConnectFailure::Timeout)
+    }
+}
+
+/// Runs a connection until it ends. Its errors reach the requests that are on it.
+fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static) {
+    tokio::task::spawn_local(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+    });
+}
+
+/// Counts one waiting request while it lives.
+struct Waiting<'p>(&'p Cell<usize>);
+
+impl<'p> Waiting<'p> {
+    fn new(count: &'p Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}
