@@ -25,7 +25,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Bench {
     /// Nanoseconds per packet of the XDP program, above bare encapsulation.
-    Datapath,
+    Datapath {
+        /// Only cases whose name contains this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
     /// Milliseconds to build and to publish a Maglev table.
     Maglev,
 }
@@ -34,7 +38,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let json = arguments.json.as_deref();
     let result = match arguments.bench {
-        Bench::Datapath => datapath::run(json),
+        Bench::Datapath { only } => datapath::run(json, &only),
         Bench::Maglev => maglev::run(json),
     };
     match result {
