@@ -48,7 +48,10 @@ fn owners_of(members: &[Member], size: u32) -> Vec<IpAddr> {
 
 /// Trial division: the list is short and the numbers are small.
 fn is_prime(n: u32) -> bool {
-    n >= 2 && (2..).take_while(|d| d * d <= n).all(|d| n % d != 0)
+    n >= 2
+        && (2..)
+            .take_while(|d| d * d <= n)
+            .all(|d| !n.is_multiple_of(d))
 }
 
 #[test]
