@@ -9,6 +9,7 @@ pub mod failover;
 pub mod load;
 pub mod report;
 pub mod scenes;
+pub mod spread;
 pub mod topology;
 
 use std::io::BufRead;

@@ -132,6 +132,15 @@ impl Network {
         ))
     }
 
+    /// Makes the fabric take the frames that an XDP program on the `eth0` of `host` sends back.
+    ///
+    /// # Errors
+    ///
+    /// When `ethtool` refuses.
+    pub fn accept_returned_frames(&self, host: &Host) -> Result<()> {
+        self.fabric.accept_returned_frames(host.name())
+    }
+
     fn next_subnet(&mut self) -> Result<u8> {
         ensure!(
             self.subnets < SUBNETS_MAX,

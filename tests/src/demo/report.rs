@@ -1,12 +1,12 @@
 //! What the demo says, and what it remembers for the last line.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
 use super::failover::Failover;
-use super::scenes::Place;
+use super::spread::Spread;
 use super::topology::{API_HOST, Family, VIP_V4, VIP_V6, World};
 use crate::binaries;
 use crate::client::{Reply, RequestError};
@@ -22,98 +22,6 @@ pub struct Report {
     spread: Spread,
     failover_ms: BTreeMap<&'static str, u128>,
     problems: Vec<String>,
-}
-
-/// Requests by gateway and instance.
-#[derive(Debug, Default, Clone)]
-pub struct Spread {
-    counts: BTreeMap<(String, String), usize>,
-}
-
-impl Spread {
-    /// Counts one request.
-    pub fn add(&mut self, place: &Place) {
-        let key = (place.instance.clone(), place.gateway.clone());
-        *self.counts.entry(key).or_default() += 1;
-    }
-
-    /// All requests.
-    #[must_use]
-    pub fn sum(&self) -> usize {
-        self.counts.values().sum()
-    }
-
-    /// Requests that passed one gateway.
-    #[must_use]
-    pub fn of_gateway(&self, name: &str) -> usize {
-        self.counts
-            .iter()
-            .filter(|((_, gateway), _)| gateway == name)
-            .map(|(_, count)| count)
-            .sum()
-    }
-
-    /// Requests that one instance answered.
-    #[must_use]
-    pub fn of_instance(&self, name: &str) -> usize {
-        self.counts
-            .iter()
-            .filter(|((instance, _), _)| instance == name)
-            .map(|(_, count)| count)
-            .sum()
-    }
-
-    fn gateways(&self) -> BTreeSet<&str> {
-        self.counts
-            .keys()
-            .map(|(_, gateway)| gateway.as_str())
-            .collect()
-    }
-
-    fn instances(&self) -> BTreeSet<&str> {
-        self.counts
-            .keys()
-            .map(|(instance, _)| instance.as_str())
-            .collect()
-    }
-
-    /// A table with a row per instance and a column per gateway.
-    fn table(&self) -> Vec<String> {
-        let gateways = self.gateways();
-        let row = |name: &str, cells: Vec<String>| {
-            let cells: String = cells.iter().map(|cell| format!("{cell:>12}")).collect();
-            format!("{name:<14}{cells}")
-        };
-        let mut head: Vec<String> = gateways.iter().map(ToString::to_string).collect();
-        head.push("sum".to_owned());
-        let mut lines = vec![row("", head)];
-        for instance in self.instances() {
-            let of = |gateway: &&str| {
-                let key = (instance.to_owned(), (*gateway).to_owned());
-                self.counts.get(&key).copied().unwrap_or(0)
-            };
-            let mut cells: Vec<String> = gateways.iter().map(|one| of(one).to_string()).collect();
-            cells.push(self.of_instance(instance).to_string());
-            lines.push(row(instance, cells));
-        }
-        let mut sums: Vec<String> = gateways
-            .iter()
-            .map(|gateway| self.of_gateway(gateway).to_string())
-            .collect();
-        sums.push(self.sum().to_string());
-        lines.push(row("sum", sums));
-        lines
-    }
-
-    /// Such as `gateway-1 52 %, gateway-2 48 %`.
-    fn shares(&self) -> String {
-        let share = |gateway| 100.0 * self.of_gateway(gateway) as f64 / self.sum().max(1) as f64;
-        let shares = self
-            .gateways()
-            .into_iter()
-            .map(|one| format!("{one} {:.0} %", share(one)));
-        shares.collect::<Vec<_>>().join(", ")
-    }
 }
 
 impl Report {
@@ -335,38 +243,12 @@ fn line_of_host(host: &Host, remark: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn spread() -> Spread {
-        let mut spread = Spread::default();
-        for (gateway, instance, count) in [
-            ("gateway-1", "users-1", 3),
-            ("gateway-2", "users-1", 1),
-            ("gateway-2", "orders-1", 4),
-        ] {
-            let place = Place {
-                gateway: gateway.to_owned(),
-                instance: instance.to_owned(),
-            };
-            (0..count).for_each(|_| spread.add(&place));
-        }
-        spread
-    }
-
-    #[test]
-    fn the_table_sums_rows_and_columns() {
-        let expected = [
-            "                 gateway-1   gateway-2         sum",
-            "orders-1                 0           4           4",
-            "users-1                  3           1           4",
-            "sum                      3           5           8",
-        ];
-        assert_eq!(spread().table(), expected);
-    }
+    use crate::demo::spread;
 
     #[test]
     fn the_last_line_names_every_figure() {
         let mut report = Report {
-            spread: spread(),
+            spread: spread::example(),
             ..Report::default()
         };
         report.passed(8);

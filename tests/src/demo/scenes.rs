@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::report::{Report, Spread};
+use super::report::Report;
+use super::spread::Spread;
 use super::topology::{Family, LIMITED_SERVICE, SERVICES, World};
 use crate::client::{Client, Connection, Reply, RequestError, inside};
 use crate::service::WhoAmI;
