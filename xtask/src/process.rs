@@ -230,10 +230,11 @@ impl Progress {
         self.shown = Instant::now();
         let elapsed = seconds(self.started.elapsed());
         let line = format!("{} … {elapsed}  {}", self.title, self.newest.trim());
+        let line = line.trim_end();
         if self.watched {
-            output::rewrite(&line)
+            output::rewrite(line)
         } else {
-            output::say(&line)
+            output::say(line)
         }
     }
 

@@ -18,9 +18,10 @@ const PROFILE: &str = "bpf";
 pub(super) fn build(tools: &Tools) -> Result<Built> {
     let target_dir = workspace::target_dir().join("bpf-build");
     let said = process::run("build the BPF programs", cargo_build(tools, &target_dir))?;
-    let has_warnings = said.lines().any(|line| line.starts_with("warning"));
-    if has_warnings {
-        output::say(&said);
+    let is_warning = |line: &&str| line.starts_with("warning");
+    let has_warnings = said.lines().any(|line| is_warning(&line));
+    for line in said.lines().skip_while(|line| !is_warning(line)) {
+        output::say(line);
     }
     let destination = workspace::bpf_dir();
     std::fs::create_dir_all(&destination).with_context(|| destination.display().to_string())?;
