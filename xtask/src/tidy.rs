@@ -9,9 +9,11 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, ensure};
 
+use self::crates::Crates;
 use self::source::Source;
 use crate::{output, process, workspace};
 
+mod crates;
 mod manifest;
 mod modules;
 mod readme;
@@ -67,7 +69,8 @@ pub(crate) fn run() -> Result<ExitCode> {
 /// Fails when any rule is violated, after printing each violation.
 pub(crate) fn check() -> Result<()> {
     let files = tracked_files(workspace::root())?;
-    let violations = violations(&files, &crate_roots()?);
+    let crates = Crates::from_metadata(&workspace::metadata()?, workspace::root());
+    let violations = violations(&files, &crates);
     for violation in &violations {
         output::say(&violation.to_string());
     }
@@ -79,15 +82,15 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-fn violations(files: &[TrackedFile], crate_roots: &[String]) -> Vec<Violation> {
+fn violations(files: &[TrackedFile], crates: &Crates) -> Vec<Violation> {
     let (sources, unparsed) = parse(files);
     let rules = [
         unparsed,
         text::violations(files),
         syntax::violations(&sources),
         size::violations(&sources),
-        modules::violations(&sources, crate_roots),
-        manifest::violations(files, &sources),
+        modules::violations(&sources, &crates.roots),
+        manifest::violations(files, &sources, crates),
         readme::violations(files),
     ];
     let mut violations: Vec<Violation> = rules.into_iter().flatten().collect();
@@ -141,26 +144,6 @@ fn tracked_files(root: &Path) -> Result<Vec<TrackedFile>> {
         }
     }
     Ok(files)
-}
-
-/// The root file of every target of every member.
-fn crate_roots() -> Result<Vec<String>> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["metadata", "--format-version", "1", "--no-deps"]);
-    let metadata: serde_json::Value =
-        serde_json::from_str(&process::ask(cargo)?).context("cargo metadata")?;
-    let packages = metadata["packages"]
-        .as_array()
-        .context("cargo metadata lists no packages")?;
-    let targets = packages
-        .iter()
-        .filter_map(|package| package["targets"].as_array())
-        .flatten();
-    let paths = targets.filter_map(|target| target["src_path"].as_str());
-    Ok(paths
-        .filter_map(|path| Path::new(path).strip_prefix(workspace::root()).ok())
-        .map(|path| path.display().to_string())
-        .collect())
 }
 
 /// Builds a tracked file for the rules' own tests.

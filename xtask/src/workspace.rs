@@ -3,6 +3,11 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use crate::process;
+
 /// Tells tests, demo and benchmarks where the programs are that they start.
 pub(crate) const PROGRAMS_VARIABLE: &str = "WEIR_BIN_DIR";
 
@@ -52,6 +57,19 @@ fn describes_xtask(variable: &OsStr) -> bool {
             "CARGO_PRIMARY_PACKAGE",
         ]
         .contains(&name.as_ref())
+}
+
+/// What cargo knows of all packages, for every platform and feature.
+pub(crate) fn metadata() -> Result<Value> {
+    let mut cargo = cargo();
+    cargo.args([
+        "metadata",
+        "--format-version",
+        "1",
+        "--all-features",
+        "--locked",
+    ]);
+    serde_json::from_str(&process::ask(cargo)?).context("cargo metadata")
 }
 
 /// The full path of a program on `PATH` (with the administrator's directories, which an

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use spdx::{Expression, ParseMode};
 
-use crate::{output, process, workspace};
+use crate::{output, workspace};
 
 /// Every registry dependency comes from here, whatever mirror serves it.
 const SOURCE_ALLOWED: &str = "registry+https://github.com/rust-lang/crates.io-index";
@@ -18,15 +18,7 @@ pub(super) fn check() -> Result<()> {
     let path = workspace::root().join("deny.toml");
     let text = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
     let allowed = allowed(&text)?;
-    let mut cargo = workspace::cargo();
-    cargo.args([
-        "metadata",
-        "--format-version",
-        "1",
-        "--all-features",
-        "--locked",
-    ]);
-    let metadata = serde_json::from_str(&process::ask(cargo)?).context("cargo metadata")?;
+    let metadata = workspace::metadata()?;
     let complaints = complaints(&metadata, &allowed)?;
     for complaint in &complaints {
         output::say(complaint);

@@ -5,13 +5,18 @@ use std::collections::BTreeSet;
 use proc_macro2::{TokenStream, TokenTree};
 use toml::{Table, Value};
 
+use super::crates::Crates;
 use super::source::Source;
 use super::{TrackedFile, Violation};
 
 const ROOT: &str = "Cargo.toml";
 const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
 
-pub(super) fn violations(files: &[TrackedFile], sources: &[Source]) -> Vec<Violation> {
+pub(super) fn violations(
+    files: &[TrackedFile],
+    sources: &[Source],
+    crates: &Crates,
+) -> Vec<Violation> {
     let mut violations = Vec::new();
     let mut used = BTreeSet::new();
     let mut root = None;
@@ -30,7 +35,7 @@ pub(super) fn violations(files: &[TrackedFile], sources: &[Source]) -> Vec<Viola
         let words = words_of_member(&file.path, sources);
         for (name, value) in dependencies(&manifest) {
             violations.extend(member_form(&file.path, &name, &value));
-            if !words.contains(&name.replace('-', "_")) {
+            if !words.contains(&crates.library(&name)) {
                 let what = format!("dependency `{name}` is named by no code of this member");
                 violations.push(Violation::file(&file.path, what));
             }
@@ -133,10 +138,8 @@ mod tests {
 
     fn judge(root: &str, member: &str) -> Vec<String> {
         let files = [tracked(ROOT, root), tracked("a/Cargo.toml", member)];
-        lines(&violations(
-            &files,
-            &[Source::parse("a/src/lib.rs", CODE).unwrap()],
-        ))
+        let sources = [Source::parse("a/src/lib.rs", CODE).unwrap()];
+        lines(&violations(&files, &sources, &Crates::default()))
     }
 
     #[test]
