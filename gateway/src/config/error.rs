@@ -12,6 +12,9 @@ const LIKENESS_MIN: f64 = 0.75;
 /// Problems shown at most; a file with more of them is better read from the top again.
 const PROBLEMS_SHOWN_MAX: usize = 20;
 
+/// Characters of a source line shown at most, so that one long line does not fill the screen.
+const SNIPPET_CHARS_MAX: usize = 96;
+
 /// One thing wrong in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -21,6 +24,8 @@ pub struct Problem {
     pub message: String,
     /// What to do, in one line.
     pub hint: Option<String>,
+    /// Whether the line may hold a secret, and is therefore not shown.
+    pub secret: bool,
 }
 
 impl Problem {
@@ -30,6 +35,7 @@ impl Problem {
             span: Some(span),
             message: message.into(),
             hint: None,
+            secret: false,
         }
     }
 
@@ -39,6 +45,7 @@ impl Problem {
             span: None,
             message: message.into(),
             hint: None,
+            secret: false,
         }
     }
 
@@ -46,6 +53,13 @@ impl Problem {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Keeps the line out of what is shown.
+    #[must_use]
+    pub fn secret(mut self) -> Self {
+        self.secret = true;
         self
     }
 
@@ -69,6 +83,7 @@ impl Problem {
             span: error.span(),
             message: message.replace('\n', ", "),
             hint,
+            secret: false,
         }
     }
 }
@@ -142,44 +157,68 @@ impl Error {
     }
 
     fn show(&self, problem: &Problem, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", problem.message)?;
-        let Some(span) = &problem.span else {
-            writeln!(f, "  --> {}", self.file)?;
-            return problem
-                .hint
-                .iter()
-                .try_for_each(|hint| writeln!(f, "  hint: {hint}"));
-        };
-        let (line, column) = self.position(span.start);
-        let source = self.text.lines().nth(line - 1).unwrap_or_default();
-        let shown = source.chars().count() + 1 - column.min(source.chars().count() + 1);
-        let marked = self.text.get(span.clone()).unwrap_or_default();
-        let marked = marked.lines().next().unwrap_or_default().chars().count();
-        let carets = "^".repeat(marked.clamp(1, shown.max(1)));
-        let gutter = " ".repeat(line.to_string().len());
-        writeln!(f, "{gutter} --> {}:{line}:{column}", self.file)?;
-        writeln!(f, "{gutter} |")?;
-        writeln!(f, "{line} | {source}")?;
-        writeln!(f, "{gutter} | {}{carets}", " ".repeat(column - 1))?;
+        match &problem.span {
+            Some(span) => {
+                let (line, column) = self.position(span.start);
+                write!(f, "{}:{line}:{column}: {}", self.file, problem.message)?;
+                if !problem.secret {
+                    self.show_line(span, line, column, f)?;
+                }
+            }
+            None => write!(f, "{}: {}", self.file, problem.message)?,
+        }
         problem
             .hint
             .iter()
-            .try_for_each(|hint| writeln!(f, "{gutter} hint: {hint}"))
+            .try_for_each(|hint| write!(f, "\n\nhint: {hint}"))
+    }
+
+    /// The line, cut to what fits, with carets under the place.
+    fn show_line(
+        &self,
+        span: &Range<usize>,
+        line: usize,
+        column: usize,
+        f: &mut fmt::Formatter<'_>,
+    ) -> fmt::Result {
+        let source = self.text.lines().nth(line - 1).unwrap_or_default();
+        let cut = column.saturating_sub(SNIPPET_CHARS_MAX / 2 + 1);
+        let cut = if source.chars().count() > SNIPPET_CHARS_MAX {
+            cut
+        } else {
+            0
+        };
+        let shown: String = source.chars().skip(cut).take(SNIPPET_CHARS_MAX).collect();
+        let indent = column - 1 - cut;
+        let marked = self
+            .text
+            .get(span.clone())
+            .and_then(|text| text.lines().next());
+        let carets = marked.map_or(0, |text| text.chars().count());
+        let room = shown.chars().count().saturating_sub(indent);
+        let carets = "^".repeat(carets.min(room).max(1));
+        let margin = " ".repeat(line.to_string().len());
+        write!(
+            f,
+            "\n{margin} |\n{line} | {shown}\n{margin} | {}{carets}",
+            " ".repeat(indent)
+        )
     }
 }
 
+/// One block for each problem, with an empty line between two of them.
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for problem in self.problems.iter().take(PROBLEMS_SHOWN_MAX) {
+        for (place, problem) in self.problems.iter().take(PROBLEMS_SHOWN_MAX).enumerate() {
+            if place > 0 {
+                f.write_str("\n\n")?;
+            }
             self.show(problem, f)?;
-            writeln!(f)?;
         }
-        let count = self.problems.len();
-        if count > PROBLEMS_SHOWN_MAX {
-            writeln!(f, "… and {} more", count - PROBLEMS_SHOWN_MAX)?;
+        match self.problems.len().saturating_sub(PROBLEMS_SHOWN_MAX) {
+            0 => Ok(()),
+            more => write!(f, "\n\n… and {more} more"),
         }
-        let noun = if count == 1 { "problem" } else { "problems" };
-        write!(f, "{count} {noun} in {}: refused", self.file)
     }
 }
 

@@ -1,1 +1,414 @@
-//! Tests.
+//! Wrong configurations with the exact text they are refused with, and the example.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+
+/// What a case leaves out is added behind it, so that each is wrong in one thing only.
+const LISTENER: &str = "[listeners.public]\nbind = \"127.0.0.1:8080\"\n";
+const SERVICE: &str = "[services.orders]\nendpoints = [\"10.0.1.11:8080\"]\n";
+
+/// RFC 7515 appendix A.3.1.
+const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256",
+    "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+    "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+
+const JWT: &str = "type = \"jwt\"\nissuer = \"me\"\naudience = [\"you\"]\n";
+
+/// A folder with the files configurations refer to.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("jwks.json"), JWKS).unwrap();
+    std::fs::write(folder.path().join("no-set.json"), "[]").unwrap();
+    let weak = r#"{"keys": [{"kty": "oct", "kid": "hmac-1", "k": "c2VjcmV0"}]}"#;
+    std::fs::write(folder.path().join("weak.json"), weak).unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("chain.pem"), certificate.cert.pem()).unwrap();
+    let both = certificate.cert.pem() + &certificate.signing_key.serialize_pem();
+    std::fs::write(folder.path().join("both.pem"), both).unwrap();
+    folder
+}
+
+/// The text of a case, made whole.
+fn whole(case: &str) -> String {
+    let mut text = case.to_owned();
+    for (section, addition) in [("[listeners.", LISTENER), ("[services.", SERVICE)] {
+        if !case.contains(section) {
+            text.push_str(addition);
+        }
+    }
+    text
+}
+
+fn jwt(rest: &str) -> String {
+    format!("[auth.partners]\n{JWT}{rest}")
+}
+
+fn route(matches: &str) -> String {
+    format!("[routes.orders]\nmatch = {{ {matches} }}\nservice = \"orders\"\n")
+}
+
+/// Every kind of mistake the gateway refuses, by what is wrong.
+fn wrong_configurations() -> Vec<(&'static str, String)> {
+    let limit = |lines: &str| format!("[limits.a]\n{lines}\n");
+    let two_routes = |first: &str, second: &str| {
+        format!(
+            "[routes.a]\nmatch = {{ {first} }}\nservice = \"orders\"\n\
+             [routes.b]\nmatch = {{ {second} }}\nservice = \"orders\"\n"
+        )
+    };
+    vec![
+        ("syntax", "[routes.a\n".to_owned()),
+        ("the same table twice", route("") + &route("")),
+        ("unknown section", "[listener.a]\nbind = \"1\"\n".to_owned()),
+        ("unknown key", route("path = \"/\"") + "timeut = \"3s\"\n"),
+        ("unknown key far from any", "[drain]\nzzz = 1\n".to_owned()),
+        (
+            "unknown value",
+            format!("{SERVICE}balance = \"least-requests\"\n"),
+        ),
+        (
+            "missing key",
+            "[routes.a]\nmatch = { path = \"/\" }\n".to_owned(),
+        ),
+        ("wrong type", "[server]\nheaders_max = \"100\"\n".to_owned()),
+        ("out of range", "[server]\nworkers = 0\n".to_owned()),
+        ("duration without unit", route("") + "timeout = 3\n"),
+        (
+            "duration with a wrong unit",
+            route("") + "timeout = \"5x\"\n",
+        ),
+        ("duration of nothing", route("") + "timeout = \"0s\"\n"),
+        (
+            "duration too long",
+            "[drain]\ndelay = \"400days\"\n".to_owned(),
+        ),
+        (
+            "size with a wrong unit",
+            "[server]\nbody_bytes_max = \"16kb\"\n".to_owned(),
+        ),
+        (
+            "size without unit",
+            "[server]\nbody_bytes_max = 16\n".to_owned(),
+        ),
+        (
+            "size out of range",
+            "[server]\nheader_bytes_max = \"1GiB\"\n".to_owned(),
+        ),
+        (
+            "rate with a wrong period",
+            limit("rate = \"100/week\"\nkey = \"route\""),
+        ),
+        ("rate of nothing", limit("rate = \"0/s\"\nkey = \"route\"")),
+        (
+            "burst of nothing",
+            limit("rate = \"1/s\"\nburst = 0\nkey = \"route\""),
+        ),
+        (
+            "limit by nothing known",
+            limit("rate = \"1/s\"\nkey = \"ip\""),
+        ),
+        ("retries", route("") + "retries = 11\n"),
+        (
+            "no listener",
+            SERVICE
+                .replace("[services", "\n[services")
+                .replace("[listeners", ""),
+        ),
+        (
+            "bind without port",
+            "[listeners.a]\nbind = \"0.0.0.0\"\n".to_owned(),
+        ),
+        (
+            "bind twice",
+            format!("{LISTENER}[listeners.b]\nbind = \"127.0.0.1:8080\"\n"),
+        ),
+        (
+            "admin on a listener",
+            format!("{LISTENER}[admin]\nbind = \"127.0.0.1:8080\"\n"),
+        ),
+        (
+            "no network",
+            format!("{LISTENER}trusted_proxies = [\"10.0.0.0/33\"]\n"),
+        ),
+        (
+            "network with host bits",
+            format!("{LISTENER}trusted_proxies = [\"10.0.0.1/8\"]\n"),
+        ),
+        (
+            "no certificate file",
+            format!("{LISTENER}tls = {{ certificates = [\"a.pem\"] }}\n"),
+        ),
+        (
+            "certificate without key",
+            format!("{LISTENER}tls = {{ certificates = [\"chain.pem\"] }}\n"),
+        ),
+        (
+            "no certificates",
+            format!("{LISTENER}tls = {{ certificates = [] }}\n"),
+        ),
+        (
+            "no endpoints",
+            "[services.orders]\nendpoints = []\n".to_owned(),
+        ),
+        (
+            "endpoint by name",
+            "[services.orders]\nendpoints = [\"localhost:80\"]\n".to_owned(),
+        ),
+        (
+            "endpoint twice",
+            "[services.orders]\nendpoints = [\"[::1]:80\", \"[::1]:80\"]\n".to_owned(),
+        ),
+        (
+            "hash without key",
+            format!("{SERVICE}balance = \"consistent-hash\"\n"),
+        ),
+        (
+            "key without hash",
+            format!("{SERVICE}hash_by = \"client-ip\"\n"),
+        ),
+        (
+            "health path",
+            format!("{SERVICE}health = {{ path = \"healthz\" }}\n"),
+        ),
+        (
+            "slow checks",
+            format!("{SERVICE}health = {{ path = \"/\", every = \"1s\", timeout = \"2s\" }}\n"),
+        ),
+        (
+            "checks of nothing",
+            format!("{SERVICE}health = {{ path = \"/\", fall = 0 }}\n"),
+        ),
+        (
+            "name",
+            "[routes.\"a b\"]\nmatch = {}\nservice = \"orders\"\n".to_owned(),
+        ),
+        (
+            "unknown service",
+            route("").replace("\"orders\"", "\"ordres\""),
+        ),
+        (
+            "unknown limit",
+            route("")
+                + "use = [\"per-partner\"]\n[limits.per-partners]\nrate = \"1/s\"\nkey = \"route\"\n",
+        ),
+        (
+            "used twice",
+            route("") + "use = [\"a\", \"a\"]\n" + &limit("rate = \"1/s\"\nkey = \"route\""),
+        ),
+        (
+            "limit by token without token",
+            route("") + "use = [\"a\"]\n" + &limit("rate = \"1/s\"\nkey = \"jwt.sub\""),
+        ),
+        (
+            "two token authentications",
+            route("")
+                + "use = [\"a\", \"b\"]\n"
+                + &jwt("jwks = { file = \"jwks.json\" }\n").replace("partners", "a")
+                + &jwt("jwks = { file = \"jwks.json\" }\n").replace("partners", "b"),
+        ),
+        (
+            "a name for two things",
+            jwt("jwks = { file = \"jwks.json\" }\n").replace("partners", "a")
+                + &limit("rate = \"1/s\"\nkey = \"route\""),
+        ),
+        (
+            "same routes",
+            two_routes("path = \"/users/{id}\"", "path = \"/users/{name}\""),
+        ),
+        (
+            "same routes for HEAD",
+            two_routes("methods = [\"GET\"]", "methods = [\"HEAD\"]"),
+        ),
+        ("host with port", route("host = \"api.example.com:443\"")),
+        ("wildcard within", route("host = \"api.*.com\"")),
+        ("relative path", route("path = \"orders\"")),
+        ("rest in the middle", route("path = \"/{*rest}/orders\"")),
+        ("lower case method", route("methods = [\"get\"]")),
+        ("header name", route("headers = { \"a b\" = \"1\" }")),
+        (
+            "header expression",
+            route("headers = { x-version = { regex = \"(\" } }"),
+        ),
+        (
+            "header form",
+            route("headers = { x-version = { matches = \"2\" } }"),
+        ),
+        (
+            "token without anything",
+            "[auth.partners]\ntype = \"jwt\"\n".to_owned(),
+        ),
+        (
+            "no audience",
+            jwt("jwks = { file = \"jwks.json\" }\n").replace("[\"you\"]", "[]"),
+        ),
+        (
+            "no key set file",
+            jwt("jwks = { file = \"missing.json\" }\n"),
+        ),
+        (
+            "no key set variable",
+            jwt("jwks = { env = \"WEIR_TEST_NOT_SET\" }\n"),
+        ),
+        ("no key set", jwt("jwks = { file = \"no-set.json\" }\n")),
+        ("weak key", jwt("jwks = { file = \"weak.json\" }\n")),
+        (
+            "no key for the algorithms",
+            jwt("jwks = { file = \"jwks.json\" }\nalgorithms = [\"RS256\"]\n"),
+        ),
+        ("secret in clear", jwt("jwks = \"{}\"\n")),
+        (
+            "unknown algorithm",
+            jwt("jwks = { file = \"jwks.json\" }\nalgorithms = [\"ES265\"]\n"),
+        ),
+        (
+            "no algorithm",
+            jwt("jwks = { file = \"jwks.json\" }\nalgorithms = [\"none\"]\n"),
+        ),
+        (
+            "key of the other type",
+            jwt("jwks = { file = \"jwks.json\" }\nheader = \"x-key\"\n"),
+        ),
+        (
+            "leeway",
+            jwt("jwks = { file = \"jwks.json\" }\nleeway = \"1h\"\n"),
+        ),
+        (
+            "API key in clear",
+            "[auth.a]\ntype = \"api-key\"\nkeys = { ci = \"Xk3-in-clear\" }\n".to_owned(),
+        ),
+        ("no API keys", "[auth.a]\ntype = \"api-key\"\n".to_owned()),
+        (
+            "log file without path",
+            "[access_log]\nto = \"file\"\n".to_owned(),
+        ),
+        (
+            "log path without file",
+            "[access_log]\nto = \"off\"\npath = \"a.log\"\n".to_owned(),
+        ),
+    ]
+}
+
+#[test]
+fn wrong_configurations_are_refused_with_place_reason_and_hint() {
+    let folder = folder();
+    let place = folder.path().display().to_string();
+    let mut report = String::new();
+    for (description, case) in wrong_configurations() {
+        let text = if description == "no listener" {
+            case
+        } else {
+            whole(&case)
+        };
+        let error = match parse(&text, "gateway.toml", folder.path()) {
+            Ok(_) => panic!("accepted: {description}"),
+            Err(error) => error.to_string().replace(&place, "."),
+        };
+        assert!(!error.contains("Xk3"), "a secret is shown: {description}");
+        let _ = write!(report, "## {description}\n{error}\n\n\n");
+    }
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(report) });
+}
+
+#[test]
+fn all_problems_of_a_file_are_reported_in_order() {
+    let text = "[routes.a]\nmatch = { host = \"?\", path = \"x\" }\nservice = \"no\"\n";
+    let error = Config::parse(text, Path::new("")).unwrap_err();
+    let lines: Vec<_> = error
+        .problems()
+        .iter()
+        .map(|problem| problem.message.as_str())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "there is no listener",
+            "invalid host `?`: not a host name",
+            "invalid path `x`: a path begins with `/`",
+            "unknown service `no`",
+        ]
+    );
+}
+
+#[test]
+fn what_is_left_out_has_a_default() {
+    let config = Config::parse(&whole(&route("")), Path::new("")).unwrap();
+    assert_eq!(config.limits.headers_max, 100);
+    assert_eq!(config.limits.body_bytes_max, 1 << 30);
+    assert_eq!(config.access_log, AccessLogConfig::Stdout);
+    assert_eq!(config.drain.delay, Duration::from_secs(5));
+    let service = &config.services[0];
+    assert_eq!(service.balance, Balance::RoundRobin);
+    assert_eq!(service.connect_timeout, Duration::from_secs(1));
+    let route = config.routes.routes().next().unwrap();
+    assert_eq!((route.timeout, route.retries), (Duration::from_secs(30), 1));
+}
+
+#[test]
+fn certificates_may_come_in_one_file_or_two() {
+    let folder = folder();
+    let two = "{ chain = \"chain.pem\", key = \"both.pem\" }";
+    let tls = format!("{LISTENER}tls = {{ certificates = [\"both.pem\", {two}] }}\n");
+    let config = Config::parse(&whole(&tls), folder.path()).unwrap();
+    let certificates = &config.listeners[0].tls.as_ref().unwrap().certificates;
+    let both = folder.path().join("both.pem");
+    assert_eq!(certificates[0].cert_chain_path, both);
+    assert_eq!(certificates[0].key_path, both);
+    assert_eq!(
+        certificates[1].cert_chain_path,
+        folder.path().join("chain.pem")
+    );
+}
+
+#[test]
+fn the_example_loads_and_its_complete_form_means_the_same() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let (file, config) = read(&folder.join("gateway.toml")).unwrap();
+    let complete = toml::to_string(&file.complete()).unwrap();
+    let again = Config::parse(&complete, &folder).unwrap();
+    assert_eq!(again.limits, config.limits);
+    assert_eq!(again.services.len(), config.services.len());
+    let names = |config: &Config| -> Vec<_> {
+        config
+            .routes
+            .routes()
+            .map(|route| (route.name.clone(), route.timeout))
+            .collect()
+    };
+    assert_eq!(names(&again), names(&config));
+    let again = toml::to_string(&toml::from_str::<File>(&complete).unwrap().complete()).unwrap();
+    assert_eq!(again, complete, "complete is as complete as it gets");
+}
+
+#[test]
+fn the_example_shows_every_section_and_key() {
+    let text = include_str!("../../examples/gateway.toml");
+    let schema = serde_json::to_value(schemars::schema_for!(File)).unwrap();
+    let mut keys: Vec<&str> = Vec::new();
+    collect_keys(&schema, &mut keys);
+    assert!(keys.len() > 60, "the schema is read wrongly: {keys:?}");
+    for key in keys {
+        let shown = |line: &str| {
+            let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+            words.into_iter().any(|word| word == key)
+        };
+        assert!(text.lines().any(shown), "`{key}` is not in the example");
+    }
+}
+
+/// The names of all properties in a JSON Schema.
+fn collect_keys<'s>(schema: &'s serde_json::Value, keys: &mut Vec<&'s str>) {
+    if let Some(members) = schema.as_object() {
+        for (name, member) in members {
+            if let (true, Some(properties)) = (name == "properties", member.as_object()) {
+                keys.extend(properties.keys().map(String::as_str));
+            }
+            collect_keys(member, keys);
+        }
+    }
+    for member in schema.as_array().into_iter().flatten() {
+        collect_keys(member, keys);
+    }
+}

@@ -31,8 +31,9 @@ impl HostPattern {
         if name.contains('*') {
             return Err("a wildcard stands for whole labels, at the front only");
         }
-        let is_address = !wildcard && name.parse::<std::net::Ipv4Addr>().is_ok();
-        if !is_address && !(is_name(name) || (!wildcard && is_ipv6_literal(name))) {
+        // An IPv4 address has the form of a name.
+        let fits = is_name(name) || (is_ipv6_literal(name) && !wildcard);
+        if !fits {
             return Err("not a host name");
         }
         Ok(if wildcard {

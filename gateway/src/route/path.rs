@@ -96,10 +96,10 @@ impl PathPattern {
                 Segment::Parameter(name) => Some((&**name, part)),
             });
         let rest = self.rest.iter().map(move |name| {
-            let slashes = path.match_indices('/').map(|(slash, _)| &path[slash + 1..]);
+            let mut slashes = path.match_indices('/').map(|(slash, _)| &path[slash + 1..]);
             (
                 &**name,
-                slashes.skip(self.segments.len()).next().unwrap_or_default(),
+                slashes.nth(self.segments.len()).unwrap_or_default(),
             )
         });
         named.chain(rest)

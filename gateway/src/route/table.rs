@@ -29,8 +29,8 @@ pub struct Table {
 /// A node of the tree of path segments.
 #[derive(Debug, Default)]
 struct Node {
-    literals: HashMap<Box<str>, Node>,
-    parameter: Option<Box<Node>>,
+    literals: HashMap<Box<str>, Self>,
+    parameter: Option<Box<Self>>,
     /// Rules whose path ends here.
     end: Vec<usize>,
     /// Rules whose rest begins here.
@@ -133,6 +133,11 @@ impl Table {
         };
         let outcomes: Vec<Outcome> = self.rules.iter().map(outcome).collect();
         self.rules.iter().zip(outcomes).collect()
+    }
+
+    /// All routes with what they match, in order of precedence.
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
     }
 
     /// All routes, in order of precedence.

@@ -167,14 +167,13 @@ impl Compiler<'_> {
         )))
     }
 
-    /// The problem points at the key's name, so that the line with the secret is not quoted.
+    /// What stands there may be a key in use, so neither it nor its line is shown.
     fn refuse_plain_key(&mut self, subject: &Placed<String>) {
-        self.refuse(
-            Problem::whole(format!("API key `{}` is no hash `sha256:…`", subject)).hint(
-                "keys stand here only as hashes: pipe the key into `weir-gateway hash-key` and \
-                 copy what it prints; if this is a key in use, change it",
-            ),
-        );
+        let message = format!("API key `{subject}` is no hash `sha256:…`");
+        self.refuse(Problem::at(subject.span(), message).secret().hint(
+            "keys stand here only as hashes: pipe the key into `weir-gateway hash-key` and copy \
+             what it prints; if this is a key in use, change it",
+        ));
     }
 
     fn needed<'t, T>(

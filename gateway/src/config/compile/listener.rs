@@ -58,9 +58,7 @@ impl Compiler<'_> {
     /// Checks that the files hold what they should. What they hold is read when TLS is set up.
     fn certificate(&mut self, files: &Placed<Certificate>) -> CertificateConfig {
         if let Some(chain) = self.read(&files.chain, files.span())
-            && !CertificateDer::pem_slice_iter(&chain)
-                .next()
-                .is_some_and(|first| first.is_ok())
+            && CertificateDer::from_pem_slice(&chain).is_err()
         {
             let message = format!("{} holds no certificate", files.chain);
             self.refuse(Problem::at(files.span(), message).hint("a PEM file is expected"));

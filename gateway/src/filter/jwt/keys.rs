@@ -214,11 +214,9 @@ fn algorithm_of(jwk: &Jwk, named: Option<&str>) -> Result<Algorithm, &'static st
 /// Refuses keys that are weaker than their algorithm allows.
 fn check_strength(jwk: &Jwk, algorithm: Algorithm, key: &DecodingKey) -> Result<(), &'static str> {
     match &jwk.algorithm {
-        AlgorithmParameters::RSA(rsa) => {
-            // Six bits a character, to within the last one.
-            if rsa.n.trim_end_matches('=').len() * 6 < RSA_BITS_MIN {
-                return Err("an RSA key must have at least 2048 bits");
-            }
+        // Six bits a character, to within the last one.
+        AlgorithmParameters::RSA(rsa) if rsa.n.len() * 6 < RSA_BITS_MIN => {
+            return Err("an RSA key must have at least 2048 bits");
         }
         AlgorithmParameters::OctetKey(_) => {
             // As long as the hash (RFC 7518 section 3.2).
