@@ -3,17 +3,19 @@
 //! Apart from `run`, `check` and `decap` every subcommand asks the running agent and holds no logic
 //! of its own: what it prints is what the agent answered.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use lb_userspace::api::client::Client;
-use lb_userspace::config::SOCKET_DEFAULT;
+use lb_userspace::config::{BPFFS_DEFAULT, SOCKET_DEFAULT};
 
 use failure::Failure;
 use output::Output;
 
 mod backend;
 mod check;
+mod decap;
+mod detach;
 mod doctor;
 mod explain;
 mod failure;
@@ -23,8 +25,7 @@ mod stats;
 mod status;
 mod vip;
 
-/// The layer-4 load balancer of Weir: an agent that fills the XDP program's tables, and its command
-/// line.
+/// The layer-4 load balancer of Weir: agent and command line
 #[derive(Debug, Parser)]
 #[command(name = "weir", version, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 ok, 1 failed, 2 wrong usage, 3 refused configuration.")]
@@ -41,10 +42,15 @@ struct Common {
     /// Print JSON for programs instead of tables for people
     #[arg(long, global = true)]
     json: bool,
-    /// Control socket of the agent
-    #[arg(long, global = true, value_name = "PATH", env = "WEIR_SOCKET")]
-    #[arg(default_value = SOCKET_DEFAULT)]
-    socket: PathBuf,
+    /// Control socket of the agent [default: /run/weir.sock]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "WEIR_SOCKET",
+        hide_env = true
+    )]
+    socket: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -67,6 +73,19 @@ enum Command {
     Doctor,
     /// Let the agent read its configuration file again
     Reload,
+    /// Take the balancer from all interfaces, with its maps and counters
+    Detach(detach::Args),
+    /// Open tunnels on a backend host
+    #[command(subcommand)]
+    Decap(decap::Command),
+}
+
+/// Where the data plane is pinned, for subcommands that work without an agent.
+#[derive(Debug, clap::Args)]
+struct Bpffs {
+    /// Directory of pinned maps and links
+    #[arg(long, value_name = "PATH", default_value = BPFFS_DEFAULT)]
+    bpffs: PathBuf,
 }
 
 impl Cli {
@@ -81,7 +100,11 @@ impl Cli {
 
 impl Command {
     async fn run(self, common: &Common) -> Result<(), Failure> {
-        let client = Client::new(&common.socket);
+        let socket = common
+            .socket
+            .as_deref()
+            .unwrap_or(Path::new(SOCKET_DEFAULT));
+        let client = Client::new(socket);
         let output = Output { json: common.json };
         match self {
             Self::Check(args) => check::run(&args, output),
@@ -92,6 +115,8 @@ impl Command {
             Self::Explain(args) => explain::run(&args, &client, output).await,
             Self::Doctor => doctor::run(&client, output).await,
             Self::Reload => reload::run(&client, output).await,
+            Self::Detach(args) => detach::run(&args, &client, output).await,
+            Self::Decap(command) => decap::run(command, output),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use lb_userspace::api::client;
 use lb_userspace::api::types::CONFIGURATION_REFUSED;
-use lb_userspace::config;
+use lb_userspace::{config, dataplane};
 
 /// Why a subcommand failed.
 #[derive(Debug)]
@@ -41,7 +41,7 @@ impl Failure {
     /// What goes to stderr; `None` for nothing.
     pub(crate) fn message(&self) -> Option<String> {
         let (message, hint) = match self {
-            Self::Configuration(refused) => return Some(refused.to_string()),
+            Self::Configuration(refused) => return Some(each_an_error(refused)),
             Self::Agent(error) => (chain(error), error.hint()),
             Self::Other { error, .. } if is_broken_pipe(error) => return None,
             Self::Other { error, hint } => (format!("{error:#}"), hint.clone()),
@@ -58,6 +58,15 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error
         .downcast_ref::<io::Error>()
         .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// The problems of a configuration, marked as an error each (the printer marks the first).
+fn each_an_error(refused: &config::Refused) -> String {
+    let mut blocks: Vec<String> = refused.problems().iter().map(ToString::to_string).collect();
+    if refused.more() > 0 {
+        blocks.push(format!("and {} more problems", refused.more()));
+    }
+    blocks.join("\n\nerror: ")
 }
 
 /// An error and its causes on one line.
@@ -83,7 +92,7 @@ impl From<config::Error> for Failure {
             config::Error::Refused(refused) => Self::Configuration(refused),
             config::Error::Read { .. } => Self::Other {
                 error: error.into(),
-                hint: Some("name the file with `--config`".to_owned()),
+                hint: Some("is the path right, and may this user read the file?".to_owned()),
             },
             config::Error::TooLong { .. } => Self::Other {
                 error: error.into(),
@@ -95,7 +104,17 @@ impl From<config::Error> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::Other { error, hint: None }
+        let known = error
+            .chain()
+            .find_map(|cause| cause.downcast_ref::<dataplane::Error>());
+        let hint = known.and_then(dataplane::Error::hint).map(str::to_owned);
+        Self::Other { error, hint }
+    }
+}
+
+impl From<dataplane::Error> for Failure {
+    fn from(error: dataplane::Error) -> Self {
+        anyhow::Error::from(error).into()
     }
 }
 

@@ -94,6 +94,11 @@ impl Refused {
         &self.problems
     }
 
+    /// How many problems there are beyond [`Self::problems`].
+    pub fn more(&self) -> usize {
+        self.more
+    }
+
     /// Puts mistakes found at byte ranges of `text` in their places.
     pub(super) fn new(file: &str, text: &str, mut found: Vec<(Range<usize>, Mistake)>) -> Self {
         found.sort_by_key(|(span, _)| span.start);
