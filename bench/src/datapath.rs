@@ -6,7 +6,7 @@ use anyhow::Result;
 use aya::programs::ProgramFd;
 use lb_ebpf::{
     abi::{self, forward},
-    flow::mapped,
+    address::Address,
     wire::protocol::{TCP, UDP},
 };
 use nix::{
@@ -79,7 +79,10 @@ fn pin_to_first_cpu() -> Result<()> {
 
 fn fixture() -> Fixture {
     let mut fixture = Fixture::new();
-    for (address, id) in [(mapped(VIP_V4), backend::V4), (VIP_V6, backend::V6)] {
+    for (address, id) in [
+        (Address::v4(VIP_V4), backend::V4),
+        (Address::v6(VIP_V6), backend::V6),
+    ] {
         let ring = vec![id; RING_SIZE];
         for protocol in [TCP, UDP] {
             fixture.add_vip(address, PORT_IPIP, protocol, forward::IPIP, &ring);
@@ -121,8 +124,8 @@ fn cases() -> Vec<Case> {
 
 /// The least of several runs, floor and program in turn: noise only ever adds.
 fn measure(harness: &mut Harness, program: &ProgramFd, case: &Case, flows: u32) -> Result<Row> {
-    let mut ethernet = [0; 14];
-    ethernet.copy_from_slice(&case.frame[..14]);
+    let word = |at: usize| u16::from_ne_bytes([case.frame[2 * at], case.frame[2 * at + 1]]);
+    let ethernet = std::array::from_fn(word);
     let settings = abi::Harness {
         flow_mask: flows - 1,
         source: 0xc612_0000,

@@ -6,7 +6,7 @@
 //! behind a network that drops protocols 4 and 41 at its edge (RFC 6169, 3.1).
 
 use crate::{
-    flow::mapped,
+    address::Address,
     frame::Frame,
     wire::{Ethernet, Ipv4, Ipv6, checksum, ether_type, protocol},
 };
@@ -54,9 +54,9 @@ impl DecapReason {
     }
 }
 
-/// Takes the tunnel header off when `is_local` knows its destination (mapped form).
+/// Takes the tunnel header off when `is_local` knows its destination.
 #[inline(always)]
-pub fn run<F: Frame>(frame: &mut F, is_local: impl Fn(&[u8; 16]) -> bool) -> DecapReason {
+pub fn run<F: Frame>(frame: &mut F, is_local: impl Fn(Address) -> bool) -> DecapReason {
     match decide(frame, is_local) {
         Ok(reason) | Err(reason) => reason,
     }
@@ -65,7 +65,7 @@ pub fn run<F: Frame>(frame: &mut F, is_local: impl Fn(&[u8; 16]) -> bool) -> Dec
 #[inline(always)]
 fn decide<F: Frame>(
     frame: &mut F,
-    is_local: impl Fn(&[u8; 16]) -> bool,
+    is_local: impl Fn(Address) -> bool,
 ) -> Result<DecapReason, DecapReason> {
     let ethernet = Ethernet::read(frame, 0).ok_or(DecapReason::NotTunnel)?;
     let (destination, inner, traffic_class, outer_len) = match ethernet.ether_type() {
@@ -75,7 +75,7 @@ fn decide<F: Frame>(
                 return Err(DecapReason::NotTunnel);
             }
             (
-                mapped(outer.destination()),
+                outer.destination(),
                 outer.protocol(),
                 outer.traffic_class(),
                 Ipv4::LEN,
@@ -97,7 +97,7 @@ fn decide<F: Frame>(
         protocol::IPV6 => ether_type::IPV6,
         _ => return Err(DecapReason::NotTunnel),
     };
-    if !is_local(&destination) {
+    if !is_local(destination) {
         return Err(DecapReason::NotTunnel);
     }
     if outer_len == Ipv4::LEN {
@@ -111,7 +111,7 @@ fn decide<F: Frame>(
 fn open<const OUTER: usize, F: Frame>(
     frame: &mut F,
     ethernet: &Ethernet,
-    kind: [u8; 2],
+    kind: u16,
     traffic_class: u8,
 ) -> Result<DecapReason, DecapReason> {
     merge_congestion(frame, Ethernet::LEN + OUTER, kind, traffic_class)?;
@@ -132,7 +132,7 @@ const NOT_CAPABLE: u8 = 0b00;
 fn merge_congestion<F: Frame>(
     frame: &mut F,
     at: usize,
-    kind: [u8; 2],
+    kind: u16,
     outer_class: u8,
 ) -> Result<(), DecapReason> {
     let marked = outer_class & ECN_MASK == CONGESTION_EXPERIENCED;
@@ -144,15 +144,15 @@ fn merge_congestion<F: Frame>(
         let Some(class) = merged(marked, inner.traffic_class())? else {
             return Ok(());
         };
-        let [first, ..] = inner.to_bytes();
-        let old = u16::from_be_bytes([first, inner.traffic_class()]);
-        let new = u16::from_be_bytes([first, class]);
-        let sum = checksum::update(inner.checksum(), old, new).to_be_bytes();
+        let [first, ..] = inner.to_words();
+        let (old, rest) = (u32::from_be(first) >> 16, u32::from_be(first) & 0xffff);
+        let new = old & 0xff00 | u32::from(class);
+        let sum = checksum::update(inner.checksum(), old as u16, new as u16);
         frame
-            .store(at, [first, class])
+            .store(at, [(new << 16 | rest).to_be()])
             .ok_or(DecapReason::InnerInvalid)?;
         frame
-            .store(at + Ipv4::CHECKSUM_AT, sum)
+            .store(at + Ipv4::CHECKSUM_AT, [sum.to_be()])
             .ok_or(DecapReason::InnerInvalid)
     } else {
         let inner = Ipv6::read(frame, at).ok_or(DecapReason::InnerInvalid)?;
@@ -162,9 +162,11 @@ fn merge_congestion<F: Frame>(
         let Some(class) = merged(marked, inner.traffic_class())? else {
             return Ok(());
         };
-        let [first, second, ..] = inner.to_bytes();
-        let bytes = [first & 0xf0 | class >> 4, class << 4 | second & 0x0f];
-        frame.store(at, bytes).ok_or(DecapReason::InnerInvalid)
+        let [first, ..] = inner.to_words();
+        let first = u32::from_be(first) & !(0xff << 20) | u32::from(class) << 20;
+        frame
+            .store(at, [first.to_be()])
+            .ok_or(DecapReason::InnerInvalid)
     }
 }
 

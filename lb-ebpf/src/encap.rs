@@ -2,21 +2,22 @@
 
 use crate::{
     abi::{Backend, Hop, Settings},
-    flow::{Family, unmapped},
+    flow::Family,
     frame::Frame,
     parse::Parsed,
     reason::Reason,
-    wire::{Ethernet, Icmp, Ipv4, Ipv6, checksum, ether_type, icmp_type, protocol},
+    wire::{Ethernet, Icmp, Ipv4, Ipv6, Vlan, checksum, ether_type, icmp_type, protocol},
 };
 
 /// Sends the frame to `hop` as it is, VLAN tags included.
 #[inline(always)]
 pub fn l2<F: Frame>(frame: &mut F, hop: &Hop) -> Result<(), Reason> {
     // One store of twelve bytes: one comparison against the end of the packet.
-    let mut addresses = [0; 12];
-    addresses[..6].copy_from_slice(&hop.destination);
-    addresses[6..].copy_from_slice(&hop.source);
-    frame.store(0, addresses).ok_or(Reason::FrameTruncated)
+    let [a, b, c] = hop.destination.words();
+    let [d, e, f] = hop.source.words();
+    frame
+        .store(0, [a, b, c, d, e, f])
+        .ok_or(Reason::FrameTruncated)
 }
 
 /// Puts the packet into an outer IP header of the backend's family and addresses it to the next
@@ -46,13 +47,12 @@ pub fn ipip<F: Frame>(
     };
     let hop = backend.hop();
     if backend.family == Family::V4 as u8 {
-        let destination = unmapped(backend.address);
         let outer = Ipv4::outer(
             parsed.traffic_class,
             len as u16,
             inner,
             settings.source_v4,
-            destination,
+            backend.address,
         );
         link::<{ Ipv4::LEN }, F>(frame, parsed.ip_at, &hop, ether_type::IPV4)?;
         outer
@@ -82,7 +82,7 @@ fn link<const ROOM: usize, F: Frame>(
     frame: &mut F,
     ip_at: usize,
     hop: &Hop,
-    ether_type: [u8; 2],
+    ether_type: u16,
 ) -> Result<(), Reason> {
     const UNTAGGED: usize = Ethernet::LEN;
     if ip_at == UNTAGGED {
@@ -90,19 +90,25 @@ fn link<const ROOM: usize, F: Frame>(
         let header = Ethernet::new(hop.destination, hop.source, ether_type);
         return header.write(frame, 0).ok_or(Reason::FrameTruncated);
     }
-    if ip_at == 18 {
-        let [.., tag0, tag1, tag2, tag3] = frame.load::<4>(12).ok_or(Reason::FrameTruncated)?;
+    const TAGS_AT: usize = Ethernet::ETHER_TYPE_AT;
+    if ip_at == UNTAGGED + Vlan::LEN {
+        let [a, b] = frame
+            .load::<u16, 2>(TAGS_AT)
+            .ok_or(Reason::FrameTruncated)?;
         frame.grow::<ROOM>().ok_or(Reason::NoHeadroom)?;
         l2(frame, hop)?;
-        let [kind0, kind1] = ether_type;
-        let tagged = [tag0, tag1, tag2, tag3, kind0, kind1];
-        return frame.store(12, tagged).ok_or(Reason::FrameTruncated);
+        return frame
+            .store(TAGS_AT, [a, b, ether_type])
+            .ok_or(Reason::FrameTruncated);
     }
-    let tags = frame.load::<8>(12).ok_or(Reason::FrameTruncated)?;
+    let [a, b, c, d] = frame
+        .load::<u16, 4>(TAGS_AT)
+        .ok_or(Reason::FrameTruncated)?;
     frame.grow::<ROOM>().ok_or(Reason::NoHeadroom)?;
     l2(frame, hop)?;
-    frame.store(12, tags).ok_or(Reason::FrameTruncated)?;
-    frame.store(20, ether_type).ok_or(Reason::FrameTruncated)
+    frame
+        .store(TAGS_AT, [a, b, c, d, ether_type])
+        .ok_or(Reason::FrameTruncated)
 }
 
 /// Turns an echo request into its reply (RFC 792, RFC 4443 section 4.2) and addresses it to
@@ -115,11 +121,8 @@ pub fn echo_reply<F: Frame>(frame: &mut F, parsed: &Parsed) -> Result<(), Reason
     };
     reason?;
     let icmp = Icmp::read(frame, parsed.transport_at).ok_or(Reason::IcmpTruncated)?;
-    let old = u16::from_be_bytes([icmp.kind(), 0]);
-    let sum = checksum::update(icmp.checksum(), old, u16::from_be_bytes([reply, 0]));
-    let [high, low] = sum.to_be_bytes();
-    frame
-        .store(parsed.transport_at, [reply, 0, high, low])
+    icmp.turned_into(reply)
+        .write(frame, parsed.transport_at)
         .ok_or(Reason::IcmpTruncated)?;
     let ethernet = Ethernet::read(frame, 0).ok_or(Reason::FrameTruncated)?;
     Ethernet::new(
@@ -137,25 +140,11 @@ fn swap_ipv4<F: Frame>(frame: &mut F, at: usize) -> Result<(), Reason> {
     // Swapping the addresses leaves the checksum as it is; the fresh time to live does not.
     let old = u16::from_be_bytes([ip.ttl(), ip.protocol()]);
     let new = u16::from_be_bytes([Ipv4::TTL_DEFAULT, ip.protocol()]);
-    let [high, low] = checksum::update(ip.checksum(), old, new).to_be_bytes();
-    let [s0, s1, s2, s3] = ip.source();
-    let [d0, d1, d2, d3] = ip.destination();
-    let tail = [
-        Ipv4::TTL_DEFAULT,
-        ip.protocol(),
-        high,
-        low,
-        d0,
-        d1,
-        d2,
-        d3,
-        s0,
-        s1,
-        s2,
-        s3,
-    ];
+    let sum = checksum::update(ip.checksum(), old, new);
+    let third = (u32::from(new) << 16 | u32::from(sum)).to_be();
+    let (source, destination) = (ip.source().v4_word(), ip.destination().v4_word());
     frame
-        .store(at + Ipv4::TTL_AT, tail)
+        .store(at + Ipv4::TTL_AT, [third, destination, source])
         .ok_or(Reason::Ipv4Truncated)
 }
 
@@ -166,9 +155,9 @@ fn swap_ipv6<F: Frame>(frame: &mut F, at: usize) -> Result<(), Reason> {
         .store(at + Ipv6::HOP_LIMIT_AT, [Ipv6::HOP_LIMIT_DEFAULT])
         .ok_or(Reason::Ipv6Truncated)?;
     frame
-        .store(at + Ipv6::ADDRESSES_AT, ip.destination())
+        .store(at + Ipv6::ADDRESSES_AT, ip.destination().words())
         .ok_or(Reason::Ipv6Truncated)?;
     frame
-        .store(at + Ipv6::ADDRESSES_AT + 16, ip.source())
+        .store(at + Ipv6::ADDRESSES_AT + 16, ip.source().words())
         .ok_or(Reason::Ipv6Truncated)
 }

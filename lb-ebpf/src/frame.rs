@@ -18,12 +18,13 @@ pub trait Frame {
         self.len() == 0
     }
 
-    /// `N` bytes from offset `at`, or `None` when they reach beyond the end.
-    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+    /// `N` words from offset `at`, or `None` when they reach beyond the end. A word's bytes are in
+    /// the order of memory, and no alignment is needed.
+    fn load<T: Word, const N: usize>(&self, at: usize) -> Option<[T; N]>;
 
-    /// Overwrites `N` bytes from offset `at`, or does nothing and returns `None` when they reach
+    /// Overwrites `N` words from offset `at`, or does nothing and returns `None` when they reach
     /// beyond the end.
-    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()>;
+    fn store<T: Word, const N: usize>(&mut self, at: usize, words: [T; N]) -> Option<()>;
 
     /// Makes room for `N` bytes in front; their content is undefined. `None` when the driver
     /// left too little headroom.
@@ -32,6 +33,32 @@ pub trait Frame {
     /// Cuts `N` bytes off the front, or does nothing and returns `None` when there are fewer.
     fn shrink<const N: usize>(&mut self) -> Option<()>;
 }
+
+/// What packets are read and written in: 8, 16 or 32 bits, for which every bit pattern is a value.
+pub trait Word: Copy {
+    /// The word whose bytes lie in memory like this. `bytes` has the length of the word.
+    fn from_memory(bytes: &[u8]) -> Self;
+
+    /// Lays the word's bytes down in memory. `bytes` has the length of the word.
+    fn to_memory(self, bytes: &mut [u8]);
+}
+
+macro_rules! word {
+    ($($word:ty),+) => {$(
+        impl Word for $word {
+            fn from_memory(bytes: &[u8]) -> Self {
+                let mut word = [0; size_of::<Self>()];
+                word.copy_from_slice(bytes);
+                Self::from_ne_bytes(word)
+            }
+
+            fn to_memory(self, bytes: &mut [u8]) {
+                bytes.copy_from_slice(&self.to_ne_bytes());
+            }
+        }
+    )+};
+}
+word!(u8, u16, u32);
 
 /// Offsets that a program looks at, in bytes: link header with two tags, IPv4 header with all
 /// options or IPv6 header with extension headers. A bound the verifier can use.
@@ -76,13 +103,21 @@ impl Frame for Buffer<'_> {
         self.bytes.len() - self.start
     }
 
-    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        self.bytes[self.range(at, N)?].try_into().ok()
+    fn load<T: Word, const N: usize>(&self, at: usize) -> Option<[T; N]> {
+        let bytes = &self.bytes[self.range(at, N * size_of::<T>())?];
+        let word = |index| {
+            let at = index * size_of::<T>();
+            T::from_memory(&bytes[at..at + size_of::<T>()])
+        };
+        Some(core::array::from_fn(word))
     }
 
-    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
-        let range = self.range(at, N)?;
-        self.bytes[range].copy_from_slice(&bytes);
+    fn store<T: Word, const N: usize>(&mut self, at: usize, words: [T; N]) -> Option<()> {
+        let range = self.range(at, N * size_of::<T>())?;
+        let places = self.bytes[range].chunks_exact_mut(size_of::<T>());
+        for (word, place) in words.into_iter().zip(places) {
+            word.to_memory(place);
+        }
         Some(())
     }
 
@@ -110,11 +145,11 @@ mod tests {
         let mut bytes = [1, 2, 3, 4, 5, 6];
         let mut frame = Buffer::new(&mut bytes, 2);
         assert_eq!(frame.len(), 4);
-        assert_eq!(frame.load::<4>(0), Some([3, 4, 5, 6]));
-        assert_eq!(frame.load::<4>(1), None);
-        assert_eq!(frame.load::<1>(usize::MAX), None);
-        assert_eq!(frame.store(3, [9]), Some(()));
-        assert_eq!(frame.store(3, [9, 9]), None);
+        assert_eq!(frame.load::<u8, 4>(0), Some([3, 4, 5, 6]));
+        assert_eq!(frame.load::<u16, 2>(1), None);
+        assert_eq!(frame.load::<u8, 1>(usize::MAX), None);
+        assert_eq!(frame.store(3, [9_u8]), Some(()));
+        assert_eq!(frame.store(3, [9_u16]), None);
         assert_eq!(frame.packet(), [3, 4, 5, 9]);
     }
 

@@ -11,29 +11,27 @@
 
 use crate::{
     abi::{HashKind, hash_kind},
-    flow::{Family, Flow, unmapped},
+    flow::{Family, Flow},
 };
 
 /// Hash of a flow under `key`, by the fields that `kind` names.
 #[inline(always)]
 pub fn flow(key: [u64; 2], flow: &Flow, kind: HashKind) -> u64 {
-    let [high, low] = if kind == hash_kind::SOURCE {
-        [0, 0]
+    // SipHash reads its input as little-endian words, the last of which ends in the input's length.
+    let port = if kind == hash_kind::SOURCE {
+        0
     } else {
-        flow.source_port
+        u16::from_le(flow.source_port)
     };
+    let [first, second, third, fourth] = flow
+        .source
+        .words()
+        .map(|word| u64::from(u32::from_le(word)));
     match flow.family {
-        Family::V4 => {
-            let [a, b, c, d] = unmapped(flow.source);
-            sip::<1, 3>(key, [], [a, b, c, d, high, low, 0], 6)
-        }
+        Family::V4 => sip::<1, 3>(key, [], fourth | u64::from(port) << 32, 6),
         Family::V6 => {
-            let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = flow.source;
-            let words = [
-                u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-                u64::from_le_bytes([i, j, k, l, m, n, o, p]),
-            ];
-            sip::<1, 3>(key, words, [high, low, 0, 0, 0, 0, 0], 18)
+            let words = [first | second << 32, third | fourth << 32];
+            sip::<1, 3>(key, words, u64::from(port), 18)
         }
     }
 }
@@ -47,12 +45,13 @@ pub const fn slot(hash: u64, size: u32) -> u32 {
 }
 
 /// SipHash with `C` compression and `D` finalisation rounds over whole little-endian `words`,
-/// then a `tail` of up to seven bytes, zero beyond its end; `len` is the length of all, in bytes.
+/// then a `tail` of up to seven bytes in the low end of a word; `len` is the length of all, in
+/// bytes.
 #[inline(always)]
 fn sip<const C: usize, const D: usize>(
     key: [u64; 2],
     words: impl IntoIterator<Item = u64>,
-    tail: [u8; 7],
+    tail: u64,
     len: u8,
 ) -> u64 {
     let mut state = [
@@ -61,12 +60,10 @@ fn sip<const C: usize, const D: usize>(
         key[0] ^ 0x6c79_6765_6e65_7261,
         key[1] ^ 0x7465_6462_7974_6573,
     ];
-    let [a, b, c, d, e, f, g] = tail;
-    let last = u64::from_le_bytes([a, b, c, d, e, f, g, len]);
     for word in words {
         absorb::<C>(&mut state, word);
     }
-    absorb::<C>(&mut state, last);
+    absorb::<C>(&mut state, tail | u64::from(len) << 56);
     state[2] ^= 0xff;
     for _ in 0..D {
         round(&mut state);
@@ -105,17 +102,17 @@ mod tests {
     use std::collections::hash_map::DefaultHasher;
 
     use super::*;
-    use crate::flow::mapped;
+    use crate::address::Address;
 
     const ZERO: [u64; 2] = [0, 0];
 
     fn v4(source: [u8; 4], source_port: u16) -> Flow {
         Flow {
             family: Family::V4,
-            source: mapped(source),
-            destination: mapped([192, 0, 2, 1]),
-            source_port: source_port.to_be_bytes(),
-            destination_port: [0, 80],
+            source: Address::v4(source),
+            destination: Address::v4([192, 0, 2, 1]),
+            source_port: source_port.to_be(),
+            destination_port: 80_u16.to_be(),
             protocol: 6,
         }
     }
@@ -124,7 +121,7 @@ mod tests {
     fn the_vector_of_the_paper_holds_for_two_and_four_rounds() {
         // Appendix A: key 00..0f, message 00..0e.
         let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
-        let tail = [8, 9, 10, 11, 12, 13, 14];
+        let tail = 0x000e_0d0c_0b0a_0908;
         assert_eq!(
             sip::<2, 4>(key, [0x0706_0504_0302_0100], tail, 15),
             0xa129_ca61_49be_45e5
@@ -143,7 +140,7 @@ mod tests {
         let address = core::array::from_fn(|index| index as u8);
         let v6 = Flow {
             family: Family::V6,
-            source: address,
+            source: Address::v6(address),
             ..v4([0; 4], 0x1234)
         };
         let mut hasher = DefaultHasher::new();

@@ -10,6 +10,7 @@
 #![no_std]
 
 pub mod abi;
+pub mod address;
 pub mod datapath;
 pub mod decap;
 pub mod encap;

@@ -5,7 +5,8 @@
 //! [`steer`](crate::steer), which alone knows whether it is addressed to a VIP.
 
 use crate::{
-    flow::{Family, Flow, mapped},
+    address::Address,
+    flow::{Family, Flow},
     frame::Frame,
     reason::Reason,
     wire::{
@@ -63,7 +64,7 @@ pub fn parse<F: Frame>(frame: &F) -> Result<Parsed, Reason> {
 
 /// Steps over up to [`Vlan::TAGS_MAX`] tags; a third one is "not IP".
 #[inline(always)]
-fn skip_tags<F: Frame>(frame: &F, kind: [u8; 2]) -> Result<(usize, [u8; 2]), Reason> {
+fn skip_tags<F: Frame>(frame: &F, kind: u16) -> Result<(usize, u16), Reason> {
     const OUTER_AT: usize = Ethernet::LEN;
     const INNER_AT: usize = OUTER_AT + Vlan::LEN;
     if !Vlan::announced_by(kind) {
@@ -93,8 +94,8 @@ fn ipv4<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
     }
     let ip = Ip {
         family: Family::V4,
-        source: mapped(header.source()),
-        destination: mapped(header.destination()),
+        source: header.source(),
+        destination: header.destination(),
         traffic_class: header.traffic_class(),
         at: ip_at,
         end: ip_at + ip_len,
@@ -151,8 +152,8 @@ fn ipv6<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
 /// What both versions of IP have in common.
 struct Ip {
     family: Family,
-    source: [u8; 16],
-    destination: [u8; 16],
+    source: Address,
+    destination: Address,
     traffic_class: u8,
     at: usize,
     end: usize,
@@ -161,7 +162,7 @@ struct Ip {
 impl Ip {
     #[inline(always)]
     fn without_ports(&self, payload: Payload, protocol: u8) -> Parsed {
-        self.with_ports(payload, protocol, 0, [[0; 2]; 2])
+        self.with_ports(payload, protocol, 0, [0; 2])
     }
 
     #[inline(always)]
@@ -170,7 +171,7 @@ impl Ip {
         payload: Payload,
         protocol: u8,
         transport_at: usize,
-        [source_port, destination_port]: [[u8; 2]; 2],
+        [source_port, destination_port]: [u16; 2],
     ) -> Parsed {
         Parsed {
             flow: Flow {
@@ -245,7 +246,7 @@ fn icmp<F: Frame>(frame: &F, ip: &Ip, at: usize, next: u8, echo: u8) -> Result<P
     } else {
         Payload::Other
     };
-    Ok(ip.with_ports(payload, next, at, [[0; 2]; 2]))
+    Ok(ip.with_ports(payload, next, at, [0; 2]))
 }
 
 #[cfg(test)]

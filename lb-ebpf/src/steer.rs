@@ -5,6 +5,7 @@
 
 use crate::{
     abi::{Backend, Settings, Slot, Vip, VipKey, forward},
+    address::Address,
     flow::{Family, Flow},
     hash,
     parse::{Parsed, Payload},
@@ -104,10 +105,7 @@ fn vip<T: Tables>(flow: &Flow, tables: &T) -> Result<Vip, Reason> {
     if let Some(vip) = tables.vip(&exact) {
         return Ok(vip);
     }
-    let every_port = VipKey {
-        port: [0; 2],
-        ..exact
-    };
+    let every_port = VipKey { port: 0, ..exact };
     tables.vip(&every_port).ok_or(Reason::NotVip)
 }
 
@@ -123,11 +121,11 @@ fn if_vip_address<T: Tables>(flow: &Flow, tables: &T, reason: Reason) -> Reason 
     }
 }
 
-/// A flow as a person names it, for `weir explain`: mapped addresses, ports in host order.
+/// A flow as a person names it, for `weir explain`: ports in host order.
 pub fn flow(
     family: Family,
-    source: ([u8; 16], u16),
-    destination: ([u8; 16], u16),
+    source: (Address, u16),
+    destination: (Address, u16),
     protocol: u8,
 ) -> Flow {
     debug_assert!(protocol == protocol::TCP || protocol == protocol::UDP);
@@ -135,8 +133,8 @@ pub fn flow(
         family,
         source: source.0,
         destination: destination.0,
-        source_port: source.1.to_be_bytes(),
-        destination_port: destination.1.to_be_bytes(),
+        source_port: source.1.to_be(),
+        destination_port: destination.1.to_be(),
         protocol,
     }
 }

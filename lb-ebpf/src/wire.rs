@@ -1,7 +1,8 @@
 //! Protocol headers, one to a file, all of the same form: a type over the header's bytes, made by
 //! [`header!`], with `read` and `write` against a [`Frame`](crate::frame::Frame), getters in
 //! host order for numbers and in network order for what is only compared or copied, and the
-//! protocol's numbers as associated constants.
+//! protocol's numbers as constants. The bytes are kept in words of the fields' own width, so that
+//! a field is one load.
 //!
 //! A getter never fails: the bytes were checked to exist when the header was read. Whether the
 //! values make sense is decided in [`parse`](crate::parse).
@@ -47,16 +48,17 @@ pub mod protocol {
     pub const DESTINATION_OPTIONS: u8 = 60;
 }
 
-/// Declares a header type of a fixed number of bytes.
+/// Declares a header type of a fixed number of words, each of which holds its bytes in the order
+/// of memory.
 macro_rules! header {
-    ($(#[$doc:meta])* $name:ident, $len:literal) => {
+    ($(#[$doc:meta])* $name:ident, $word:ty, $count:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-        pub struct $name([u8; $len]);
+        pub struct $name([$word; $count]);
 
         impl $name {
             /// Length of the header in bytes, without options.
-            pub const LEN: usize = $len;
+            pub const LEN: usize = $count * size_of::<$word>();
 
             /// The header that begins at offset `at`, or `None` when the packet ends inside it.
             #[inline(always)]
@@ -71,13 +73,15 @@ macro_rules! header {
                 frame.store(at, self.0)
             }
 
-            /// The header in these bytes.
-            pub const fn from_bytes(bytes: [u8; $len]) -> Self {
-                Self(bytes)
+            /// The header in these words.
+            #[inline(always)]
+            pub const fn from_words(words: [$word; $count]) -> Self {
+                Self(words)
             }
 
-            /// The bytes of the header.
-            pub const fn to_bytes(self) -> [u8; $len] {
+            /// The words of the header.
+            #[inline(always)]
+            pub const fn to_words(self) -> [$word; $count] {
                 self.0
             }
         }

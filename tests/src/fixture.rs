@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 
 use lb_ebpf::{
     abi::{Backend, Forward, HashKind, Hop, Settings, Slot, VERSION, Vip, VipKey, forward},
-    flow::{Family, mapped},
+    address::{Address, Mac},
+    flow::Family,
     steer::Tables,
     wire::protocol::{TCP, UDP},
 };
@@ -18,9 +19,9 @@ pub const INGRESS: u32 = 1;
 /// Another interface, for packets that leave elsewhere.
 pub const ELSEWHERE: u32 = 7;
 /// Outer source of IPv4 tunnels.
-pub const SOURCE_V4: [u8; 4] = [10, 0, 0, 1];
+pub const SOURCE_V4: Address = Address::v4([10, 0, 0, 1]);
 /// Outer source of IPv6 tunnels.
-pub const SOURCE_V6: [u8; 16] = v6(0x01);
+pub const SOURCE_V6: Address = Address::v6(v6(0x01));
 /// MAC address of every next hop.
 pub const HOP_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x0b];
 /// MAC address of the balancer.
@@ -102,6 +103,7 @@ impl Fixture {
             source_v6: SOURCE_V6,
             source_v4: SOURCE_V4,
             version: VERSION,
+            reserved: 0,
         };
         let mut fixture = Self {
             settings,
@@ -133,18 +135,18 @@ impl Fixture {
             })
             .collect();
         fixture.add(PORT_RING, forward::IPIP, [ring.clone(), ring], 1);
-        for address in [mapped(VIP_V4), VIP_V6] {
+        for address in [Address::v4(VIP_V4), Address::v6(VIP_V6)] {
             let entry = fixture.vip(0, 0, forward::ADDRESS, 0);
             fixture.vips.insert(VipKey::address_entry(address), entry);
         }
         fixture
     }
 
-    /// Adds a VIP at `address` (mapped form) and `port` (0 = every port), whose ring names
+    /// Adds a VIP at `address` and `port` (0 = every port), whose ring names
     /// `backends`.
     pub fn add_vip(
         &mut self,
-        address: [u8; 16],
+        address: Address,
         port: u16,
         protocol: u8,
         forward: Forward,
@@ -156,7 +158,10 @@ impl Fixture {
     }
 
     fn add(&mut self, port: u16, forward: Forward, rings: [Vec<u16>; 2], hash: HashKind) {
-        for (address, ring) in [mapped(VIP_V4), VIP_V6].into_iter().zip(rings) {
+        for (address, ring) in [Address::v4(VIP_V4), Address::v6(VIP_V6)]
+            .into_iter()
+            .zip(rings)
+        {
             let (start, size) = self.place(&ring);
             for protocol in [TCP, UDP] {
                 let vip = self.vip(start, size, forward, hash);
@@ -192,13 +197,13 @@ fn backends() -> Vec<Backend> {
     let resolved = |address, family: Family, ifindex| {
         // The dead generation is poisoned: a reader that took it would be seen.
         let poison = Hop {
-            destination: [0xee; 6],
-            source: [0xee; 6],
+            destination: Mac::new([0xee; 6]),
+            source: Mac::new([0xee; 6]),
             ifindex: 99,
         };
         let hop = Hop {
-            destination: HOP_MAC,
-            source: OWN_MAC,
+            destination: Mac::new(HOP_MAC),
+            source: Mac::new(OWN_MAC),
             ifindex,
         };
         let (hops, live) = match family {
@@ -215,11 +220,13 @@ fn backends() -> Vec<Backend> {
         }
     };
     let mut table = vec![Backend::default(); 64];
-    table[usize::from(backend::V4)] = resolved(mapped([10, 0, 0, 2]), Family::V4, INGRESS);
-    table[usize::from(backend::V6)] = resolved(v6(0x02), Family::V6, INGRESS);
-    table[usize::from(backend::UNRESOLVED)] = resolved(mapped([10, 0, 0, 3]), Family::V4, 0);
-    table[usize::from(backend::ELSEWHERE)] = resolved(mapped([10, 0, 0, 4]), Family::V4, ELSEWHERE);
-    table[usize::from(backend::V4_SECOND)] = resolved(mapped([10, 0, 0, 5]), Family::V4, INGRESS);
+    table[usize::from(backend::V4)] = resolved(Address::v4([10, 0, 0, 2]), Family::V4, INGRESS);
+    table[usize::from(backend::V6)] = resolved(Address::v6(v6(0x02)), Family::V6, INGRESS);
+    table[usize::from(backend::UNRESOLVED)] = resolved(Address::v4([10, 0, 0, 3]), Family::V4, 0);
+    table[usize::from(backend::ELSEWHERE)] =
+        resolved(Address::v4([10, 0, 0, 4]), Family::V4, ELSEWHERE);
+    table[usize::from(backend::V4_SECOND)] =
+        resolved(Address::v4([10, 0, 0, 5]), Family::V4, INGRESS);
     table
 }
 

@@ -10,6 +10,7 @@ use aya::{
 };
 use lb_ebpf::{
     abi::{self, AddressKey, Backend, Counts, RingCell, Settings, Slot, Vip, VipKey},
+    address::Address,
     reason::Reason,
 };
 
@@ -93,12 +94,12 @@ impl Object {
         Ok(object)
     }
 
-    /// Loads the decapsulator with tunnels to `addresses` (mapped form).
+    /// Loads the decapsulator with tunnels to `addresses`.
     ///
     /// # Errors
     ///
     /// As [`balancer`](Self::balancer).
-    pub fn decap(addresses: &[[u8; 16]]) -> Result<Self> {
+    pub fn decap(addresses: &[Address]) -> Result<Self> {
         let mut object = Self::load("decap", abi::program::DECAP, 1)?;
         let mut tunnels: HashMap<_, AddressKey, u32> = object.map(abi::map::TUNNELS)?.try_into()?;
         for address in addresses {

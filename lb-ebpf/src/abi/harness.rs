@@ -18,8 +18,8 @@ pub struct Harness {
     pub frame_len: u32,
     /// Bytes that the program under test adds in front: 0, 20 or 40.
     pub growth: u32,
-    /// The Ethernet header to restore.
-    pub ethernet: [u8; 14],
+    /// The words of the Ethernet header to restore.
+    pub ethernet: [u16; 7],
     /// Always 0.
     pub reserved: [u8; 2],
 }

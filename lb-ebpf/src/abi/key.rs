@@ -2,18 +2,20 @@
 
 use core::mem::size_of;
 
+use crate::address::Address;
+
 /// Key of the VIP table: one well-known address, port and transport protocol.
 ///
 /// Beside each VIP the agent keeps an *address entry* ([`VipKey::address_entry`]): port 0 and
 /// protocol 0. It lets the data path recognise packets to a VIP's address that carry no ports
 /// (fragments, ICMP) without knowing which VIP they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub struct VipKey {
-    /// IPv6 address, or IPv4 address in its mapped form `::ffff:a.b.c.d` (RFC 4291, 2.5.5.2).
-    pub address: [u8; 16],
+    /// The well-known address.
+    pub address: Address,
     /// Port in network order; 0 stands for every port.
-    pub port: [u8; 2],
+    pub port: u16,
     /// IP protocol number: 6 TCP, 17 UDP; 0 in an address entry.
     pub protocol: u8,
     /// Always 0: map keys are compared byte for byte.
@@ -23,12 +25,12 @@ pub struct VipKey {
 const _: () = assert!(size_of::<VipKey>() == 20);
 
 impl VipKey {
-    /// Key of the VIP at `address` (mapped form), `port` (host order, 0 = every port), `protocol`.
+    /// Key of the VIP at `address`, `port` (host order, 0 = every port), `protocol`.
     #[inline(always)]
-    pub const fn new(address: [u8; 16], port: u16, protocol: u8) -> Self {
+    pub const fn new(address: Address, port: u16, protocol: u8) -> Self {
         Self {
             address,
-            port: port.to_be_bytes(),
+            port: port.to_be(),
             protocol,
             reserved: 0,
         }
@@ -36,17 +38,17 @@ impl VipKey {
 
     /// Key of the entry that says "this address carries VIPs".
     #[inline(always)]
-    pub const fn address_entry(address: [u8; 16]) -> Self {
+    pub const fn address_entry(address: Address) -> Self {
         Self::new(address, 0, 0)
     }
 }
 
 /// Key of the tunnel address set of the decapsulation program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C, align(4))]
+#[repr(C)]
 pub struct AddressKey {
-    /// IPv6 address, or IPv4 address in its mapped form.
-    pub address: [u8; 16],
+    /// The outer destination of tunnels.
+    pub address: Address,
 }
 
 const _: () = assert!(size_of::<AddressKey>() == 16);

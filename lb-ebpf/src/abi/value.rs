@@ -2,6 +2,8 @@
 
 use core::mem::{offset_of, size_of};
 
+use crate::address::{Address, Mac};
+
 /// What holds for the whole data path: one element, written before the program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(8))]
@@ -9,14 +11,16 @@ pub struct Settings {
     /// Secret of the flow hash, 128 bits. Balancers that share a configuration share it.
     pub hash_key: [u64; 2],
     /// Outer source address of IPv6 tunnels.
-    pub source_v6: [u8; 16],
-    /// Outer source address of IPv4 tunnels.
-    pub source_v4: [u8; 4],
+    pub source_v6: Address,
+    /// Outer source address of IPv4 tunnels, in mapped form.
+    pub source_v4: Address,
     /// [`VERSION`](super::VERSION) of the writer.
     pub version: u32,
+    /// Always 0.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Settings>() == 40);
+const _: () = assert!(size_of::<Settings>() == 56);
 
 /// One VIP: where its ring lies and how its packets are forwarded.
 ///
@@ -104,9 +108,9 @@ const _: () = assert!(size_of::<RingCell>() == 8);
 #[repr(C)]
 pub struct Hop {
     /// Destination MAC address: the backend's or the router's towards it.
-    pub destination: [u8; 6],
+    pub destination: Mac,
     /// Source MAC address: that of the interface the packet leaves through.
-    pub source: [u8; 6],
+    pub source: Mac,
     /// Interface the packet leaves through; 0 = the next hop is not known.
     pub ifindex: u32,
 }
@@ -120,8 +124,8 @@ const _: () = assert!(size_of::<Hop>() == 16);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C, align(8))]
 pub struct Backend {
-    /// IPv6 address, or IPv4 address in its mapped form.
-    pub address: [u8; 16],
+    /// Where its packets go.
+    pub address: Address,
     /// The two generations of the next hop.
     pub hops: [Hop; 2],
     /// Index of the valid next hop, 0 or 1.

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     abi::{Backend, Hop, Settings, Slot, VERSION, Vip, VipKey},
-    flow::mapped,
+    address::{Address, Mac},
     frame::Buffer,
     reason::Action,
 };
@@ -50,21 +50,22 @@ impl Tables for Everything {
 
 fn everything(mode: u8, v6: bool) -> Everything {
     let (address, family) = if v6 {
-        ([9; 16], 6)
+        (Address::v6([9; 16]), 6)
     } else {
-        (mapped([10, 0, 0, 2]), 4)
+        (Address::v4([10, 0, 0, 2]), 4)
     };
     let hop = Hop {
-        destination: [3; 6],
-        source: [4; 6],
+        destination: Mac::new([3; 6]),
+        source: Mac::new([4; 6]),
         ifindex: 1,
     };
     Everything {
         settings: Settings {
             hash_key: [1, 2],
-            source_v6: [8; 16],
-            source_v4: [10, 0, 0, 1],
+            source_v6: Address::v6([8; 16]),
+            source_v4: Address::v4([10, 0, 0, 1]),
             version: VERSION,
+            reserved: 0,
         },
         mode,
         backend: Backend {

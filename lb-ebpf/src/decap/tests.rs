@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     abi::{Backend, Hop, Settings, VERSION},
+    address::Mac,
     encap,
     flow::Family,
     frame::Buffer,
@@ -19,8 +20,8 @@ use crate::{
 const LOCAL_V4: [u8; 4] = [10, 0, 0, 2];
 const LOCAL_V6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
 
-fn is_local(address: &[u8; 16]) -> bool {
-    *address == mapped(LOCAL_V4) || *address == LOCAL_V6
+fn is_local(address: Address) -> bool {
+    address == Address::v4(LOCAL_V4) || address == Address::v6(LOCAL_V6)
 }
 
 /// A UDP datagram of a client, with this traffic class.
@@ -48,13 +49,13 @@ fn inner(v6: bool, class: u8) -> Vec<u8> {
 /// The frame as the balancer sends it to a backend of this family.
 fn tunnelled(frame: &[u8], outer_v6: bool) -> Vec<u8> {
     let hop = Hop {
-        destination: [3; 6],
-        source: [4; 6],
+        destination: Mac::new([3; 6]),
+        source: Mac::new([4; 6]),
         ifindex: 1,
     };
     let (address, family) = match outer_v6 {
-        true => (LOCAL_V6, Family::V6),
-        false => (mapped(LOCAL_V4), Family::V4),
+        true => (Address::v6(LOCAL_V6), Family::V6),
+        false => (Address::v4(LOCAL_V4), Family::V4),
     };
     let family = family as u8;
     let backend = Backend {
@@ -65,9 +66,10 @@ fn tunnelled(frame: &[u8], outer_v6: bool) -> Vec<u8> {
     };
     let settings = Settings {
         hash_key: [0; 2],
-        source_v6: [9; 16],
-        source_v4: [10, 0, 0, 1],
+        source_v6: Address::v6([9; 16]),
+        source_v4: Address::v4([10, 0, 0, 1]),
         version: VERSION,
+        reserved: 0,
     };
     let mut bytes = [vec![0; 64], frame.to_vec()].concat();
     let mut buffer = Buffer::new(&mut bytes, 64);

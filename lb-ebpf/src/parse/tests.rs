@@ -52,10 +52,10 @@ fn inserted(frame: &[u8], at: usize, bytes: &[u8]) -> Vec<u8> {
 fn a_tcp_segment_gives_its_flow() {
     let parsed = parsed(tcp_v4()).unwrap();
     assert_eq!(parsed.flow.family, Family::V4);
-    assert_eq!(parsed.flow.source, mapped(SOURCE));
-    assert_eq!(parsed.flow.destination, mapped(DESTINATION));
-    assert_eq!(parsed.flow.source_port, 4000_u16.to_be_bytes());
-    assert_eq!(parsed.flow.destination_port, 443_u16.to_be_bytes());
+    assert_eq!(parsed.flow.source, Address::v4(SOURCE));
+    assert_eq!(parsed.flow.destination, Address::v4(DESTINATION));
+    assert_eq!(parsed.flow.source_port, 4000_u16.to_be());
+    assert_eq!(parsed.flow.destination_port, 443_u16.to_be());
     assert_eq!(parsed.payload, Payload::Tcp { opens: true });
     assert_eq!(
         (parsed.ip_at, parsed.transport_at, parsed.ip_len),
@@ -66,8 +66,8 @@ fn a_tcp_segment_gives_its_flow() {
 #[test]
 fn a_udp_datagram_over_ipv6_gives_its_flow() {
     let parsed = parsed(udp_v6()).unwrap();
-    assert_eq!(parsed.flow.source, SOURCE_V6);
-    assert_eq!(parsed.flow.destination, DESTINATION_V6);
+    assert_eq!(parsed.flow.source, Address::v6(SOURCE_V6));
+    assert_eq!(parsed.flow.destination, Address::v6(DESTINATION_V6));
     assert_eq!(parsed.payload, Payload::Udp);
     assert_eq!(
         (parsed.ip_at, parsed.transport_at, parsed.ip_len),
@@ -99,7 +99,7 @@ fn tags_options_and_padding_are_stepped_over() {
             (ip_at, transport_at),
             "{name}"
         );
-        assert_eq!(parsed.flow.source_port, 4000_u16.to_be_bytes(), "{name}");
+        assert_eq!(parsed.flow.source_port, 4000_u16.to_be(), "{name}");
     }
 }
 

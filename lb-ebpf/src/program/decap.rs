@@ -21,6 +21,7 @@ mod program {
     };
     use lb_ebpf::{
         abi::AddressKey,
+        address::Address,
         decap::{self, DecapReason},
     };
 
@@ -52,9 +53,8 @@ mod program {
     }
 
     #[inline(always)]
-    fn is_local(address: &[u8; 16]) -> bool {
-        let key = AddressKey { address: *address };
-        TUNNELS.get_ptr(key).is_some()
+    fn is_local(address: Address) -> bool {
+        TUNNELS.get_ptr(AddressKey { address }).is_some()
     }
 
     #[panic_handler]

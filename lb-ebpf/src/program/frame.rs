@@ -3,7 +3,7 @@
 use core::{ffi::c_int, ptr::read_volatile};
 
 use aya_ebpf::{helpers::bpf_xdp_adjust_head, programs::XdpContext};
-use lb_ebpf::frame::{Frame, OFFSET_MAX};
+use lb_ebpf::frame::{Frame, OFFSET_MAX, Word};
 
 /// An XDP context, each access to which is checked against `data_end` in the form that the
 /// verifier tracks: packet pointer plus bounded offset, compared before the access.
@@ -17,21 +17,22 @@ impl<'a> XdpFrame<'a> {
         Self { context }
     }
 
-    /// Pointer to `N` readable and writable bytes at offset `at`.
+    /// Pointer to `N` readable and writable words at offset `at`, not aligned.
     #[inline(always)]
-    fn bytes<const N: usize>(&self, at: usize) -> Option<*mut [u8; N]> {
+    fn words<T: Word, const N: usize>(&self, at: usize) -> Option<*mut [T; N]> {
         if at > OFFSET_MAX {
             return None;
         }
         let start = self.context.data() + at;
-        (start + N <= self.context.data_end()).then_some(start as *mut [u8; N])
+        let end = start + N * size_of::<T>();
+        (end <= self.context.data_end()).then_some(start as *mut [T; N])
     }
 }
 
 impl Frame for XdpFrame<'_> {
     #[inline(always)]
     fn len(&self) -> usize {
-        // Volatile, so that the compiler cannot tell that this is the `data_end` of `bytes`. It
+        // Volatile, so that the compiler cannot tell that this is the `data_end` of `words`. It
         // would else see that a length check covers an access and remove the access's own
         // comparison, which is the only one that the verifier understands.
         // SAFETY: the context is valid for the whole run of the program.
@@ -40,15 +41,17 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
-        // SAFETY: `bytes` compared the N bytes against the end of the packet; alignment is 1.
-        self.bytes(at).map(|bytes| unsafe { *bytes })
+    fn load<T: Word, const N: usize>(&self, at: usize) -> Option<[T; N]> {
+        // SAFETY: `words` compared the words against the end of the packet, and any bytes are words.
+        self.words(at)
+            .map(|words| unsafe { words.read_unaligned() })
     }
 
     #[inline(always)]
-    fn store<const N: usize>(&mut self, at: usize, bytes: [u8; N]) -> Option<()> {
+    fn store<T: Word, const N: usize>(&mut self, at: usize, words: [T; N]) -> Option<()> {
         // SAFETY: as in `load`; the program is the only owner of the packet.
-        self.bytes(at).map(|place| unsafe { *place = bytes })
+        self.words(at)
+            .map(|place| unsafe { place.write_unaligned(words) })
     }
 
     #[inline(always)]

@@ -63,7 +63,7 @@ mod program {
                 _ => return None,
             }
         }
-        Ethernet::from_bytes(harness.ethernet).write(frame, 0)?;
+        Ethernet::from_words(harness.ethernet).write(frame, 0)?;
         let round = ROUNDS.get_ptr_mut(0)?;
         // SAFETY: the element is this CPU's own.
         let count = unsafe {
@@ -77,7 +77,7 @@ mod program {
             (harness.source ^ flow).to_be_bytes(),
         )?;
         let port = (flow as u16).wrapping_mul(31) | 1024;
-        frame.store(harness.port_at as usize, port.to_be_bytes())
+        frame.store(harness.port_at as usize, [port.to_be()])
     }
 
     #[xdp]

@@ -1,10 +1,10 @@
 //! ICMP (RFC 792) and ICMPv6 (RFC 4443): the part that both have in common.
 
-use super::header;
+use super::{checksum, header};
 
 header! {
     /// The first eight bytes of an ICMP message: type, code, checksum, rest.
-    Icmp, 8
+    Icmp, u16, 4
 }
 
 /// ICMP types.
@@ -20,24 +20,30 @@ pub mod icmp_type {
 }
 
 impl Icmp {
-    /// Offset of the checksum in the message.
-    pub const CHECKSUM_AT: usize = 2;
-
     /// Type: one of [`icmp_type`].
     #[inline(always)]
     pub const fn kind(&self) -> u8 {
-        self.0[0]
+        self.0[0].to_ne_bytes()[0]
     }
 
     /// Code: refines the type.
     #[inline(always)]
     pub const fn code(&self) -> u8 {
-        self.0[1]
+        self.0[0].to_ne_bytes()[1]
     }
 
     /// Checksum over the message.
     #[inline(always)]
     pub const fn checksum(&self) -> u16 {
-        u16::from_be_bytes([self.0[2], self.0[3]])
+        u16::from_be(self.0[1])
+    }
+
+    /// The same message as `kind` with code 0, its checksum brought up to date.
+    #[inline(always)]
+    pub const fn turned_into(self, kind: u8) -> Self {
+        let first = u16::from_ne_bytes([kind, 0]);
+        let (old, new) = (u16::from_be(self.0[0]), u16::from_be(first));
+        let sum = checksum::update(self.checksum(), old, new);
+        Self([first, sum.to_be(), self.0[2], self.0[3]])
     }
 }

@@ -1,21 +1,22 @@
 //! IPv6 (RFC 8200) and its extension headers.
 
 use super::{header, protocol};
+use crate::address::Address;
 
 header! {
     /// An IPv6 header (RFC 8200, 3).
-    Ipv6, 40
+    Ipv6, u32, 10
 }
 
 header! {
     /// The first bytes that hop-by-hop options, routing and destination options have in common
     /// (RFC 6564, 4).
-    Extension, 2
+    Extension, u8, 2
 }
 
 header! {
     /// A fragment header (RFC 8200, 4.5).
-    Ipv6Fragment, 8
+    Ipv6Fragment, u16, 4
 }
 
 impl Ipv6 {
@@ -31,63 +32,57 @@ impl Ipv6 {
     /// An outer header. `flow_label` gives routers entropy to spread tunnels by (RFC 6438); only
     /// its low 20 bits are used.
     #[inline(always)]
-    pub fn outer(
+    pub const fn outer(
         traffic_class: u8,
         flow_label: u32,
         payload_length: u16,
         next_header: u8,
-        source: [u8; 16],
-        destination: [u8; 16],
+        source: Address,
+        destination: Address,
     ) -> Self {
-        let first = 6 << 28 | u32::from(traffic_class) << 20 | flow_label & 0xf_ffff;
-        let mut bytes = [0; Self::LEN];
-        bytes[..4].copy_from_slice(&first.to_be_bytes());
-        bytes[4..6].copy_from_slice(&payload_length.to_be_bytes());
-        bytes[6] = next_header;
-        bytes[7] = Self::HOP_LIMIT_DEFAULT;
-        bytes[8..24].copy_from_slice(&source);
-        bytes[24..].copy_from_slice(&destination);
-        Self(bytes)
+        let first = (6 << 28 | (traffic_class as u32) << 20 | flow_label & 0xf_ffff).to_be();
+        let second = (payload_length as u32) << 16
+            | (next_header as u32) << 8
+            | Self::HOP_LIMIT_DEFAULT as u32;
+        let [s0, s1, s2, s3] = source.words();
+        let [d0, d1, d2, d3] = destination.words();
+        Self([first, second.to_be(), s0, s1, s2, s3, d0, d1, d2, d3])
     }
 
     /// IP version; 6 in a sound header.
     #[inline(always)]
     pub const fn version(&self) -> u8 {
-        self.0[0] >> 4
+        self.0[0].to_ne_bytes()[0] >> 4
     }
 
     /// DSCP and ECN (RFC 2474, RFC 3168).
     #[inline(always)]
     pub const fn traffic_class(&self) -> u8 {
-        self.0[0] << 4 | self.0[1] >> 4
+        (u32::from_be(self.0[0]) >> 20) as u8
     }
 
     /// Length of what follows this header, extension headers included, in bytes.
     #[inline(always)]
     pub const fn payload_length(&self) -> u16 {
-        u16::from_be_bytes([self.0[4], self.0[5]])
+        (u32::from_be(self.0[1]) >> 16) as u16
     }
 
     /// What follows: an extension header or a transport, one of [`protocol`].
     #[inline(always)]
     pub const fn next_header(&self) -> u8 {
-        self.0[6]
+        self.0[1].to_ne_bytes()[2]
     }
 
     /// Source address.
     #[inline(always)]
-    pub fn source(&self) -> [u8; 16] {
-        let mut address = [0; 16];
-        address.copy_from_slice(&self.0[8..24]);
-        address
+    pub const fn source(&self) -> Address {
+        Address::from_words([self.0[2], self.0[3], self.0[4], self.0[5]])
     }
 
     /// Destination address.
     #[inline(always)]
-    pub fn destination(&self) -> [u8; 16] {
-        let mut address = [0; 16];
-        address.copy_from_slice(&self.0[24..40]);
-        address
+    pub const fn destination(&self) -> Address {
+        Address::from_words([self.0[6], self.0[7], self.0[8], self.0[9]])
     }
 }
 
@@ -115,17 +110,19 @@ impl Extension {
 }
 
 impl Ipv6Fragment {
+    const MORE_OR_OFFSET: u16 = 0xfff9;
+
     /// What follows, one of [`protocol`].
     #[inline(always)]
     pub const fn next_header(&self) -> u8 {
-        self.0[0]
+        self.0[0].to_ne_bytes()[0]
     }
 
     /// True when offset and "more" flag are both 0: the whole datagram in one fragment, to be
     /// handled like a packet without this header (RFC 6946).
     #[inline(always)]
     pub const fn is_atomic(&self) -> bool {
-        u16::from_be_bytes([self.0[2], self.0[3]]) & 0xfff9 == 0
+        self.0[1] & Self::MORE_OR_OFFSET.to_be() == 0
     }
 }
 
@@ -135,22 +132,27 @@ mod tests {
 
     #[test]
     fn an_outer_header_holds_what_was_given() {
-        let header = Ipv6::outer(0xb9, 0xfff1_2345, 1460, 41, [1; 16], [2; 16]);
-        assert_eq!(
-            header.to_bytes()[..8],
-            [0x6b, 0x91, 0x23, 0x45, 0x05, 0xb4, 41, 64]
-        );
+        let (source, destination) = (Address::v6([1; 16]), Address::v6([2; 16]));
+        let header = Ipv6::outer(0xb9, 0xfff1_2345, 1460, 41, source, destination);
+        let first = [
+            header.to_words()[0].to_ne_bytes(),
+            header.to_words()[1].to_ne_bytes(),
+        ];
+        assert_eq!(first, [[0x6b, 0x91, 0x23, 0x45], [0x05, 0xb4, 41, 64]]);
         assert_eq!(header.version(), 6);
         assert_eq!(header.traffic_class(), 0xb9);
         assert_eq!(header.payload_length(), 1460);
-        assert_eq!(header.source(), [1; 16]);
-        assert_eq!(header.destination(), [2; 16]);
+        assert_eq!(header.next_header(), 41);
+        assert_eq!(header.source(), source);
+        assert_eq!(header.destination(), destination);
     }
 
     #[test]
     fn atomic_fragments_are_told_from_pieces() {
         let fragment = |offset_and_flags: [u8; 2]| {
-            Ipv6Fragment::from_bytes([6, 0, offset_and_flags[0], offset_and_flags[1], 1, 2, 3, 4])
+            let [high, low] = offset_and_flags;
+            let first = u16::from_ne_bytes([6, 0]);
+            Ipv6Fragment::from_words([first, u16::from_ne_bytes([high, low]), 1, 2])
         };
         assert!(fragment([0, 0]).is_atomic());
         assert!(

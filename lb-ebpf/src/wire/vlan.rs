@@ -4,7 +4,7 @@ use super::{ether_type, header};
 
 header! {
     /// What follows the tag's own EtherType: priority and VLAN id, then the next EtherType.
-    Vlan, 4
+    Vlan, u16, 2
 }
 
 impl Vlan {
@@ -13,13 +13,13 @@ impl Vlan {
 
     /// True when this EtherType announces a tag.
     #[inline(always)]
-    pub fn announced_by(kind: [u8; 2]) -> bool {
+    pub fn announced_by(kind: u16) -> bool {
         kind == ether_type::VLAN || kind == ether_type::VLAN_SERVICE
     }
 
     /// What follows the tag: one of [`ether_type`].
     #[inline(always)]
-    pub const fn ether_type(&self) -> [u8; 2] {
-        [self.0[2], self.0[3]]
+    pub const fn ether_type(&self) -> u16 {
+        self.0[1]
     }
 }
