@@ -126,8 +126,8 @@ impl Snapshot {
         };
         Ok(Known {
             hop: Hop {
-                destination,
-                source,
+                destination: destination.into(),
+                source: source.into(),
                 ifindex: route.ifindex,
             },
             interface,

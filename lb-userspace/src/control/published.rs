@@ -8,7 +8,7 @@ use lb_ebpf::abi::{Backend, Slot, Vip, VipKey, forward};
 use tracing::warn;
 
 use super::alloc::{Extent, Extents, Ids};
-use crate::dataplane::{Sizes, backend::unmapped};
+use crate::dataplane::Sizes;
 use crate::maglev::Member;
 
 /// Ring slots hold backend ids in 16 bits.
@@ -105,7 +105,7 @@ impl Published {
         for (id, value) in backends {
             if adopted.backend_ids.claim(u32::from(id)) {
                 let entry = Entry {
-                    address: unmapped(value.address),
+                    address: value.address.into(),
                     value,
                     flipped_at: 1,
                 };

@@ -13,15 +13,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
+use tracing::info;
 
-use crate::config::{Backend, Config, Forward, Vip};
-
-/// Weight of a backend that is added without one.
-const WEIGHT_DEFAULT: u16 = 100;
-
-/// Characters of a backend's name, at most.
-const NAME_CHARS_MAX: usize = 63;
+use super::state::BackendName;
+use crate::config::{Config, EditError, WEIGHT_DEFAULT};
 
 /// Bytes of the file, at most: what 65 535 backends could come to.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -58,7 +53,7 @@ pub enum Change {
     Add {
         /// Where packets go.
         address: IpAddr,
-        /// `None` is 100.
+        /// `None` is the configuration's default.
         weight: Option<u16>,
     },
     /// Take it away.
@@ -67,48 +62,6 @@ pub enum Change {
     Weight(u16),
     /// Send it no new flows, or send it some again.
     Drain(bool),
-}
-
-/// Why a change was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum Refused {
-    /// No VIP of that name.
-    #[error("there is no vip `{0}`")]
-    UnknownVip(String),
-    /// No backend of that name.
-    #[error("vip {vip} has no backend `{backend}`")]
-    UnknownBackend {
-        /// The VIP.
-        vip: String,
-        /// The name asked for.
-        backend: String,
-    },
-    /// The name or the address is taken.
-    #[error("vip {vip} already has backend `{backend}` at {address}")]
-    Exists {
-        /// The VIP.
-        vip: String,
-        /// The backend that has it.
-        backend: String,
-        /// Its address.
-        address: IpAddr,
-    },
-    /// Not usable as a name.
-    #[error("`{0}` is no name: use 1 to {NAME_CHARS_MAX} letters, digits, `-`, `_` or `.`")]
-    Name(String),
-    /// Not usable as a backend of this VIP.
-    #[error("{address} cannot be a backend of vip {vip}: {reason}")]
-    Address {
-        /// The VIP.
-        vip: String,
-        /// The address asked for.
-        address: IpAddr,
-        /// Why not.
-        reason: &'static str,
-    },
-    /// The limit of the configuration.
-    #[error("all {0} backends of agent.limits are in use")]
-    Full(u32),
 }
 
 /// The configuration with the changes applied.
@@ -121,165 +74,143 @@ pub struct Effective {
 }
 
 impl Runtime {
-    /// These changes without those that `config` has overtaken.
-    pub fn pruned(&self, config: &Config) -> Self {
-        let mut pruned = Self::default();
-        for (name, overrides) in &self.vips {
-            let Some(vip) = config.vips.get(name) else {
-                continue;
-            };
-            let kept: BTreeMap<_, _> = overrides
-                .iter()
-                .filter(|(backend, change)| {
-                    let clash = |address| vip.backends.values().any(|b| b.address == address);
-                    match change.added {
-                        Some(address) => !vip.backends.contains_key(*backend) && !clash(address),
-                        None => vip.backends.contains_key(*backend),
-                    }
-                })
-                .map(|(backend, change)| (backend.clone(), change.clone()))
-                .collect();
-            if !kept.is_empty() {
-                pruned.vips.insert(name.clone(), kept);
-            }
-        }
-        pruned
-    }
-
-    /// The configuration with these changes applied; they must be [`pruned`](Self::pruned) for it.
-    pub fn over(&self, config: &Config) -> Effective {
+    /// The configuration with these changes applied, and the changes that still make sense over it: the
+    /// others the configuration has overtaken.
+    pub fn over(&self, config: &Config) -> (Effective, Self) {
         let mut effective = Effective {
             config: config.clone(),
             draining: BTreeSet::new(),
         };
-        for (name, overrides) in &self.vips {
-            let Some(vip) = effective.config.vips.get_mut(name) else {
-                continue;
-            };
-            for (backend, change) in overrides {
-                change.apply(backend, vip);
-                if change.draining && vip.backends.contains_key(backend) {
-                    effective.draining.insert((name.clone(), backend.clone()));
+        let mut kept = Self::default();
+        // What is taken away first makes room for what is added.
+        let (removals, others): (Vec<_>, Vec<_>) = self.iter().partition(|(_, over)| over.removed);
+        for (name, over) in removals.into_iter().chain(others) {
+            match over.apply(&name, &mut effective) {
+                Ok(()) => kept.set(name, over.clone()),
+                Err(error) => {
+                    let (vip, backend) = name;
+                    info!(vip, backend, %error, "a change of the control API is overtaken");
                 }
             }
         }
-        effective
+        (effective, kept)
     }
 
     /// These changes and one more, which must make sense over `config`.
     ///
     /// # Errors
     ///
-    /// When it does not.
+    /// When it does not, or would break a rule of the configuration.
     pub fn with(
         &self,
         config: &Config,
         vip: &str,
         backend: &str,
         change: &Change,
-    ) -> Result<Self, Refused> {
-        let effective = self.over(config).config;
-        let current = effective
-            .vips
-            .get(vip)
-            .ok_or_else(|| Refused::UnknownVip(vip.to_owned()))?;
-        if let Change::Add { address, .. } = change {
-            check_new(&effective, current, backend, *address)?;
-        } else if !current.backends.contains_key(backend) {
-            return Err(Refused::UnknownBackend {
-                vip: vip.to_owned(),
-                backend: backend.to_owned(),
-            });
-        }
+    ) -> Result<Self, EditError> {
+        let (mut effective, mut next) = self.over(config);
+        change.apply(vip, backend, &mut effective.config)?;
         let configured = config
             .vips
             .get(vip)
             .and_then(|vip| vip.backends.get(backend));
-        let mut next = self.clone();
-        let entry = next.vips.entry(vip.to_owned()).or_default();
-        let over = entry.entry(backend.to_owned()).or_default();
-        match change {
+        let name = (vip.to_owned(), backend.to_owned());
+        let mut over = next.of(&name).cloned().unwrap_or_default();
+        match *change {
             Change::Add { address, weight } => {
-                let same = configured.is_some_and(|configured| configured.address == *address);
-                let weight = weight.or((!same).then_some(WEIGHT_DEFAULT));
-                *over = Override {
-                    added: (!same).then_some(*address),
-                    weight,
-                    ..Default::default()
+                // Adding what was removed undoes the removal.
+                let added = configured.is_none_or(|b| b.address != address);
+                over = Override {
+                    added: added.then_some(address),
+                    removed: added && configured.is_some(),
+                    weight: if added {
+                        Some(weight.unwrap_or(WEIGHT_DEFAULT))
+                    } else {
+                        weight
+                    },
+                    draining: false,
                 };
             }
             Change::Remove => {
-                *over = Override {
+                over = Override {
                     removed: configured.is_some(),
-                    ..Default::default()
+                    ..Override::default()
                 }
             }
-            Change::Weight(weight) => over.weight = Some(*weight),
-            Change::Drain(draining) => over.draining = *draining,
+            Change::Weight(weight) => over.weight = Some(weight),
+            Change::Drain(draining) => over.draining = draining,
         }
-        if *over == Override::default() {
-            entry.remove(backend);
-        }
-        next.vips.retain(|_, overrides| !overrides.is_empty());
+        next.set(name, over);
         Ok(next)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (BackendName, &Override)> {
+        self.vips.iter().flat_map(|(vip, overrides)| {
+            let name = |backend: &String| (vip.clone(), backend.clone());
+            overrides
+                .iter()
+                .map(move |(backend, over)| (name(backend), over))
+        })
+    }
+
+    fn of(&self, (vip, backend): &BackendName) -> Option<&Override> {
+        self.vips.get(vip)?.get(backend)
+    }
+
+    fn set(&mut self, (vip, backend): BackendName, over: Override) {
+        let overrides = self.vips.entry(vip).or_default();
+        if over == Override::default() {
+            overrides.remove(&backend);
+        } else {
+            overrides.insert(backend, over);
+        }
+        self.vips.retain(|_, overrides| !overrides.is_empty());
     }
 }
 
 impl Override {
-    fn apply(&self, name: &str, vip: &mut Vip) {
+    fn apply(&self, name: &BackendName, effective: &mut Effective) -> Result<(), EditError> {
+        let (vip, backend) = name;
+        let config = &mut effective.config;
         if self.removed {
-            vip.backends.remove(name);
+            Change::Remove.apply(vip, backend, config)?;
         }
         if let Some(address) = self.added {
-            let backend = Backend {
-                name: name.to_owned(),
-                address,
-                weight: WEIGHT_DEFAULT,
-            };
-            vip.backends.insert(name.to_owned(), backend);
+            let weight = self.weight;
+            Change::Add { address, weight }.apply(vip, backend, config)?;
+        } else if let Some(weight) = self.weight {
+            Change::Weight(weight).apply(vip, backend, config)?;
         }
-        if let (Some(weight), Some(backend)) = (self.weight, vip.backends.get_mut(name)) {
-            backend.weight = weight;
+        if self.draining {
+            Change::Drain(true).apply(vip, backend, config)?;
+            effective.draining.insert(name.clone());
         }
+        Ok(())
     }
 }
 
-fn check_new(effective: &Config, vip: &Vip, name: &str, address: IpAddr) -> Result<(), Refused> {
-    let legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if name.is_empty() || name.len() > NAME_CHARS_MAX || !name.chars().all(legal) {
-        return Err(Refused::Name(name.to_owned()));
+impl Change {
+    /// Changes the configuration; a drain only checks that the backend is there.
+    fn apply(&self, vip: &str, backend: &str, config: &mut Config) -> Result<(), EditError> {
+        match *self {
+            Self::Add { address, weight } => {
+                config.add_backend(vip, backend, address, weight.unwrap_or(WEIGHT_DEFAULT))
+            }
+            Self::Remove => config.remove_backend(vip, backend).map(drop),
+            Self::Weight(weight) => config.set_weight(vip, backend, weight),
+            Self::Drain(_) => {
+                let found = config.vips.get(vip);
+                let found = found.ok_or_else(|| EditError::UnknownVip(vip.to_owned()))?;
+                if found.backends.contains_key(backend) {
+                    return Ok(());
+                }
+                Err(EditError::UnknownBackend {
+                    vip: vip.to_owned(),
+                    backend: backend.to_owned(),
+                })
+            }
+        }
     }
-    let taken = vip
-        .backends
-        .values()
-        .find(|b| b.name == name || b.address == address);
-    if let Some(taken) = taken {
-        let (vip, backend) = (vip.name.clone(), taken.name.clone());
-        return Err(Refused::Exists {
-            vip,
-            backend,
-            address: taken.address,
-        });
-    }
-    let reason = if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
-        Some("no packet can be sent there")
-    } else if vip.forward == Forward::L2 && address.is_ipv4() != vip.address.is_ipv4() {
-        Some("with forward = \"l2\" it must have the VIP's IP version")
-    } else {
-        None
-    };
-    if let Some(reason) = reason {
-        return Err(Refused::Address {
-            vip: vip.name.clone(),
-            address,
-            reason,
-        });
-    }
-    let limit = effective.agent.limits.backends_max;
-    if effective.backend_count() >= limit as usize {
-        return Err(Refused::Full(limit));
-    }
-    Ok(())
 }
 
 /// The file that belongs to the control socket `socket`.

@@ -9,8 +9,7 @@ use super::plan::WantedVip;
 use super::published::Published;
 use super::runtime::Effective;
 use crate::api::types;
-use crate::config::{Config, Forward, HashBy, Protocol, Vip};
-use crate::dataplane::backend::mapped;
+use crate::config::{self, Config, Forward, HashBy, Protocol, Vip};
 use crate::maglev::Member;
 
 /// VIP and backend name.
@@ -107,7 +106,7 @@ impl Health {
 
 /// The key of a VIP in the data plane.
 pub fn key(vip: &Vip) -> VipKey {
-    VipKey::new(mapped(vip.address), vip.port, protocol_number(vip.protocol))
+    VipKey::new(vip.address.into(), vip.port, protocol_number(vip.protocol))
 }
 
 /// The IP protocol number.
@@ -119,7 +118,8 @@ pub fn protocol_number(protocol: Protocol) -> u8 {
 }
 
 /// What the VIP should be. The second value is true when every backend that could take flows is
-/// down, so that all of them are used.
+/// down, so that all of them are used. `reachable` says whether a way to an address was ever known:
+/// packets for the others would be dropped.
 ///
 /// That is the *panic rule*: a balancer that sees all backends down is more likely to be wrong (its
 /// probes, its network, a bad health endpoint) than right, and if it is right, nothing is lost.
@@ -127,6 +127,7 @@ pub fn wanted(
     vip: &Vip,
     draining: &BTreeSet<BackendName>,
     healths: &Healths,
+    reachable: impl Fn(IpAddr) -> bool,
     settle: bool,
 ) -> (WantedVip, bool) {
     let drains = |name: &str| draining.contains(&(vip.name.clone(), name.to_owned()));
@@ -135,13 +136,12 @@ pub fn wanted(
         .values()
         .filter(|backend| backend.weight > 0 && !drains(&backend.name))
         .collect();
-    let panic = !willing.is_empty()
-        && !willing
-            .iter()
-            .any(|backend| healths.serves(&vip.name, &backend.name));
+    let serves =
+        |b: &config::Backend| healths.serves(&vip.name, &b.name) && reachable(b.address);
+    let panic = !willing.is_empty() && !willing.iter().any(|backend| serves(backend));
     let members = willing
         .iter()
-        .filter(|backend| panic || healths.serves(&vip.name, &backend.name))
+        .filter(|backend| panic || serves(backend))
         .map(|backend| Member {
             address: backend.address,
             weight: backend.weight,

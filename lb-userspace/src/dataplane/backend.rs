@@ -4,23 +4,10 @@ use std::net::IpAddr;
 
 use lb_ebpf::abi::{Backend, Hop};
 
-/// An address as map keys and values hold it: IPv4 in its mapped form (RFC 4291, 2.5.5.2).
-pub fn mapped(address: IpAddr) -> [u8; 16] {
-    match address {
-        IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
-        IpAddr::V6(address) => address.octets(),
-    }
-}
-
-/// The opposite of [`mapped`].
-pub fn unmapped(octets: [u8; 16]) -> IpAddr {
-    IpAddr::from(octets).to_canonical()
-}
-
 /// A new entry. Nothing reads it before a ring names it, so both generations may be set at once.
 pub fn entry(address: IpAddr, hop: Hop, mtu: u16) -> Backend {
     Backend {
-        address: mapped(address),
+        address: address.into(),
         hops: [hop, hop],
         live: 0,
         family: if address.is_ipv4() { 4 } else { 6 },
@@ -51,17 +38,9 @@ mod tests {
 
     fn hop(last: u8) -> Hop {
         Hop {
-            destination: [2, 0, 0, 0, 0, last],
-            source: [2, 0, 0, 0, 1, last],
+            destination: [2, 0, 0, 0, 0, last].into(),
+            source: [2, 0, 0, 0, 1, last].into(),
             ifindex: 3,
-        }
-    }
-
-    #[test]
-    fn addresses_survive_the_mapping() {
-        for text in ["192.0.2.7", "2001:db8::7", "::1", "0.0.0.0"] {
-            let address: IpAddr = text.parse().unwrap();
-            assert_eq!(unmapped(mapped(address)), address, "{text}");
         }
     }
 

@@ -9,7 +9,6 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray};
 use lb_ebpf::abi::{AddressKey, map, program};
 use lb_ebpf::decap::DecapReason;
 
-use super::backend::{mapped, unmapped};
 use super::link::{self, Attached};
 use super::maps::{open_map, typed};
 use super::pin::Pins;
@@ -97,7 +96,7 @@ pub fn status(bpffs: &Path) -> Result<Status, Error> {
     let sums = stats::read_all(&counts, map::DECAP_COUNTS, |sum: &mut u64, n| *sum += n)?;
     let mut addresses: Vec<IpAddr> = keys(&tunnels(&pins)?)?
         .into_iter()
-        .map(|key| unmapped(key.address))
+        .map(|key| IpAddr::from(key.address))
         .collect();
     addresses.sort_unstable();
     Ok(Status {
@@ -130,7 +129,7 @@ fn set_addresses(pins: &Pins, addresses: &[IpAddr]) -> Result<(), Error> {
     let wanted: Vec<AddressKey> = addresses
         .iter()
         .map(|&address| AddressKey {
-            address: mapped(address),
+            address: address.into(),
         })
         .collect();
     for key in &wanted {

@@ -12,6 +12,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
 use lb_ebpf::abi::{self, Settings, map, program};
+use lb_ebpf::address::Address;
 use tracing::{info, warn};
 
 use super::link::{self, Attached};
@@ -103,9 +104,10 @@ impl Dataplane {
         if !adopted {
             maps.write_settings(&Settings {
                 hash_key: random_key()?,
-                source_v6: [0; 16],
-                source_v4: [0; 4],
+                source_v6: Address::default(),
+                source_v4: Address::default(),
                 version: abi::VERSION,
+                reserved: 0,
             })?;
         }
         info!(path = %bpffs.display(), adopted, "data plane loaded");

@@ -6,6 +6,7 @@ use std::os::fd::AsFd as _;
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use lb_ebpf::abi::{self, Backend, Settings, Slot, Vip, VipKey, map};
+use lb_ebpf::address::Address;
 use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
 
@@ -206,14 +207,8 @@ impl Tables for LiveTables<'_> {
 
 /// Outer source addresses into settings; absent ones are all zero.
 pub(super) fn with_sources(settings: Settings, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Settings {
-    let source_v4 = match v4 {
-        Some(IpAddr::V4(address)) => address.octets(),
-        _ => [0; 4],
-    };
-    let source_v6 = match v6 {
-        Some(IpAddr::V6(address)) => address.octets(),
-        _ => [0; 16],
-    };
+    let word = |address: Option<IpAddr>| address.map_or_else(Address::default, Address::from);
+    let (source_v4, source_v6) = (word(v4), word(v6));
     Settings {
         source_v4,
         source_v6,

@@ -36,8 +36,8 @@ fn snapshot() -> Snapshot {
 
 fn known(last: u8, neighbour: IpAddr, mtu: u32) -> Resolution {
     let hop = Hop {
-        destination: [2, 0, 0, 0, 0, last],
-        source: [1; 6],
+        destination: [2, 0, 0, 0, 0, last].into(),
+        source: [1; 6].into(),
         ifindex: 3,
     };
     Ok(Known {

@@ -45,7 +45,7 @@ impl Maps {
         let owners = |vip: &Vip| {
             (vip.ring_start..vip.ring_start + vip.ring_size)
                 .map(|index| self.backends[&self.slots[&index].current])
-                .map(|backend| crate::dataplane::backend::unmapped(backend.address))
+                .map(|backend| std::net::IpAddr::from(backend.address))
                 .collect()
         };
         self.vips
@@ -112,7 +112,7 @@ fn vip(number: u8, members: &[u8]) -> WantedVip {
     };
     WantedVip {
         name: format!("vip{number}"),
-        key: VipKey::new(backend::mapped(IpAddr::from([192, 0, 2, number])), 80, 6),
+        key: VipKey::new(IpAddr::from([192, 0, 2, number]).into(), 80, 6),
         forward: forward::IPIP,
         hash: hash_kind::FIVE_TUPLE,
         ring_size: 251,
@@ -125,8 +125,8 @@ fn vip(number: u8, members: &[u8]) -> WantedVip {
 
 fn way(last: u8) -> Way {
     let hop = Hop {
-        destination: [2, 0, 0, 0, 0, last],
-        source: [2; 6],
+        destination: [2, 0, 0, 0, 0, last].into(),
+        source: [2; 6].into(),
         ifindex: 3,
     };
     Way { hop, mtu: 1500 }
@@ -309,7 +309,7 @@ fn a_vip_that_goes_takes_its_address_with_it_unless_another_has_it() {
     let mut maps = Maps::default();
     let mut other_port = vip(1, &[1]);
     other_port.key = VipKey {
-        port: [0; 2],
+        port: 0,
         ..other_port.key
     };
     let both = wanted(vec![vip(1, &[1]), other_port.clone()]);
