@@ -1,6 +1,8 @@
 //! The command line from outside: exit codes, help, error texts, and what it makes of an agent's
 //! answers. The agent is played by a thread that speaks just enough HTTP, so no rights are needed.
 
+#![expect(clippy::unwrap_used, reason = "what fails in a helper fails the test")]
+
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};

@@ -1,6 +1,7 @@
 //! From as typed to as meant: every rule about a configuration, in one pass that finds all mistakes.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 
@@ -275,9 +276,13 @@ impl Checker<'_> {
             health: health?,
             backends: BTreeMap::new(),
         };
+        let mut addresses: HashMap<IpAddr, String> = HashMap::new();
         for (backend, typed) in backends.into_iter().zip(typed.backends.values()) {
             let (backend, place) = (backend?, typed.address.as_ref()?.span());
-            self.note(place, rules::backend_fits(&vip, &backend));
+            self.note(place.clone(), rules::forwardable(&vip, &backend));
+            if let Some(other) = addresses.insert(backend.address, backend.name.clone()) {
+                self.note::<()>(place, Err(rules::same_address(&backend, &other)));
+            }
             vip.backends.insert(backend.name.clone(), backend);
         }
         let place = typed.ring_size.as_ref().map_or(key.span(), Spanned::span);

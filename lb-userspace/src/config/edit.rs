@@ -83,7 +83,10 @@ impl Config {
                 address,
                 weight,
             };
-            rules::backend_fits(vip, &added)?;
+            rules::forwardable(vip, &added)?;
+            if let Some(other) = vip.backends.values().find(|other| other.address == address) {
+                return Err(rules::same_address(&added, &other.name).into());
+            }
             vip.backends.insert(backend.to_owned(), added);
             Ok(())
         })

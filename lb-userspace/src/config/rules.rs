@@ -125,23 +125,24 @@ pub(super) fn outer_source(text: &str, v6: bool) -> Result<IpAddr, Mistake> {
     ))
 }
 
-/// Whether `backend` can join those that `vip` has.
-pub(super) fn backend_fits(vip: &Vip, backend: &Backend) -> Result<(), Mistake> {
+/// Two backends of one VIP with the same address.
+pub(super) fn same_address(backend: &Backend, other: &str) -> Mistake {
+    Mistake::new(
+        format!(
+            "backend `{}` has the same address as `{other}`: {}",
+            backend.name, backend.address
+        ),
+        "list a host once per VIP; to give it more flows raise its weight",
+    )
+}
+
+/// Whether `vip` can forward packets to `backend`.
+pub(super) fn forwardable(vip: &Vip, backend: &Backend) -> Result<(), Mistake> {
     let Backend { name, address, .. } = backend;
     if *address == vip.address {
         return Err(Mistake::new(
             format!("backend `{name}` has the address of its own VIP"),
             "use the address that the backend has besides the VIP",
-        ));
-    }
-    let others = || vip.backends.values().filter(|other| other.name != *name);
-    if let Some(other) = others().find(|other| other.address == *address) {
-        return Err(Mistake::new(
-            format!(
-                "backend `{name}` has the same address as `{}`: {address}",
-                other.name
-            ),
-            "list a host once per VIP; to give it more flows raise its weight",
         ));
     }
     if vip.forward == Forward::L2 && address.is_ipv6() != vip.address.is_ipv6() {

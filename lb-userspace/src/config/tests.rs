@@ -4,6 +4,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::diff::diff;
 use super::*;
 
@@ -414,4 +416,63 @@ fn files_that_cannot_be_read_are_refused() {
     text.push('#');
     std::fs::write(&path, &text).unwrap();
     assert!(matches!(Config::load(&path), Err(Error::TooLong { .. })));
+}
+
+#[test]
+fn a_large_configuration_is_read_at_once() {
+    // As many backends as the limits can be set to allow; a check of each against each would take
+    // minutes.
+    let count = 65_535_u32;
+    let backend = |i: u32| {
+        format!(
+            "b{i}.address = '{}'\n",
+            std::net::Ipv4Addr::from(0x0a00_0001 + i)
+        )
+    };
+    let backends: String = (0..count).map(backend).collect();
+    let text = format!(
+        "[agent]\ninterfaces = ['eth0']\nlimits.backends_max = {count}\n[vips.web]\n\
+         address = '203.0.113.10:443/tcp'\n[vips.web.backends]\n{backends}"
+    );
+    assert!((text.len() as u64) < FILE_BYTES_MAX);
+    assert_eq!(parse(&text).unwrap().backend_count(), count as usize);
+}
+
+proptest! {
+    /// Whatever is done to a configuration, it is read or refused, and a refusal points into it.
+    #[test]
+    fn damaged_configurations_are_refused_at_a_place(
+        at in any::<prop::sample::Index>(),
+        length in 0..40_usize,
+        inserted in "[ -~\n\u{e4}\u{20ac}]{0,8}",
+    ) {
+        let mut text: Vec<char> = include_str!("../../examples/weir.toml").chars().collect();
+        let start = at.index(text.len());
+        let end = (start + length).min(text.len());
+        text.splice(start..end, inserted.chars());
+        let text = String::from_iter(text);
+        if let Err(refused) = parse(&text) {
+            prop_assert!(!refused.problems().is_empty());
+            for problem in refused.problems() {
+                // The end of the text may be on a line of its own.
+                let line = text.split('\n').nth(problem.line - 1).unwrap_or_default();
+                prop_assert!(problem.column <= line.chars().count() + 1, "{}", problem);
+                prop_assert!(problem.hint.is_some(), "{}", problem);
+            }
+        }
+    }
+
+    #[test]
+    fn vip_addresses_are_written_as_they_are_read(
+        address in any::<IpAddr>(),
+        port in any::<u16>(),
+        udp in any::<bool>(),
+    ) {
+        let protocol = if udp { Protocol::Udp } else { Protocol::Tcp };
+        let vip = VipAddress { address, port, protocol };
+        match vip.to_string().parse::<VipAddress>() {
+            Ok(read) => prop_assert_eq!(read, vip),
+            Err(_) => prop_assert!(units::unicast(address).is_err()),
+        }
+    }
 }
