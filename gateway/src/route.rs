@@ -33,10 +33,13 @@ pub struct Route {
 }
 
 /// The route found for a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Match<'t> {
     /// The most specific route that matches.
     pub route: &'t Arc<Route>,
     /// Path parameters in order of appearance, as sent (still percent-encoded).
     pub params: Vec<(String, String)>,
 }
+
+#[cfg(test)]
+mod tests;

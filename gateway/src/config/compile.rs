@@ -58,6 +58,7 @@ impl Compiler<'_> {
             bind: self.address(&admin.bind),
         });
         if let (Some(admin), Some(typed)) = (&admin, &file.admin)
+            && admin.bind.port() != 0
             && listeners.iter().any(|listener| listener.bind == admin.bind)
         {
             self.refuse(Problem::at(

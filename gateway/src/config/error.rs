@@ -6,6 +6,9 @@ use std::ops::Range;
 /// Divides reason and hint in an error that has to pass through serde as one text.
 pub(super) const HINT_MARK: &str = "\nhint: ";
 
+/// The reason that keeps its line out of what is shown.
+pub(super) const SECRET_IN_CLEAR: &str = "a secret stands here only by reference";
+
 /// How alike two names must be for one to be offered instead of the other (Jaro-Winkler, 0 to 1).
 const LIKENESS_MIN: f64 = 0.75;
 
@@ -81,9 +84,9 @@ impl Problem {
         };
         Self {
             span: error.span(),
+            secret: message == SECRET_IN_CLEAR,
             message: message.replace('\n', ", "),
             hint,
-            secret: false,
         }
     }
 }
@@ -104,7 +107,11 @@ fn reword(text: &str) -> (String, Option<String>) {
             Some(format!("add `{missing} = …` here")),
         );
     }
-    (text.to_owned(), None)
+    let mut text = text.to_owned();
+    for number in ["usize", "u64", "u32"] {
+        text = text.replace(&format!("expected {number}"), "expected a whole number");
+    }
+    (text, None)
 }
 
 /// `did you mean …?` with the most similar name, or the list of all names, or nothing if there

@@ -12,6 +12,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use toml::Spanned;
 
+use super::error::{HINT_MARK, SECRET_IN_CLEAR};
 use super::units::{Duration, Rate, Size};
 
 /// A value that knows where in the file it stands.
@@ -483,13 +484,53 @@ pub enum AuthKind {
 }
 
 /// A secret by reference: `{ file = "path" }` or `{ env = "NAME" }`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Source {
     /// The content of a file.
     File(String),
     /// The content of an environment variable.
     Env(String),
+}
+
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+
+        /// The table forms.
+        #[derive(Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum Reference {
+            File(String),
+            Env(String),
+        }
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Source;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`{ file = \"…\" }` or `{ env = \"…\" }`")
+            }
+
+            /// Never repeats the text: it may be the secret itself.
+            fn visit_str<E: de::Error>(self, _: &str) -> Result<Source, E> {
+                let hint = "write { file = \"path\" } or { env = \"NAME\" }";
+                Err(E::custom(format_args!(
+                    "{SECRET_IN_CLEAR}{HINT_MARK}{hint}"
+                )))
+            }
+
+            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
+                let table = de::value::MapAccessDeserializer::new(map);
+                Ok(match Reference::deserialize(table)? {
+                    Reference::File(path) => Source::File(path),
+                    Reference::Env(name) => Source::Env(name),
+                })
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// `[limits.NAME]`

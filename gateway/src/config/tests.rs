@@ -258,7 +258,7 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             "no key for the algorithms",
             jwt("jwks = { file = \"jwks.json\" }\nalgorithms = [\"RS256\"]\n"),
         ),
-        ("secret in clear", jwt("jwks = \"{}\"\n")),
+        ("secret in clear", jwt("jwks = \"Xk3-in-clear\"\n")),
         (
             "unknown algorithm",
             jwt("jwks = { file = \"jwks.json\" }\nalgorithms = [\"ES265\"]\n"),
@@ -309,7 +309,7 @@ fn wrong_configurations_are_refused_with_place_reason_and_hint() {
         assert!(!error.contains("Xk3"), "a secret is shown: {description}");
         let _ = write!(report, "## {description}\n{error}\n\n\n");
     }
-    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!(report) });
+    insta::with_settings!({ omit_expression => true }, { insta::assert_snapshot!("wrong_configurations", report) });
 }
 
 #[test]

@@ -87,3 +87,84 @@ impl Chain {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    /// A route with everything, its filters named in the wrong order.
+    const CONFIG: &str = r#"
+[listeners.public]
+bind = "127.0.0.1:80"
+[services.orders]
+endpoints = ["127.0.0.1:81"]
+[auth.keys]
+type = "api-key"
+keys = { ci = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }
+[limits.once]
+rate = "1/m"
+key = "api-key"
+[limits.twice]
+rate = "2/m"
+key = "client-ip"
+[routes.orders]
+match = {}
+use = ["once", "keys", "twice"]
+service = "orders"
+"#;
+
+    fn run(config: &Config, key: &str) -> (Result<(), Reject>, Context) {
+        let route = config.routes.routes().next().unwrap();
+        let head = http::Request::builder()
+            .header("x-api-key", key)
+            .body(())
+            .unwrap();
+        let mut context = Context::new("192.0.2.1".parse().unwrap());
+        let outcome = route
+            .chain
+            .run(&mut context, &head.into_parts().0, SystemTime::now());
+        (outcome, context)
+    }
+
+    #[test]
+    fn filters_run_in_the_fixed_order_until_one_refuses() {
+        let config = Config::parse(CONFIG, Path::new("")).unwrap();
+        let route = config.routes.routes().next().unwrap();
+        let names: Vec<_> = route.chain.filters().iter().map(FilterKind::name).collect();
+        assert_eq!(names, ["keys", "once", "twice"]);
+
+        let (outcome, context) = run(&config, "wrong");
+        assert_eq!(outcome, Err(Reject::ApiKeyUnknown));
+        assert!(
+            context.response_headers.is_empty(),
+            "a stranger uses up no limit"
+        );
+
+        let (outcome, context) = run(&config, "abc");
+        assert_eq!(outcome, Ok(()));
+        assert_eq!(context.subject(), Some("ci"));
+        let fields: Vec<_> = context
+            .response_headers
+            .get_all("ratelimit")
+            .iter()
+            .collect();
+        assert_eq!(fields, [r#""once";r=0;t=60"#, r#""twice";r=1;t=30"#]);
+
+        let (outcome, context) = run(&config, "abc");
+        assert_eq!(outcome, Err(Reject::RateLimited { retry_after: 60 }));
+        assert_eq!(
+            context.response_headers.get_all("ratelimit").iter().count(),
+            1
+        );
+        let counts: Vec<_> = config
+            .rate_limits
+            .iter()
+            .map(|limit| limit.counts())
+            .collect();
+        assert_eq!((counts[0].allowed, counts[0].limited), (1, 1));
+        assert_eq!((counts[1].allowed, counts[1].limited), (1, 0));
+    }
+}

@@ -382,3 +382,68 @@ struct Problem<'a> {
     reason: &'a str,
     request_id: &'a str,
 }
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn all() -> Vec<Reject> {
+        use Reject as R;
+        let allow = HeaderValue::from_static("GET, HEAD");
+        vec![
+            R::MethodNotAllowed { allow },
+            R::TokenMissing,
+            R::TokenExpired,
+            R::TokenScope,
+            R::ApiKeyUnknown,
+            R::RateLimited { retry_after: 7 },
+            R::Draining,
+            R::RouteNotFound,
+        ]
+    }
+
+    #[test]
+    fn refusals_carry_the_fields_they_call_for() {
+        let expired = r#"Bearer error="invalid_token", error_description="token-expired""#;
+        let expected = [
+            (405, "allow", "GET, HEAD"),
+            (401, "www-authenticate", "Bearer"),
+            (401, "www-authenticate", expired),
+            (
+                403,
+                "www-authenticate",
+                r#"Bearer error="insufficient_scope""#,
+            ),
+            (401, "www-authenticate", "ApiKey"),
+            (429, "retry-after", "7"),
+            (503, "retry-after", "1"),
+            (404, "cache-control", "no-store"),
+        ];
+        for (reject, (status, field, value)) in all().into_iter().zip(expected) {
+            let response = reject.response("r-1");
+            assert_eq!(response.status(), status, "{reject:?}");
+            assert_eq!(response.headers()[field], value, "{reject:?}");
+            assert_eq!(
+                response.headers()["content-type"],
+                "application/problem+json"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn the_body_is_a_problem_document() {
+        let body = Reject::TokenExpired.response("r-1").into_body();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let expected = serde_json::json!({
+            "type": "urn:weir:reject:token-expired",
+            "title": "The token has expired.",
+            "status": 401,
+            "reason": "token-expired",
+            "request_id": "r-1",
+        });
+        assert_eq!(body, expected);
+    }
+}

@@ -23,9 +23,14 @@ impl Compiler<'_> {
         let mut listeners = Vec::new();
         for (name, listener) in typed {
             let bind = self.address(&listener.bind);
-            if let Some(other) = bound.insert(bind, name) {
-                let message = format!("`{bind}` is already bound by listener `{}`", other);
-                self.refuse(Problem::at(listener.bind.span(), message));
+            if let Some((other, earlier)) = bound.insert(bind, (name, &listener.bind)) {
+                let later = if earlier.span().start > listener.bind.span().start {
+                    earlier.span()
+                } else {
+                    listener.bind.span()
+                };
+                let message = format!("`{bind}` is bound by listeners `{other}` and `{name}`");
+                self.refuse(Problem::at(later, message));
             }
             listeners.push(ListenerConfig {
                 name: name.to_string(),
@@ -57,13 +62,19 @@ impl Compiler<'_> {
 
     /// Checks that the files hold what they should. What they hold is read when TLS is set up.
     fn certificate(&mut self, files: &Placed<Certificate>) -> CertificateConfig {
-        if let Some(chain) = self.read(&files.chain, files.span())
-            && CertificateDer::from_pem_slice(&chain).is_err()
+        let chain = self.read(&files.chain, files.span());
+        if let Some(chain) = &chain
+            && CertificateDer::from_pem_slice(chain).is_err()
         {
             let message = format!("{} holds no certificate", files.chain);
             self.refuse(Problem::at(files.span(), message).hint("a PEM file is expected"));
         }
-        if let Some(key) = self.read(&files.key, files.span())
+        let key_file = if files.key == files.chain {
+            chain
+        } else {
+            self.read(&files.key, files.span())
+        };
+        if let Some(key) = key_file
             && PrivateKeyDer::from_pem_slice(&key).is_err()
         {
             let message = format!("{} holds no private key", files.key);
