@@ -64,7 +64,7 @@ impl ConfigFile {
 /// Why a subcommand failed.
 #[derive(Debug)]
 enum Failure {
-    /// The configuration was refused; exit code 3.
+    /// The configuration was refused, exit code 3, or could not be read, exit code 1.
     Refused(config::Error),
     /// Anything else, with its causes and perhaps a hint; exit code 1.
     Other(anyhow::Error, Option<&'static str>),

@@ -32,8 +32,7 @@ pub fn load(path: &Path) -> Result<Config, Error> {
 /// Like [`load`], with the file as typed beside what it means.
 pub fn read(path: &Path) -> Result<(File, Config), Error> {
     let name = path.display().to_string();
-    let refuse = |problem| Error::new(&name, "", vec![problem]);
-    let text = read_text(path).map_err(refuse)?;
+    let text = read_text(path).map_err(|problem| Error::unreadable(&name, problem))?;
     parse(&text, &name, path.parent().unwrap_or(Path::new("")))
 }
 

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 pub use table::Table;
 
+use self::path::PathPattern;
 use crate::filter::chain::Chain;
 
 /// Where matching requests go, and what they must pass on the way.
@@ -33,12 +34,19 @@ pub struct Route {
 }
 
 /// The route found for a request.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Match<'t> {
     /// The most specific route that matches.
     pub route: &'t Arc<Route>,
-    /// Path parameters in order of appearance, as sent (still percent-encoded).
-    pub params: Vec<(String, String)>,
+    path: &'t PathPattern,
+}
+
+impl<'t> Match<'t> {
+    /// The path parameters of the request's path, in order of appearance, as sent (still
+    /// percent-encoded).
+    pub fn parameters(&self, path: &'t str) -> impl Iterator<Item = (&'t str, &'t str)> {
+        self.path.parameters(path)
+    }
 }
 
 #[cfg(test)]

@@ -104,7 +104,7 @@ fn check_says_what_a_configuration_means() {
 
 #[test]
 fn explain_names_the_route_and_why_not_the_others() {
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 7] = [
         &[
             "explain",
             "GET",
@@ -129,6 +129,7 @@ fn explain_names_the_route_and_why_not_the_others() {
             "--json",
         ],
         &["explain", "GET", "http://other.test/", "--json"],
+        &["explain", "DELETE", "http://api.example.com/v2/orders"],
         &["explain", "GET", "/v2/orders"],
     ];
     insta::assert_snapshot!(

@@ -1,6 +1,7 @@
 //! `weir-gateway explain METHOD URL`: which route a request takes, by the very code that serves
 //! it, and why the others do not match. Nothing is sent.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use anyhow::{Context as _, anyhow};
@@ -56,12 +57,15 @@ struct Refusal {
     status: u16,
     reason: &'static str,
     title: &'static str,
+    /// The methods that would match, for a 405.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allow: Option<String>,
 }
 
 #[derive(Serialize)]
 struct Taken {
     name: String,
-    parameters: Vec<(String, String)>,
+    parameters: BTreeMap<String, String>,
     /// In the order they run.
     filters: Vec<Step>,
     service: String,
@@ -163,9 +167,10 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
             kind: filter.kind(),
             name: filter.name().to_owned(),
         };
+        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Taken {
             name: found.route.name.to_string(),
-            parameters: found.params,
+            parameters: found.parameters(&path).map(owned).collect(),
             filters: found.route.chain.filters().iter().map(step).collect(),
             service: service.name.clone(),
             endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
@@ -183,10 +188,15 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
 }
 
 fn refusal(reject: &Reject) -> Refusal {
+    let allow = match reject {
+        Reject::MethodNotAllowed { allow } => allow.to_str().ok().map(str::to_owned),
+        _ => None,
+    };
     Refusal {
         status: reject.status().as_u16(),
         reason: reject.name(),
         title: reject.title(),
+        allow,
     }
 }
 
@@ -224,8 +234,12 @@ fn text(answer: &Answer) -> String {
             status,
             reason,
             title,
+            ..
         } = refusal;
         let _ = writeln!(text, "refused: {status} {reason}: {title}");
+        if let Some(allow) = &refusal.allow {
+            let _ = writeln!(text, "allowed: {allow}");
+        }
     }
     if let Some(route) = &answer.route {
         let _ = writeln!(text, "route: {}", route.name);

@@ -36,7 +36,9 @@ pub(super) fn failure(failure: &Failure) -> ExitCode {
     match failure {
         Failure::Refused(error) => {
             let _ = writeln!(stderr, "error: {error}");
-            return ExitCode::from(REFUSED);
+            if !error.is_unreadable() {
+                return ExitCode::from(REFUSED);
+            }
         }
         Failure::Other(error, hint) => {
             let _ = writeln!(stderr, "error: {error:#}");

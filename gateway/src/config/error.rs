@@ -135,9 +135,23 @@ pub struct Error {
     file: String,
     text: String,
     problems: Vec<Problem>,
+    unreadable: bool,
 }
 
 impl Error {
+    /// Says that the file could not even be read.
+    pub(super) fn unreadable(file: &str, problem: Problem) -> Self {
+        Self {
+            unreadable: true,
+            ..Self::new(file, "", vec![problem])
+        }
+    }
+
+    /// Whether the file could not be read: then nothing is known of the configuration.
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable
+    }
+
     /// Binds problems to the file they are about. `file` is its name as shown to people.
     pub(super) fn new(file: &str, text: &str, mut problems: Vec<Problem>) -> Self {
         problems.sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
@@ -145,6 +159,7 @@ impl Error {
             file: file.to_owned(),
             text: text.to_owned(),
             problems,
+            unreadable: false,
         }
     }
 

@@ -83,7 +83,7 @@ pub struct File {
     #[serde(default)]
     pub server: Server,
     /// Where clients connect.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listeners: Named<Listener>,
     /// Liveness, readiness and metrics; left out: not served.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -95,16 +95,16 @@ pub struct File {
     #[serde(default)]
     pub drain: Drain,
     /// Where requests go.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: Named<Service>,
     /// Who may send requests; used by routes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub auth: Named<Auth>,
     /// How many requests may be sent; used by routes.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: Named<Limit>,
     /// Which requests go to which service; the most specific route wins, not the first.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: Named<Route>,
 }
 

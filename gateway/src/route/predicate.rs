@@ -125,7 +125,12 @@ pub enum HeaderWanted {
     /// One of its values is this one.
     Exact(Box<[u8]>),
     /// The expression matches one of its values as a whole.
-    Regex(Box<Regex>),
+    Regex {
+        /// As written.
+        expression: Box<str>,
+        /// As compiled, with anchors.
+        compiled: Box<Regex>,
+    },
     /// It is there (true), or it is not (false).
     Present(bool),
 }
@@ -135,10 +140,13 @@ impl HeaderWanted {
     pub fn regex(expression: &str) -> Result<Self, regex::Error> {
         // Compiled alone first, so that an unbalanced `)` cannot close the group added here.
         Regex::new(expression)?;
-        let regex = RegexBuilder::new(&format!("^(?:{expression})$"))
+        let compiled = RegexBuilder::new(&format!("^(?:{expression})$"))
             .size_limit(REGEX_BYTES_MAX)
             .build()?;
-        Ok(Self::Regex(Box::new(regex)))
+        Ok(Self::Regex {
+            expression: expression.into(),
+            compiled: Box::new(compiled),
+        })
     }
 }
 
@@ -147,7 +155,9 @@ impl HeaderPredicate {
         let mut values = headers.get_all(&self.name).iter();
         match &self.wanted {
             HeaderWanted::Exact(wanted) => values.any(|value| value.as_bytes() == &**wanted),
-            HeaderWanted::Regex(regex) => values.any(|value| regex.is_match(value.as_bytes())),
+            HeaderWanted::Regex { compiled, .. } => {
+                values.any(|value| compiled.is_match(value.as_bytes()))
+            }
             HeaderWanted::Present(wanted) => values.next().is_some() == *wanted,
         }
     }
@@ -164,7 +174,7 @@ impl fmt::Display for HeaderWanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exact(value) => write!(f, "= {:?}", String::from_utf8_lossy(value)),
-            Self::Regex(regex) => write!(f, "~ {regex}"),
+            Self::Regex { expression, .. } => write!(f, "~ {expression}"),
             Self::Present(true) => f.write_str("present"),
             Self::Present(false) => f.write_str("absent"),
         }

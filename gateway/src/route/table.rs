@@ -111,7 +111,8 @@ impl Table {
         };
         for tree in self.trees(host) {
             if let Some(index) = split(path).and_then(|parts| tree.find(parts, &mut takes)) {
-                return Ok(self.matched(index, path));
+                let Rule { route, path, .. } = &self.rules[index];
+                return Ok(Match { route, path });
             }
         }
         Err(self.refusal(&allowed))
@@ -153,15 +154,6 @@ impl Table {
             .into_iter()
             .chain(below)
             .chain([&self.any])
-    }
-
-    fn matched(&self, index: usize, path: &str) -> Match<'_> {
-        let rule = &self.rules[index];
-        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        Match {
-            route: &rule.route,
-            params: rule.path.parameters(path).map(owned).collect(),
-        }
     }
 
     /// 405 with `Allow` if routes failed in the method alone, else 404.
