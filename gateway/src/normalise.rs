@@ -104,7 +104,9 @@ mod tests {
         }
     }
 
-    fn run(method: &str, version: Version, headers: &[(&str, &str)]) -> Result<Host, Reject> {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn run(method: &str, version: Version, headers: Fields<'_>) -> Result<Host, Reject> {
         let mut request = Request::builder().method(method).uri("/a").version(version);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn refuses_what_is_ambiguous() {
         let host = ("host", "a.example");
-        let table: [(&str, &str, &[(&str, &str)], Reject); 7] = [
+        let table: [(&str, &str, Fields<'_>, Reject); 7] = [
             ("CONNECT", "CONNECT", &[host], Reject::MethodNotImplemented),
             ("TRACE", "TRACE", &[host], Reject::MethodNotImplemented),
             (

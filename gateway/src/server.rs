@@ -22,6 +22,7 @@ use crate::config::Config;
 use crate::drain::{self, Drain};
 use crate::listen::{Listener, tcp, tls};
 use crate::telemetry::access_log::Writer;
+use crate::telemetry::log;
 use crate::telemetry::metrics::{Metrics, RouteLabels, ServiceLabels, Shard};
 use crate::upstream::cluster::SharedService;
 use crate::upstream::health;
@@ -33,12 +34,13 @@ use crate::upstream::health;
 /// Fails before anything is served if an address cannot be bound, a certificate cannot be loaded
 /// or the access log cannot be opened; later only if a worker ends by itself.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    log::start();
     let config = Arc::new(config);
     let count = config.workers.unwrap_or_else(cores).max(1);
     let services = shared_services(&config);
     let metrics = Arc::new(metrics(&config, &services, count));
     let listeners = bind(&config, count)?;
-    let log = Writer::start(&config.access_log, Arc::clone(&metrics.log_lines_dropped))
+    let writer = Writer::start(&config.access_log, Arc::clone(&metrics.log_lines_dropped))
         .context("cannot open the access log")?;
     let (phase, drain) = Drain::new();
     let (ended, mut endings) = mpsc::unbounded_channel();
@@ -52,7 +54,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             config: Arc::clone(&config),
             services: Arc::clone(&services),
             metrics: Arc::clone(&metrics.shards[index]),
-            access_log: log.as_ref().map(Writer::worker_end),
+            access_log: writer.as_ref().map(Writer::worker_end),
             drain: drain.clone(),
             connections: Arc::clone(&connections),
             listeners,
@@ -76,8 +78,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     });
     drop(phase);
     let outcome = join(threads).and(outcome);
-    if let Some(log) = log {
-        log.finish();
+    if let Some(writer) = writer {
+        writer.finish();
     }
     tracing::info!("stopped");
     outcome

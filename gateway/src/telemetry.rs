@@ -4,4 +4,5 @@
 
 pub mod access_log;
 pub(crate) mod exchange;
+pub(crate) mod log;
 pub mod metrics;

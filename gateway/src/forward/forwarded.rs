@@ -144,7 +144,9 @@ mod tests {
 
     use super::*;
 
-    fn headers(fields: &[(&HeaderName, &str)]) -> HeaderMap {
+    type Fields<'a> = &'a [(&'a HeaderName, &'a str)];
+
+    fn headers(fields: Fields<'_>) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn the_client_is_the_nearest_untrusted_hop() {
         let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "fd00::/8".parse().unwrap()];
-        let table: [(&str, &str, &[(&HeaderName, &str)], &str); 12] = [
+        let table: [(&str, &str, Fields<'_>, &str); 12] = [
             ("no field", "192.0.2.1", &[], "192.0.2.1"),
             (
                 "untrusted peer lies",

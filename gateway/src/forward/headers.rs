@@ -144,7 +144,9 @@ fn add_via(headers: &mut HeaderMap, received: Version) {
 mod tests {
     use super::*;
 
-    fn stripped(fields: &[(&str, &str)]) -> Vec<String> {
+    type Fields<'a> = &'a [(&'a str, &'a str)];
+
+    fn stripped(fields: Fields<'_>) -> Vec<String> {
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             let name: HeaderName = name.parse().unwrap();
@@ -158,7 +160,7 @@ mod tests {
 
     #[test]
     fn hop_by_hop_fields_end_here() {
-        let table: [(&str, &[(&str, &str)], &[&str]); 6] = [
+        let table: [(&str, Fields<'_>, &[&str]); 6] = [
             (
                 "ordinary fields stay",
                 &[("accept", "*/*"), ("x-a", "1")],

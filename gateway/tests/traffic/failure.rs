@@ -1,0 +1,295 @@
+//! What instances do wrong: each failure has its own answer, and costs no request it need not.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{Empty, Full};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::support::client::{self, is_silent, raw, read_until};
+use crate::support::eventually;
+use crate::support::gateway::{Gateway, route, service};
+use crate::support::origin::{self, Origin};
+
+#[tokio::test]
+async fn each_failure_has_its_own_answer() {
+    let origin = Origin::start("one").await;
+    let services = [
+        ("hangs", origin.address, 504, "upstream-timeout"),
+        ("refuses", origin::nobody().await, 502, "upstream-connect"),
+        (
+            "garbage",
+            origin::answering(b"no http at all\r\n\r\n").await,
+            502,
+            "upstream-protocol",
+        ),
+        (
+            "closes",
+            origin::answering(b"").await,
+            502,
+            "upstream-protocol",
+        ),
+        (
+            "half-a-head",
+            origin::answering(b"HTTP/1.1 200 OK\r\nX-").await,
+            502,
+            "upstream-protocol",
+        ),
+        (
+            "uninvited-101",
+            origin::answering(
+                b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+            )
+            .await,
+            502,
+            "upstream-protocol",
+        ),
+    ];
+    let mut configuration = String::new();
+    for (name, address, ..) in &services {
+        configuration += &service(name, &[*address], "");
+        let path = format!("/{name}/{{*rest}}");
+        configuration += &route(name, &path, name, "timeout = \"500ms\"");
+    }
+    configuration += &route("hang", "/hang", "hangs", "timeout = \"500ms\"");
+    let gateway = Gateway::start(&configuration).await;
+    for (name, _, status, reason) in services {
+        let path = if name == "hangs" {
+            "/hang".to_owned()
+        } else {
+            format!("/{name}/x")
+        };
+        let answer = client::get(gateway.address(), &path).await;
+        assert_eq!(answer.refusal(), (status, reason.to_owned()), "{name}");
+        let line = gateway.logged(&path).await;
+        assert_eq!(line["reason"], reason, "{line}");
+        assert!(line["instance"].is_string(), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_connection_moves_the_request_to_another_instance() {
+    let origin = Origin::start("alive").await;
+    let gateway = Gateway::in_front_of(&[origin::nobody().await, origin.address]).await;
+    for _ in 0..20 {
+        let request = Request::post("/")
+            .header("host", "test")
+            .body(Full::<Bytes>::from("once"));
+        let answer = client::send(gateway.address(), request.unwrap()).await;
+        assert_eq!(
+            answer.json()["body"],
+            "once",
+            "never sent, so even POST may move"
+        );
+    }
+    assert_eq!(origin.requests(), 20);
+}
+
+#[tokio::test]
+async fn a_post_that_may_have_arrived_is_not_sent_again() {
+    let (dead, origin) = (origin::answering(b"").await, Origin::start("alive").await);
+    let gateway = Gateway::in_front_of(&[dead, origin.address]).await;
+    let mut failed = 0;
+    for _ in 0..10 {
+        let request = Request::post("/")
+            .header("host", "test")
+            .body(Full::<Bytes>::from("once"));
+        failed += u64::from(
+            client::send(gateway.address(), request.unwrap())
+                .await
+                .status
+                == 502,
+        );
+    }
+    assert!(
+        failed > 0,
+        "round robin sends some to the instance that closes"
+    );
+    assert_eq!(failed + origin.requests(), 10, "each was answered once");
+
+    for _ in 0..10 {
+        let answer = client::get(gateway.address(), "/").await;
+        assert_eq!(answer.status, 200, "a GET may be sent again");
+    }
+}
+
+#[tokio::test]
+async fn an_instance_killed_under_load_costs_no_safe_request() {
+    let origins = [Origin::start("one").await, Origin::start("two").await];
+    let addresses = origins.each_ref().map(|origin| origin.address);
+    let gateway = Gateway::in_front_of(&addresses).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let clients: Vec<_> = (0..8)
+        .map(|_| tokio::spawn(load(gateway.address(), Arc::clone(&stop))))
+        .collect();
+
+    eventually("both instances under load", async || {
+        origins
+            .iter()
+            .all(|origin| origin.requests() > 200)
+            .then_some(())
+    })
+    .await;
+    origins[0].stop();
+    let survivor = origins[1].requests();
+    eventually("the survivor takes over", async || {
+        (origins[1].requests() > survivor + 400).then_some(())
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        let (sent, failed) = client.await.unwrap();
+        assert!(sent > 0);
+        assert_eq!(failed, Vec::<String>::new(), "of {sent}");
+    }
+}
+
+/// Sends one request after the other until told to stop; returns how many, and what failed.
+async fn load(gateway: SocketAddr, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
+    let (mut sent, mut failed) = (0, Vec::new());
+    let mut sender = client::connect(gateway).await.unwrap();
+    while !stop.load(Ordering::Relaxed) {
+        let request = client::request("/").body(Empty::<Bytes>::new()).unwrap();
+        sent += 1;
+        match sender.send_request(request).await {
+            Ok(response) => {
+                let answer = client::Answer::read(response).await.unwrap();
+                if answer.status != 200 {
+                    failed.push(answer.text());
+                }
+                sender.ready().await.unwrap();
+            }
+            Err(error) => {
+                failed.push(error.to_string());
+                sender = client::connect(gateway).await.unwrap();
+            }
+        }
+    }
+    (sent, failed)
+}
+
+#[tokio::test]
+async fn health_checks_take_instances_out_and_in() {
+    let (origin, other) = (Origin::start("one").await, Origin::start("two").await);
+    let dead = origin::answering(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
+    let health = "health = { path = \"/healthz\", every = \"50ms\", timeout = \"50ms\", fall = 2, rise = 1 }";
+    let gateway =
+        Gateway::in_front_of_with(&[origin.address, other.address, dead], health, "").await;
+    let healthy = |address: SocketAddr| {
+        format!("weir_gateway_instance_healthy{{service=\"app\",instance=\"{address}\"}}")
+    };
+    eventually("the failing instance is out", async || {
+        (gateway.metric(&healthy(dead)).await < 0.5).then_some(())
+    })
+    .await;
+    for _ in 0..10 {
+        assert_eq!(client::get(gateway.address(), "/").await.status, 200);
+    }
+
+    origin.stop();
+    other.stop();
+    eventually("all instances are out", async || {
+        let answer = client::get(gateway.address(), "/").await;
+        (answer.refusal() == (503, "no-instance".to_owned())).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_full_instance_is_waited_for_but_not_forever() {
+    let origin = Origin::start("one").await;
+    let settings = "connections_max = 1\nconnect_timeout = \"300ms\"";
+    let configuration = format!(
+        "[server]\nworkers = 1\n[listeners.public]\nbind = \"127.0.0.1:0\"\n{}{}",
+        service("app", &[origin.address], settings),
+        route("all", "/{*rest}", "app", ""),
+    );
+    let gateway = Gateway::start_with(&configuration, &[]).await;
+    let held = tokio::spawn(client::get(gateway.address(), "/hold"));
+    origin.holds(1).await;
+    let answer = client::get(gateway.address(), "/late").await;
+    assert_eq!(answer.refusal(), (503, "upstream-busy".to_owned()));
+
+    let waiting = tokio::spawn(client::get(gateway.address(), "/patient"));
+    origin.release();
+    assert_eq!(held.await.unwrap().status, 200);
+    assert_eq!(waiting.await.unwrap().status, 200);
+    assert_eq!(origin.connections(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_cancels_its_request() {
+    let origin = Origin::start("one").await;
+    let gateway = Gateway::in_front_of(&[origin.address]).await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    stream
+        .write_all(b"GET /hang HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await
+        .unwrap();
+    origin.holds(1).await;
+    drop(stream);
+    origin.sees_cancellation().await;
+    let line = gateway.logged("/hang").await;
+    assert_eq!(
+        (&line["status"], &line["reason"]),
+        (&499.into(), &"client-closed".into())
+    );
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_not_passed_as_complete() {
+    let half = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n";
+    let gateway = Gateway::in_front_of(&[origin::answering(half).await]).await;
+    let answer = raw(
+        gateway.address(),
+        b"GET /break HTTP/1.1\r\nHost: test\r\n\r\n",
+    )
+    .await;
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert!(
+        answer.ends_with("4\r\nhalf\r\n"),
+        "no final chunk: {answer}"
+    );
+    assert_eq!(gateway.logged("/break").await["reason"], "upstream-broken");
+}
+
+#[tokio::test]
+async fn a_client_that_stops_sending_is_answered_408() {
+    let origin = Origin::start("one").await;
+    let configuration = format!(
+        "[server]\nbody_idle_timeout = \"300ms\"\n[listeners.public]\nbind = \"127.0.0.1:0\"\n{}{}",
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", "timeout = \"10s\""),
+    );
+    let gateway = Gateway::start_with(&configuration, &[]).await;
+    let started = Instant::now();
+    let request = b"POST /sink HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhalf";
+    let answer = raw(gateway.address(), request).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed() {
+    let origin = Origin::start("one").await;
+    let configuration = format!(
+        "[server]\nidle_timeout = \"300ms\"\n[listeners.public]\nbind = \"127.0.0.1:0\"\n{}{}",
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", ""),
+    );
+    let gateway = Gateway::start_with(&configuration, &[]).await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    stream
+        .write_all(b"GET /zeros/0 HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await
+        .unwrap();
+    read_until(&mut stream, "0\r\n\r\n").await;
+    assert!(is_silent(&mut stream).await, "not closed at once");
+    assert_eq!(client::read_to_end(&mut stream).await, "");
+}

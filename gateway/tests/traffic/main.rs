@@ -1,0 +1,17 @@
+//! Traffic through the real `weir-gateway` process: real sockets on loopback, real origin servers.
+//!
+//! Needs no rights. Each module is one behaviour; [`support`] holds the gateway process, origin
+//! servers and clients.
+
+mod balance;
+mod drain;
+mod failure;
+mod framing;
+mod headers;
+mod http2;
+mod policy;
+mod routing;
+mod streaming;
+mod support;
+mod tls;
+mod upgrade;

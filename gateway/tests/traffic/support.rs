@@ -1,0 +1,25 @@
+//! The test bed: a gateway process, origin servers, clients.
+
+pub(crate) mod client;
+pub(crate) mod gateway;
+pub(crate) mod origin;
+
+use std::time::Duration;
+
+/// A wait longer than this is a failure.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` gives a value; panics with `what` when that takes too long.
+pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let found = async {
+        loop {
+            if let Some(value) = condition().await {
+                return value;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, found)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"))
+}
