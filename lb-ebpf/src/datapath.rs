@@ -1,7 +1,7 @@
 //! The way of a packet through the balancer, shown once.
 
 use crate::{
-    abi::forward,
+    abi::{Settings, forward},
     encap,
     frame::Frame,
     parse::{Parsed, parse},
@@ -52,7 +52,8 @@ fn decide<F: Frame, T: Tables>(
     //    the reason that the host's stack would have.
     let parsed = parse(frame)?;
     // 2. VIP, flow hash, ring slot, owner. Packets that are not for a VIP end here.
-    let owner = match steer(&parsed, tables) {
+    let settings = tables.settings().ok_or(Reason::TableMissing)?;
+    let owner = match steer(&parsed, settings, tables) {
         Ok(owner) => owner,
         Err(Reason::EchoReplied) => {
             encap::echo_reply(frame, &parsed)?;
@@ -61,7 +62,7 @@ fn decide<F: Frame, T: Tables>(
         Err(reason) => return Err(reason),
     };
     // 3. New headers towards the owner, in the VIP's forwarding mode.
-    let reason = forward(frame, tables, &parsed, &owner)?;
+    let reason = forward(frame, settings, &parsed, &owner)?;
     let ifindex = owner.backend.hop().ifindex;
     let backend_id = owner.backend_id;
     Ok((
@@ -75,9 +76,9 @@ fn decide<F: Frame, T: Tables>(
 }
 
 #[inline(always)]
-fn forward<F: Frame, T: Tables>(
+fn forward<F: Frame>(
     frame: &mut F,
-    tables: &T,
+    settings: &Settings,
     parsed: &Parsed,
     owner: &Owner,
 ) -> Result<Reason, Reason> {
@@ -85,7 +86,6 @@ fn forward<F: Frame, T: Tables>(
         encap::l2(frame, &owner.backend.hop())?;
         return Ok(Reason::ForwardedL2);
     }
-    let settings = tables.settings().ok_or(Reason::TableMissing)?;
     encap::ipip(frame, parsed, &owner.backend, settings, owner.hash as u32)?;
     Ok(Reason::ForwardedIpip)
 }

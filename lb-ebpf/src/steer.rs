@@ -47,9 +47,9 @@ pub struct Owner {
 ///
 /// [`Reason::EchoReplied`] means that the caller is to answer the packet.
 #[inline(always)]
-pub fn steer<T: Tables>(parsed: &Parsed, tables: &T) -> Result<Owner, Reason> {
+pub fn steer<T: Tables>(parsed: &Parsed, settings: &Settings, tables: &T) -> Result<Owner, Reason> {
     match parsed.payload {
-        Payload::Tcp { .. } | Payload::Udp => owner(&parsed.flow, tables),
+        Payload::Tcp { .. } | Payload::Udp => owner(&parsed.flow, settings, tables),
         Payload::Echo => Err(if_vip_address(&parsed.flow, tables, Reason::EchoReplied)),
         Payload::Fragment => Err(if_vip_address(&parsed.flow, tables, Reason::Fragment)),
         Payload::Other => Err(if_vip_address(&parsed.flow, tables, Reason::OtherProtocol)),
@@ -58,12 +58,11 @@ pub fn steer<T: Tables>(parsed: &Parsed, tables: &T) -> Result<Owner, Reason> {
 
 /// Finds the owner of a TCP or UDP flow.
 #[inline(always)]
-pub fn owner<T: Tables>(flow: &Flow, tables: &T) -> Result<Owner, Reason> {
+pub fn owner<T: Tables>(flow: &Flow, settings: &Settings, tables: &T) -> Result<Owner, Reason> {
     let vip = vip(flow, tables)?;
     if vip.ring_size == 0 {
         return Err(Reason::NoBackend);
     }
-    let settings = tables.settings().ok_or(Reason::TableMissing)?;
     let hash = hash::flow(settings.hash_key, flow, vip.hash);
     let slot_index = hash::slot(hash, vip.ring_size);
     let slot = tables
