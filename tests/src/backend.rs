@@ -23,16 +23,9 @@ pub fn open_tunnels(host: &Host, bpffs: &Bpffs) -> Result<()> {
     );
     let program = program.to_str().context("the path of weir is UTF-8")?;
     let pins = pins.to_str().context("the path of the bpffs is UTF-8")?;
-    let arguments = [
-        "decap",
-        "attach",
-        "eth0",
-        "--address",
-        &v4,
-        "--address",
-        &v6,
-    ];
-    host.run(program, &[&arguments[..], &["--bpffs", pins]].concat())?;
+    let attach = ["decap", "attach", "--interface", "eth0", "--mode", "native"];
+    let own = ["--address", &v4, "--address", &v6, "--bpffs", pins];
+    host.run(program, &[&attach[..], &own[..]].concat())?;
     Ok(())
 }
 

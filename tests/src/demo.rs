@@ -36,16 +36,10 @@ pub fn run(check: bool) -> Result<bool> {
     report.title("Building the hosts");
     let mut world = World::build().context("building the demo")?;
     report.hosts(&world);
-
-    report.title("Requests through the VIP");
-    scenes::answers(&world, &mut report)?;
-    report.title("Spread over gateways and instances");
-    scenes::spread(&world, &mut report)?;
-    report.title("Killing the instance users-2 under load");
-    failover::instance(&mut world, &mut report)?;
-    report.title("Killing gateway-1 under load");
-    failover::gateway(&mut world, &mut report)?;
-
+    if let Err(error) = story(&mut world, &mut report) {
+        report.last_words(&mut world);
+        return Err(error);
+    }
     if !check {
         report.title("Everything stays up: try it");
         report.invitation(&world)?;
@@ -53,6 +47,20 @@ pub fn run(check: bool) -> Result<bool> {
     }
     drop(world);
     Ok(report.conclude())
+}
+
+fn story(world: &mut World, report: &mut Report) -> Result<()> {
+    report.title("Requests through the VIP");
+    scenes::answers(world, report)?;
+    report.title("Spread over gateways and instances");
+    scenes::spread(world, report)?;
+    report.title(&format!(
+        "Killing the instance {} under load",
+        failover::INSTANCE
+    ));
+    failover::instance(world, report)?;
+    report.title(&format!("Killing {} under load", failover::GATEWAY));
+    failover::gateway(world, report)
 }
 
 /// Ctrl-C works too: the signal removes everything and ends the program.

@@ -141,12 +141,16 @@ impl GatewayConfig {
             ..
         } = self;
         format!(
-            "[listeners.public]\n\
+            "[listeners.public-v4]\n\
+             bind = \"0.0.0.0:443\"\n\
+             tls = {{ certificates = [{certificate:?}] }}\n\
+             \n\
+             [listeners.public-v6]\n\
              bind = \"[::]:443\"\n\
              tls = {{ certificates = [{certificate:?}] }}\n\
              \n\
              [admin]\n\
-             bind = \"[::]:{ADMIN_PORT}\"\n\
+             bind = \"0.0.0.0:{ADMIN_PORT}\"\n\
              \n\
              [drain]\n\
              delay = \"1s\"\n\

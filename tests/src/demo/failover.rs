@@ -12,10 +12,10 @@ use crate::client::inside;
 use crate::wait;
 
 /// The instance that is killed.
-const INSTANCE: &str = "users-2";
+pub const INSTANCE: &str = "users-2";
 
 /// The gateway that is killed.
-const GATEWAY: &str = "gateway-1";
+pub const GATEWAY: &str = "gateway-1";
 
 /// What the load asks for.
 const PATH: &str = "/users/whoami";

@@ -157,6 +157,17 @@ impl Report {
         ));
     }
 
+    /// Shows what the programs said last, for whoever looks for the cause of a failure.
+    pub fn last_words(&mut self, world: &mut World) {
+        for gateway in &mut world.gateways {
+            let name = gateway.host().name().to_owned();
+            say(&format!("--- last lines of weir-gateway on {name}:"));
+            say(&gateway.process().log_tail());
+        }
+        say("--- last lines of weir on balancer:");
+        say(&world.balancer.log_tail());
+    }
+
     /// Tells the user what to try.
     ///
     /// # Errors

@@ -342,8 +342,9 @@ fn start_gateways(
     Ok(gateways)
 }
 
-/// One VIP per family: tunnels go to the gateway's address of the same family.
+/// One VIP per family; both use the tunnel to the gateway's IPv4 address, where it is probed too.
 fn vips(gateways: &[Gateway]) -> [Vip; 2] {
+    let backends: Vec<VipBackend> = gateways.iter().map(|one| backend(one.host())).collect();
     let vip = |name, family: Family| Vip {
         name,
         address: SocketAddr::new(family.vip(), 443),
@@ -353,23 +354,15 @@ fn vips(gateways: &[Gateway]) -> [Vip; 2] {
             "{ http = \"/readyz\", port = 9901, every = \"200ms\", timeout = \"150ms\", \
              fall = 2, rise = 2 }",
         ),
-        backends: gateways
-            .iter()
-            .map(|gateway| backend(gateway.host(), family))
-            .collect(),
+        backends: backends.clone(),
     };
     [vip("api-v4", Family::V4), vip("api-v6", Family::V6)]
 }
 
-fn backend(host: &Host, family: Family) -> VipBackend {
-    let addresses = host.addresses();
-    let address = match family {
-        Family::V4 => addresses.v4.into(),
-        Family::V6 => addresses.v6.into(),
-    };
+fn backend(host: &Host) -> VipBackend {
     VipBackend {
         name: host.name().to_owned(),
-        address,
+        address: host.addresses().v4.into(),
         weight: WEIGHT,
     }
 }
