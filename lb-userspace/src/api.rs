@@ -3,4 +3,5 @@
 //! `types` is what travels; `client` is the command line's half, `server` the agent's.
 
 pub mod client;
+pub mod server;
 pub mod types;

@@ -7,7 +7,8 @@
 //! pinned link without a gap.
 #![expect(
     unsafe_code,
-    reason = "mapping the ring array and asking for a grace period are plain system calls"
+    reason = "mapping the ring array, waiting for a grace period and watching a descriptor have no \
+              safe form"
 )]
 
 use std::io;
@@ -20,6 +21,7 @@ pub mod decap;
 mod grace;
 mod link;
 mod load;
+mod log;
 mod maps;
 mod mmap;
 mod pin;
@@ -27,7 +29,8 @@ mod ring;
 mod stats;
 
 pub use link::Attached;
-pub use load::{Dataplane, EventLogger, KernelLog, objects_present};
+pub use load::{Dataplane, objects_present};
+pub use log::KernelLog;
 pub use maps::{LiveTables, Maps, Sizes};
 pub use pin::Pins;
 pub use stats::Totals;

@@ -181,8 +181,8 @@ impl fmt::Display for Unknown {
 }
 
 /// `aa:bb:cc:dd:ee:ff`
-pub fn display_mac(mac: Mac) -> String {
-    mac.map(|byte| format!("{byte:02x}")).join(":")
+pub fn display_mac(mac: lb_ebpf::address::Mac) -> String {
+    mac.to_bytes().map(|byte| format!("{byte:02x}")).join(":")
 }
 
 #[cfg(test)]

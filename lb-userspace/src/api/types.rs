@@ -141,7 +141,7 @@ pub enum Health {
     Up,
     /// The last probes failed.
     Down,
-    /// No probe has finished yet; takes no flows.
+    /// No probe has finished yet; takes flows if it did in the last published ring.
     Unknown,
 }
 

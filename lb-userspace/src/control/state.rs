@@ -136,8 +136,7 @@ pub fn wanted(
         .values()
         .filter(|backend| backend.weight > 0 && !drains(&backend.name))
         .collect();
-    let serves =
-        |b: &config::Backend| healths.serves(&vip.name, &b.name) && reachable(b.address);
+    let serves = |b: &config::Backend| healths.serves(&vip.name, &b.name) && reachable(b.address);
     let panic = !willing.is_empty() && !willing.iter().any(|backend| serves(backend));
     let members = willing
         .iter()

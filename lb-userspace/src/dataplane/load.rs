@@ -4,19 +4,18 @@ use std::borrow::Cow;
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use aya_log::EbpfLogger;
 use lb_ebpf::abi::{self, Settings, map, program};
 use lb_ebpf::address::Address;
 use tracing::{info, warn};
 
 use super::link::{self, Attached};
-use super::maps::{Maps, Sizes, open_map, typed, with_sources};
+use super::log::{self, KernelLog};
+use super::maps::{Maps, Sizes, open_map, typed};
 use super::pin::Owner;
 use super::{Error, Pins, is_permission};
 use crate::config::XdpMode;
@@ -65,15 +64,6 @@ fn object(
         }
         None => embedded.map(Cow::Borrowed).ok_or(Error::NoObject(name)),
     }
-}
-
-/// How much the kernel program says (`aya-log`); the verifier removes what is off.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KernelLog {
-    /// Nothing: no cost.
-    Off,
-    /// A line for each dropped packet. For debugging on quiet hosts only.
-    Debug,
 }
 
 /// The balancer's handles into the kernel.
@@ -135,26 +125,39 @@ impl Dataplane {
         &mut self.maps
     }
 
-    /// Sets what holds for the whole data path. A hash key of `None` keeps the one there is.
-    pub fn configure(
-        &mut self,
-        hash_key: Option<[u64; 2]>,
-        source_v4: Option<IpAddr>,
-        source_v6: Option<IpAddr>,
-    ) -> Result<(), Error> {
+    /// Sets the key of the flow hash.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read or written.
+    pub fn set_hash_key(&mut self, hash_key: [u64; 2]) -> Result<(), Error> {
         let old = self.maps.read_settings()?;
-        if self.adopted && hash_key.is_some_and(|key| key != old.hash_key) {
+        if old.hash_key == hash_key {
+            return Ok(());
+        }
+        if self.adopted {
             warn!("the hash key has changed: flows move to other backends");
         }
+        self.maps.write_settings(&Settings { hash_key, ..old })
+    }
+
+    /// Sets the sources of outer headers; `None` keeps the one there is.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read or written.
+    pub fn set_sources(&mut self, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Result<(), Error> {
+        let old = self.maps.read_settings()?;
         let new = Settings {
-            hash_key: hash_key.unwrap_or(old.hash_key),
+            source_v4: v4.map_or(old.source_v4, Address::from),
+            source_v6: v6.map_or(old.source_v6, Address::from),
             ..old
         };
-        let new = with_sources(new, source_v4, source_v6);
-        if new != old {
-            self.maps.write_settings(&new)?;
+        if new == old {
+            return Ok(());
         }
-        Ok(())
+        info!(?v4, ?v6, "sources of outer headers");
+        self.maps.write_settings(&new)
     }
 
     /// Attaches the program to `interface`, or replaces the one in its pinned link.
@@ -189,55 +192,14 @@ impl Dataplane {
         self.pins.remove()
     }
 
-    /// What the kernel program logs, when [`KernelLog`] is not off.
-    pub fn event_logger(&mut self) -> io::Result<EventLogger> {
-        EbpfLogger::init_with_logger(&mut self.ebpf, TracingLog)
-            .map(EventLogger)
-            .map_err(io::Error::other)
+    /// Hands what the kernel program logs to `tracing`, until the future is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the program was loaded without logging.
+    pub fn kernel_log(&mut self) -> io::Result<impl Future<Output = ()> + use<>> {
+        Ok(log::forward(log::open(&mut self.ebpf)?))
     }
-}
-
-/// Reads the kernel program's log lines and hands them to `tracing`.
-pub struct EventLogger(EbpfLogger<TracingLog>);
-
-impl EventLogger {
-    /// Writes out what has come in. Wait until the descriptor is readable first.
-    pub fn flush(&mut self) {
-        self.0.flush();
-    }
-}
-
-impl AsFd for EventLogger {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl std::os::fd::AsRawFd for EventLogger {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-/// Takes `log` records, which aya-log writes, into `tracing`.
-struct TracingLog;
-
-impl log::Log for TracingLog {
-    fn enabled(&self, _: &log::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn log(&self, record: &log::Record<'_>) {
-        let (message, level) = (record.args(), record.level());
-        match level {
-            log::Level::Error => tracing::error!(target: "weir::kernel", "{message}"),
-            log::Level::Warn => tracing::warn!(target: "weir::kernel", "{message}"),
-            log::Level::Info => tracing::info!(target: "weir::kernel", "{message}"),
-            _ => tracing::debug!(target: "weir::kernel", "{message}"),
-        }
-    }
-
-    fn flush(&self) {}
 }
 
 /// Whether there are maps to adopt. Fails when there are, and they do not fit.

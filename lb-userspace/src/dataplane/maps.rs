@@ -1,12 +1,10 @@
 //! The maps, by their pinned names.
 
-use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use aya::Pod;
 use aya::maps::{Array, HashMap, Map, MapData, MapError};
 use lb_ebpf::abi::{self, Backend, Settings, Slot, Vip, VipKey, map};
-use lb_ebpf::address::Address;
 use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
 
@@ -202,17 +200,6 @@ impl Tables for LiveTables<'_> {
 
     fn backend(&self, id: u16) -> Option<Backend> {
         self.maps.backends.get(&u32::from(id), 0).ok()
-    }
-}
-
-/// Outer source addresses into settings; absent ones are all zero.
-pub(super) fn with_sources(settings: Settings, v4: Option<IpAddr>, v6: Option<IpAddr>) -> Settings {
-    let word = |address: Option<IpAddr>| address.map_or_else(Address::default, Address::from);
-    let (source_v4, source_v6) = (word(v4), word(v6));
-    Settings {
-        source_v4,
-        source_v6,
-        ..settings
     }
 }
 

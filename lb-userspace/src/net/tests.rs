@@ -139,7 +139,7 @@ fn needed_neighbours_are_those_that_packets_are_handed_to() {
 #[test]
 fn mac_addresses_are_written_as_usual() {
     assert_eq!(
-        display_mac([0, 0x1b, 0x21, 0xff, 0x0a, 1]),
+        display_mac([0, 0x1b, 0x21, 0xff, 0x0a, 1].into()),
         "00:1b:21:ff:0a:01"
     );
 }

@@ -173,8 +173,19 @@ fn a_backend_that_no_way_leads_to_takes_no_flows() {
     let healths = observed(&config, &[]);
     let first = IpAddr::from([10, 0, 0, 1]);
     let none = BTreeSet::new();
-    let (wanted, panic) =
-        super::wanted(&config.vips["web"], &none, &healths, |address| address == first, false);
-    assert_eq!(wanted.members.iter().map(|m| m.address).collect::<Vec<_>>(), [first]);
-    assert!(wanted.dead.is_empty() && !panic, "its flows, if it ever had some, may be alive");
+    let (wanted, panic) = super::wanted(
+        &config.vips["web"],
+        &none,
+        &healths,
+        |address| address == first,
+        false,
+    );
+    assert_eq!(
+        wanted.members.iter().map(|m| m.address).collect::<Vec<_>>(),
+        [first]
+    );
+    assert!(
+        wanted.dead.is_empty() && !panic,
+        "its flows, if it ever had some, may be alive"
+    );
 }

@@ -1,0 +1,209 @@
+//! From what is desired to what is published.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use thiserror::Error;
+use tracing::{debug, error, info, warn};
+
+use super::{Agent, Desired, RETRY_AFTER};
+use crate::config::{Config, Vip};
+use crate::control::apply::apply;
+use crate::control::plan::{self, Plan, Wanted, Way};
+use crate::control::state::{self, key};
+use crate::dataplane;
+use crate::health::Target;
+use crate::net::Known;
+
+/// Slots remember an earlier owner for this long after they moved. Then its id may be used again.
+pub(super) const SETTLE_AFTER: Duration = Duration::from_secs(60);
+
+/// Plans in a row for one change: the change itself, then what it leaves to clean up.
+const ROUNDS_MAX: usize = 3;
+
+/// Why something was not published. What was published before still is.
+#[derive(Debug, Error)]
+pub(super) enum Error {
+    #[error(transparent)]
+    Refused(#[from] plan::Refused),
+    #[error(transparent)]
+    Dataplane(#[from] dataplane::Error),
+}
+
+impl From<Error> for super::Error {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Refused(refused) => refused.into(),
+            Error::Dataplane(error) => error.into(),
+        }
+    }
+}
+
+impl Agent {
+    /// Publishes what is desired.
+    pub(super) fn publish(&mut self) -> Result<(), Error> {
+        let desired = self.desired.clone();
+        self.try_publish(&desired)
+    }
+
+    /// Publishes what is desired, or sees to it that it is tried again.
+    pub(super) fn publish_or_retry(&mut self, because: &str) {
+        if let Err(error) = self.publish() {
+            error!(%error, because, "cannot publish; packets flow by the state before");
+            self.retry_at = Some(Instant::now() + RETRY_AFTER);
+        }
+    }
+
+    /// Publishes `desired` whole, or changes nothing.
+    pub(super) fn try_publish(&mut self, desired: &Desired) -> Result<(), Error> {
+        self.retry_at = None;
+        let started = Instant::now();
+        for round in 0..ROUNDS_MAX {
+            let (wanted, panics) = self.wanted(desired);
+            let plan = Plan::new(&self.published, &wanted)?;
+            if round == 0 {
+                self.note_panics(panics);
+                self.update_sources()?;
+            }
+            if plan.is_empty() {
+                // Members may be the same in another order of things; that is worth remembering.
+                self.published = plan.next;
+                break;
+            }
+            self.carry_out(plan)?;
+        }
+        self.note_unsettled();
+        debug!(took = ?started.elapsed(), "published");
+        Ok(())
+    }
+
+    fn carry_out(&mut self, plan: Plan) -> Result<(), Error> {
+        let started = Instant::now();
+        let (vips, waited) = (plan.vips.len(), plan.grace_period);
+        match apply(self.dataplane.maps_mut(), &self.published, plan) {
+            Ok(next) => self.published = next,
+            Err(error) => {
+                self.meters.publish_failures.inc();
+                return Err(error.into());
+            }
+        }
+        let took = started.elapsed();
+        self.meters.published(took);
+        info!(vips, waited, ?took, "published");
+        Ok(())
+    }
+
+    /// Desired state and what is known of the network, in the form of a plan's input.
+    fn wanted(&self, desired: &Desired) -> (Wanted, BTreeSet<String>) {
+        let known = self.net.ways.borrow().ways.clone();
+        let ways: BTreeMap<IpAddr, Way> = known
+            .iter()
+            .filter_map(|(&address, way)| Some((address, to_way(way.as_ref().ok()?))))
+            .collect();
+        let reachable = |address| {
+            let published = || self.published.backend_id(address);
+            ways.contains_key(&address)
+                || published()
+                    .is_some_and(|id| self.published.backends[&id].value.hop().ifindex > 0)
+        };
+        let mut panics = BTreeSet::new();
+        let mut vips = Vec::new();
+        let Desired {
+            effective, healths, ..
+        } = desired;
+        for vip in effective.config.vips.values() {
+            let settle = self.settles(vip);
+            let (wanted, panic) =
+                state::wanted(vip, &effective.draining, healths, reachable, settle);
+            vips.push(wanted);
+            if panic {
+                panics.insert(vip.name.clone());
+            }
+        }
+        (Wanted { vips, ways }, panics)
+    }
+
+    fn settles(&self, vip: &Vip) -> bool {
+        self.unsettled
+            .get(&key(vip))
+            .is_some_and(|(_, since)| since.elapsed() >= SETTLE_AFTER)
+    }
+
+    fn note_panics(&mut self, panics: BTreeSet<String>) {
+        for vip in panics.difference(&self.panics) {
+            warn!(
+                vip,
+                "no backend is healthy and reachable: all of them are used"
+            );
+        }
+        for vip in self.panics.difference(&panics) {
+            info!(vip, "some backend is healthy again: only those are used");
+        }
+        self.panics = panics;
+    }
+
+    /// Starts the clock of each ring that has slots which remember an earlier owner.
+    fn note_unsettled(&mut self) {
+        let now = Instant::now();
+        let before = std::mem::take(&mut self.unsettled);
+        for (key, ring) in &self.published.vips {
+            if self.published.is_settled(key) {
+                continue;
+            }
+            let running = before
+                .get(key)
+                .filter(|(generation, _)| *generation == ring.generation);
+            let clock = running.copied().unwrap_or((ring.generation, now));
+            self.unsettled.insert(*key, clock);
+        }
+    }
+
+    /// Outer source addresses: as configured, else what this host would use itself on the way to a
+    /// backend. One that is still in use stays.
+    fn update_sources(&mut self) -> Result<(), dataplane::Error> {
+        let routes = self.net.ways.borrow().snapshot.routes.clone();
+        let settings = self.dataplane.maps().read_settings()?;
+        let agent = &self.desired.config.agent;
+        let choose = |configured: Option<IpAddr>, current: IpAddr, v4: bool| {
+            let of_family = |ip: &IpAddr| ip.is_ipv4() == v4;
+            let ways = routes
+                .iter()
+                .filter(|(to, route)| of_family(to) && !route.local);
+            let used: Vec<IpAddr> = ways
+                .filter_map(|(_, route)| route.source.filter(of_family))
+                .collect();
+            let kept = used.contains(&current).then_some(current);
+            configured.or(kept).or(used.first().copied())
+        };
+        let v4 = choose(agent.source_v4, settings.source_v4.into(), true);
+        let v6 = choose(agent.source_v6, settings.source_v6.into(), false);
+        self.dataplane.set_sources(v4, v6)
+    }
+}
+
+/// The way in the form of the data plane.
+fn to_way(known: &Known) -> Way {
+    Way {
+        hop: known.hop,
+        mtu: u16::try_from(known.mtu).unwrap_or(u16::MAX),
+    }
+}
+
+/// What is to be probed.
+pub(super) fn targets(config: &Config) -> Vec<Target> {
+    let checked = config
+        .vips
+        .values()
+        .filter_map(|vip| Some((vip, vip.health.as_ref()?)));
+    checked
+        .flat_map(|(vip, check)| {
+            vip.backends.values().map(|backend| Target {
+                vip: vip.name.clone(),
+                backend: backend.name.clone(),
+                address: SocketAddr::new(backend.address, check.port),
+                check: check.clone(),
+            })
+        })
+        .collect()
+}

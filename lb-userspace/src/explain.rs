@@ -1,0 +1,282 @@
+//! `weir explain`: what becomes of a packet, and why.
+//!
+//! The decision is the kernel's own code ([`steer::owner`]) over the live tables. What is added here
+//! is only the way to it, told in sentences.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_ebpf::abi::{Vip, VipKey, forward};
+use lb_ebpf::flow::{Family, Flow};
+use lb_ebpf::hash;
+use lb_ebpf::reason::Reason;
+use lb_ebpf::steer::{self, Tables};
+
+use crate::api::types::{ExplainQuery, Explanation, Slot};
+use crate::config::Forward;
+use crate::control::state::protocol_number;
+
+/// What the tables do not know: names.
+pub trait Names {
+    /// Name of the VIP under `key`, and how often its ring was published.
+    fn vip(&self, key: &VipKey) -> Option<(String, u64)>;
+    /// Name of the backend `id` of the VIP named `vip`.
+    fn backend(&self, vip: &str, id: u16) -> Option<String>;
+}
+
+/// Explains one packet. `Explanation::backend` is left to the caller, who is told the owner's name.
+pub fn explain<T: Tables>(
+    query: &ExplainQuery,
+    tables: &T,
+    names: &impl Names,
+) -> (Explanation, Option<String>) {
+    let flow = flow_of(query);
+    let result = tables
+        .settings()
+        .ok_or(Reason::TableMissing)
+        .and_then(|settings| steer::owner(&flow, settings, tables));
+    let reason = match &result {
+        Err(reason) => *reason,
+        Ok(owner) if owner.vip.forward == forward::L2 => Reason::ForwardedL2,
+        Ok(_) => Reason::ForwardedIpip,
+    };
+    let mut explanation = Explanation {
+        action: reason.action().name().to_owned(),
+        reason: reason.name().to_owned(),
+        description: reason.describe().to_owned(),
+        vip: None,
+        slot: None,
+        backend: None,
+        forward: None,
+        steps: Vec::new(),
+    };
+    let owner = retrace(&flow, tables, names, &mut explanation);
+    let ending = match &result {
+        Ok(owner) => {
+            let hop = owner.backend.hop();
+            let mac = crate::net::display_mac(hop.destination);
+            format!("leaves through interface {} to {mac}", hop.ifindex)
+        }
+        Err(reason) => format!("{}: {}", reason.action().name(), reason.describe()),
+    };
+    explanation.steps.push(ending);
+    (explanation, owner)
+}
+
+fn flow_of(query: &ExplainQuery) -> Flow {
+    let family = if query.source.is_ipv4() {
+        Family::V4
+    } else {
+        Family::V6
+    };
+    steer::flow(
+        family,
+        (query.source.into(), query.source_port),
+        (query.address.into(), query.port),
+        protocol_number(query.protocol),
+    )
+}
+
+/// Notes what the decision met on its way, as far as it came. Returns the owner's name.
+fn retrace<T: Tables>(
+    flow: &Flow,
+    tables: &T,
+    names: &impl Names,
+    explanation: &mut Explanation,
+) -> Option<String> {
+    let (address, port) = (
+        IpAddr::from(flow.destination),
+        u16::from_be(flow.destination_port),
+    );
+    let to = SocketAddr::new(address, port);
+    let Some((key, vip)) = find_vip(flow, tables) else {
+        explanation.steps.push(format!(
+            "no VIP at {to}, nor one of every port at {address}"
+        ));
+        return None;
+    };
+    let (name, generation) = names.vip(&key).unwrap_or_else(|| ("?".to_owned(), 0));
+    let every = if key.port == 0 {
+        ", which takes every port"
+    } else {
+        ""
+    };
+    explanation
+        .steps
+        .push(format!("{to} belongs to VIP {name}{every}"));
+    explanation.vip = Some(name.clone());
+    explanation.forward = match vip.forward {
+        forward::L2 => Some(Forward::L2),
+        forward::IPIP => Some(Forward::Ipip),
+        _ => None,
+    };
+    if vip.ring_size == 0 {
+        explanation
+            .steps
+            .push("its ring is empty: no backend takes flows".to_owned());
+        return None;
+    }
+    let key = tables.settings()?.hash_key;
+    let hash = hash::flow(key, flow, vip.hash);
+    let index = hash::slot(hash, vip.ring_size);
+    let slot = tables.slot(vip.ring_start + index)?;
+    let owner = |id| names.backend(&name, id);
+    explanation.slot = Some(Slot {
+        hash: format!("{hash:016x}"),
+        index,
+        ring_size: vip.ring_size,
+        generation,
+        current: owner(slot.current),
+        previous: owner(slot.previous),
+    });
+    explanation.steps.push(format!(
+        "the flow hashes to slot {index} of {}",
+        vip.ring_size
+    ));
+    let current = owner(slot.current);
+    if let (Some(current), Some(backend)) = (&current, tables.backend(slot.current)) {
+        let at: IpAddr = backend.address.into();
+        explanation
+            .steps
+            .push(format!("the slot belongs to backend {current} at {at}"));
+    }
+    current
+}
+
+/// The same look-ups, in the same order, as in [`steer::owner`].
+fn find_vip<T: Tables>(flow: &Flow, tables: &T) -> Option<(VipKey, Vip)> {
+    let port = u16::from_be(flow.destination_port);
+    [port, 0].into_iter().find_map(|port| {
+        let key = VipKey::new(flow.destination, port, flow.protocol);
+        Some((key, tables.vip(&key)?))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_ebpf::address::Address;
+
+    use lb_ebpf::abi::{self, Backend, Hop, Settings, hash_kind};
+
+    use super::*;
+    use crate::config::Protocol;
+    use crate::dataplane::backend::entry;
+
+    /// One VIP of every port at 192.0.2.1/tcp with a ring of one slot.
+    struct Small {
+        settings: Settings,
+        ring_size: u32,
+        hop: Hop,
+    }
+
+    impl Tables for Small {
+        fn settings(&self) -> Option<&Settings> {
+            Some(&self.settings)
+        }
+
+        fn vip(&self, key: &VipKey) -> Option<Vip> {
+            let ring_size = self.ring_size;
+            let vip = Vip {
+                ring_start: 4,
+                ring_size,
+                id: 0,
+                forward: forward::IPIP,
+                hash: hash_kind::FIVE_TUPLE,
+                reserved: [0; 2],
+            };
+            (*key == vip_key()).then_some(vip)
+        }
+
+        fn slot(&self, index: u32) -> Option<abi::Slot> {
+            (index == 4).then_some(abi::Slot {
+                current: 7,
+                previous: 8,
+            })
+        }
+
+        fn backend(&self, id: u16) -> Option<Backend> {
+            (id == 7).then(|| entry([10, 0, 0, 7].into(), self.hop, 1500))
+        }
+    }
+
+    struct Numbers;
+
+    impl Names for Numbers {
+        fn vip(&self, key: &VipKey) -> Option<(String, u64)> {
+            (*key == vip_key()).then(|| ("web".to_owned(), 3))
+        }
+
+        fn backend(&self, vip: &str, id: u16) -> Option<String> {
+            Some(format!("{vip}-{id}"))
+        }
+    }
+
+    fn vip_key() -> VipKey {
+        VipKey::new(Address::v4([192, 0, 2, 1]), 0, 6)
+    }
+
+    fn ask(ring_size: u32, ifindex: u32, protocol: Protocol) -> (Explanation, Option<String>) {
+        let settings = Settings {
+            hash_key: [1, 2],
+            source_v6: Address::default(),
+            source_v4: Address::default(),
+            version: 1,
+            reserved: 0,
+        };
+        let hop = Hop {
+            destination: [2, 0, 0, 0, 0, 7].into(),
+            source: [0; 6].into(),
+            ifindex,
+        };
+        let query = ExplainQuery {
+            source: [198, 51, 100, 1].into(),
+            source_port: 40_000,
+            address: [192, 0, 2, 1].into(),
+            port: 443,
+            protocol,
+        };
+        explain(
+            &query,
+            &Small {
+                settings,
+                ring_size,
+                hop,
+            },
+            &Numbers,
+        )
+    }
+
+    #[test]
+    fn a_forwarded_packet_is_followed_to_its_hop() {
+        let (explanation, owner) = ask(1, 3, Protocol::Tcp);
+        assert_eq!(owner.as_deref(), Some("web-7"));
+        assert_eq!(
+            (&*explanation.action, &*explanation.reason),
+            ("forward", "forwarded_ipip")
+        );
+        let slot = explanation.slot.unwrap();
+        assert_eq!((slot.index, slot.ring_size, slot.generation), (0, 1, 3));
+        assert_eq!(slot.previous.as_deref(), Some("web-8"));
+        assert_eq!(
+            explanation.steps,
+            [
+                "192.0.2.1:443 belongs to VIP web, which takes every port",
+                "the flow hashes to slot 0 of 1",
+                "the slot belongs to backend web-7 at 10.0.0.7",
+                "leaves through interface 3 to 02:00:00:00:00:07",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_refused_packet_is_followed_as_far_as_it_came() {
+        for (ring_size, ifindex, protocol, reason, owner, steps) in [
+            (1, 3, Protocol::Udp, "not_vip", None, 2),
+            (0, 3, Protocol::Tcp, "no_backend", None, 3),
+            (1, 0, Protocol::Tcp, "next_hop_unknown", Some("web-7"), 4),
+        ] {
+            let (explanation, found) = ask(ring_size, ifindex, protocol);
+            assert_eq!((&*explanation.reason, found.as_deref()), (reason, owner));
+            assert_eq!(explanation.steps.len(), steps, "{:?}", explanation.steps);
+        }
+    }
+}
