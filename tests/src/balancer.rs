@@ -193,13 +193,16 @@ impl Balancer {
             let right = |backend: &Backend| (backend.slots > 0) == wanted(&backend.name);
             vip.backends.iter().all(right).then_some(())
         });
-        let last_words = || {
-            self.agent
-                .as_ref()
-                .map(Process::log_tail)
-                .unwrap_or_default()
-        };
-        settled.with_context(last_words)
+        settled.with_context(|| self.log_tail())
+    }
+
+    /// The last lines the agent has printed; empty when it does not run.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.agent
+            .as_ref()
+            .map(Process::log_tail)
+            .unwrap_or_default()
     }
 
     fn agent_section(&self) -> String {
