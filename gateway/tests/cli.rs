@@ -2,13 +2,28 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// A file with one mistake.
 const WRONG: &str = "[listeners.public]\nbind = \"127.0.0.1:8080\"\ntimeut = \"3s\"\n";
 
 /// Runs `weir-gateway` in a folder, and shows exit code, stdout and stderr as one text.
 fn run_with(folder: &Path, arguments: &[&str], stdin: &str) -> String {
+    let output = output_of(folder, arguments, stdin).expect("the binary under test starts");
+    let mut shown = format!("$ weir-gateway {}\n", arguments.join(" "));
+    for (name, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
+        if !bytes.is_empty() {
+            shown += &format!("--- {name}\n{}", String::from_utf8_lossy(&bytes));
+        }
+    }
+    let code = output
+        .status
+        .code()
+        .map_or("none: killed".to_owned(), |code| code.to_string());
+    shown + &format!("--- exit code {code}\n")
+}
+
+fn output_of(folder: &Path, arguments: &[&str], stdin: &str) -> std::io::Result<Output> {
     let mut child = Command::new(env!("CARGO_BIN_EXE_weir-gateway"))
         .args(arguments)
         .current_dir(folder)
@@ -17,23 +32,14 @@ fn run_with(folder: &Path, arguments: &[&str], stdin: &str) -> String {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child
-        .stdin
-        .take()
-        .unwrap()
-        .write_all(stdin.as_bytes())
-        .unwrap();
-    let output = child.wait_with_output().unwrap();
-    let mut shown = format!("$ weir-gateway {}\n", arguments.join(" "));
-    for (name, bytes) in [("stdout", output.stdout), ("stderr", output.stderr)] {
-        if !bytes.is_empty() {
-            let text = String::from_utf8(bytes).unwrap();
-            shown.push_str(&format!("--- {name}\n{text}"));
-        }
+        .spawn()?;
+    let mut pipe = child.stdin.take().expect("stdin is piped");
+    // A command that does not read its stdin may have ended already.
+    match pipe.write_all(stdin.as_bytes()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => return Err(error),
+        _ => drop(pipe),
     }
-    shown + &format!("--- exit code {}\n", output.status.code().unwrap())
+    child.wait_with_output()
 }
 
 /// Runs `weir-gateway` on the example configuration.

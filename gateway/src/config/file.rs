@@ -3,74 +3,17 @@
 //! Only syntax, types and key names are checked here; what the values mean is checked in
 //! [`compile`](super::compile). Defaults stand here, so the file written back is complete.
 
-use std::borrow::{Borrow, Cow};
+mod forms;
+mod placed;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::ops::{Deref, Range};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use toml::Spanned;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
-use super::error::{HINT_MARK, SECRET_IN_CLEAR};
+pub use self::forms::{Certificate, HeaderMatch, Source};
+pub use self::placed::Placed;
 use super::units::{Duration, Rate, Size};
-
-/// A value that knows where in the file it stands.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(transparent)]
-pub struct Placed<T>(Spanned<T>);
-
-impl<T> Placed<T> {
-    /// A default: a value that stands nowhere in the file.
-    fn absent(value: T) -> Self {
-        Self(Spanned::new(0..0, value))
-    }
-
-    /// The bytes of the file the value takes up.
-    pub fn span(&self) -> Range<usize> {
-        self.0.span()
-    }
-}
-
-impl<T> Deref for Placed<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        self.0.get_ref()
-    }
-}
-
-impl Borrow<str> for Placed<String> {
-    fn borrow(&self) -> &str {
-        self
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for Placed<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.get_ref().fmt(f)
-    }
-}
-
-impl<T: Serialize> Serialize for Placed<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.get_ref().serialize(serializer)
-    }
-}
-
-impl<T: JsonSchema> JsonSchema for Placed<T> {
-    fn inline_schema() -> bool {
-        T::inline_schema()
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        T::schema_name()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        T::json_schema(generator)
-    }
-}
 
 /// Things by name.
 pub type Named<T> = BTreeMap<Placed<String>, T>;
@@ -191,74 +134,6 @@ pub struct Listener {
 pub struct Tls {
     /// Chosen by SNI; the first one serves clients that send none.
     pub certificates: Placed<Vec<Placed<Certificate>>>,
-}
-
-/// A PEM file with chain and key, or `{ chain = …, key = … }`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Certificate {
-    /// Leaf first.
-    pub chain: String,
-    /// The key of the leaf.
-    pub key: String,
-}
-
-impl<'de> Deserialize<'de> for Certificate {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        /// The table form.
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Files {
-            chain: String,
-            key: String,
-        }
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Certificate;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a PEM file, or `{ chain = \"…\", key = \"…\" }`")
-            }
-
-            fn visit_str<E: de::Error>(self, path: &str) -> Result<Certificate, E> {
-                Ok(Certificate {
-                    chain: path.to_owned(),
-                    key: path.to_owned(),
-                })
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Certificate, A::Error> {
-                let files = Files::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(Certificate {
-                    chain: files.chain,
-                    key: files.key,
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl JsonSchema for Certificate {
-    fn schema_name() -> Cow<'static, str> {
-        "Certificate".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "anyOf": [
-                { "type": "string" },
-                {
-                    "type": "object",
-                    "properties": { "chain": { "type": "string" }, "key": { "type": "string" } },
-                    "required": ["chain", "key"],
-                    "additionalProperties": false
-                }
-            ]
-        })
-    }
 }
 
 /// `[admin]`
@@ -483,56 +358,6 @@ pub enum AuthKind {
     ApiKey,
 }
 
-/// A secret by reference: `{ file = "path" }` or `{ env = "NAME" }`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Source {
-    /// The content of a file.
-    File(String),
-    /// The content of an environment variable.
-    Env(String),
-}
-
-impl<'de> Deserialize<'de> for Source {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        /// The table forms.
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        enum Reference {
-            File(String),
-            Env(String),
-        }
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Source;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`{ file = \"…\" }` or `{ env = \"…\" }`")
-            }
-
-            /// Never repeats the text: it may be the secret itself.
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<Source, E> {
-                let hint = "write { file = \"path\" } or { env = \"NAME\" }";
-                Err(E::custom(format_args!(
-                    "{SECRET_IN_CLEAR}{HINT_MARK}{hint}"
-                )))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
-                let table = de::value::MapAccessDeserializer::new(map);
-                Ok(match Reference::deserialize(table)? {
-                    Reference::File(path) => Source::File(path),
-                    Reference::Env(name) => Source::Env(name),
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
 /// `[limits.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -610,87 +435,6 @@ pub struct Predicates {
     /// name = `"value"`, `{ regex = "…" }` (of the whole value) or `{ present = true }`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: Named<Placed<HeaderMatch>>,
-}
-
-/// What a header must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderMatch {
-    /// This value.
-    Exact(String),
-    /// A value the expression matches as a whole.
-    Regex(String),
-    /// There (true) or not there (false).
-    Present(bool),
-}
-
-/// The table forms of a header match.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum HeaderMatchTable {
-    Regex(String),
-    Present(bool),
-}
-
-impl<'de> Deserialize<'de> for HeaderMatch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = HeaderMatch;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value, `{ regex = \"…\" }` or `{ present = true }`")
-            }
-
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<HeaderMatch, E> {
-                Ok(HeaderMatch::Exact(value.to_owned()))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<HeaderMatch, A::Error> {
-                let table = de::value::MapAccessDeserializer::new(map);
-                Ok(match HeaderMatchTable::deserialize(table)? {
-                    HeaderMatchTable::Regex(expression) => HeaderMatch::Regex(expression),
-                    HeaderMatchTable::Present(present) => HeaderMatch::Present(present),
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl Serialize for HeaderMatch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Exact(value) => value.serialize(serializer),
-            Self::Regex(text) => HeaderMatchTable::Regex(text.clone()).serialize(serializer),
-            Self::Present(there) => HeaderMatchTable::Present(*there).serialize(serializer),
-        }
-    }
-}
-
-impl JsonSchema for HeaderMatch {
-    fn schema_name() -> Cow<'static, str> {
-        "HeaderMatch".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "anyOf": [
-                { "type": "string" },
-                {
-                    "type": "object",
-                    "properties": {
-                        "regex": { "type": "string" },
-                        "present": { "type": "boolean" }
-                    },
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "additionalProperties": false
-                }
-            ]
-        })
-    }
 }
 
 /// Defaults that serde wants as functions.

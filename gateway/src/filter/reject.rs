@@ -13,95 +13,159 @@ use serde::Serialize;
 /// Media type of a problem document (RFC 9457 section 3).
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
-/// Why a request was refused.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reject {
+/// Defines the refusals from one table: what it means, variant, status, reason code, title.
+macro_rules! refusals {
+    ($(
+        $(#[$meaning:meta])+
+        $variant:ident $({ $($fields:tt)+ })? = $status:ident, $name:literal, $title:literal;
+    )+) => {
+        /// Why a request was refused.
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        pub enum Reject {
+            $($(#[$meaning])+ $variant $({ $($fields)+ })?,)+
+        }
+
+        impl Reject {
+            /// The reason codes of all refusals.
+            pub const NAMES: &[&str] = &[$($name),+];
+
+            /// Status, reason code, title.
+            fn row(&self) -> (StatusCode, &'static str, &'static str) {
+                match self {
+                    $(Self::$variant { .. } => (StatusCode::$status, $name, $title),)+
+                }
+            }
+        }
+    };
+}
+
+refusals! {
     /// The head is no HTTP request the gateway can read.
-    BadRequest,
+    BadRequest = BAD_REQUEST, "bad-request",
+        "The request cannot be read.";
     /// Several Content-Length values, or Content-Length with Transfer-Encoding (RFC 9112 6.3).
-    ConflictingLength,
+    ConflictingLength = BAD_REQUEST, "conflicting-length",
+        "The request states its length twice.";
     /// A Transfer-Encoding other than a final `chunked` (RFC 9112 6.1).
-    BadTransferEncoding,
+    BadTransferEncoding = BAD_REQUEST, "bad-transfer-encoding",
+        "Only a single, final chunked transfer encoding is understood.";
     /// The chunked framing of the body is broken (RFC 9112 7.1).
-    BadChunk,
+    BadChunk = BAD_REQUEST, "bad-chunk",
+        "The chunked body is malformed.";
     /// No host, several hosts, or one that is no host (RFC 9112 3.2).
-    BadHost,
+    BadHost = BAD_REQUEST, "bad-host",
+        "The request names no valid host.";
     /// A path two readers could understand differently: encoded slash, dot segments, NUL.
-    BadPath,
+    BadPath = BAD_REQUEST, "bad-path",
+        "The request path is ambiguous.";
     /// A header field that is malformed, or repeated where only one is allowed.
-    BadHeader,
+    BadHeader = BAD_REQUEST, "bad-header",
+        "A header field is malformed.";
     /// The header section is over `header_bytes_max` or `headers_max`.
-    HeadersTooLarge,
+    HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large",
+        "The header section is too large.";
     /// The request target is over `uri_bytes_max`.
-    UriTooLong,
+    UriTooLong = URI_TOO_LONG, "uri-too-long",
+        "The request target is too long.";
     /// The body is over `body_bytes_max`.
-    BodyTooLarge,
+    BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large",
+        "The request body is too large.";
     /// An `Expect` other than `100-continue` (RFC 9110 10.1.1).
-    ExpectationFailed,
+    ExpectationFailed = EXPECTATION_FAILED, "expectation-failed",
+        "Only the expectation 100-continue is understood.";
     /// CONNECT, TRACE, or another method the gateway does not forward.
-    MethodNotImplemented,
+    MethodNotImplemented = NOT_IMPLEMENTED, "method-not-implemented",
+        "This method is not forwarded.";
     /// The request was meant for another server: SNI and host disagree (RFC 9110 15.5.20).
-    Misdirected,
+    Misdirected = MISDIRECTED_REQUEST, "misdirected",
+        "This connection was opened for another host.";
     /// No route matches.
-    RouteNotFound,
+    RouteNotFound = NOT_FOUND, "route-not-found",
+        "Nothing is served under this host and path.";
     /// A route matches in all but the method.
     MethodNotAllowed {
         /// The methods that would match, as the value of `Allow` (RFC 9110 10.2.1).
         allow: HeaderValue,
-    },
+    } = METHOD_NOT_ALLOWED, "method-not-allowed",
+        "This method is not allowed here; Allow lists those that are.";
     /// No bearer token in `Authorization`.
-    TokenMissing,
+    TokenMissing = UNAUTHORIZED, "token-missing",
+        "A bearer token is required.";
     /// The token is no signed JWT in compact form, or lacks a claim the gateway needs.
-    TokenMalformed,
+    TokenMalformed = UNAUTHORIZED, "token-malformed",
+        "The bearer token cannot be read.";
     /// The token is over `token_bytes_max`.
-    TokenTooLarge,
+    TokenTooLarge = UNAUTHORIZED, "token-too-large",
+        "The bearer token is too large.";
     /// The signature does not belong to the key the token names.
-    TokenSignature,
+    TokenSignature = UNAUTHORIZED, "token-signature",
+        "The token's signature is not valid.";
     /// The token's `alg` is not the one its key is for (`none` included).
-    TokenAlgorithm,
+    TokenAlgorithm = UNAUTHORIZED, "token-algorithm",
+        "The token's algorithm is not accepted.";
     /// No key of the key set has the token's `kid`.
-    TokenKeyUnknown,
+    TokenKeyUnknown = UNAUTHORIZED, "token-key-unknown",
+        "The token was signed with an unknown key.";
     /// `exp` has passed.
-    TokenExpired,
+    TokenExpired = UNAUTHORIZED, "token-expired",
+        "The token has expired.";
     /// `nbf` has not come yet.
-    TokenNotYetValid,
+    TokenNotYetValid = UNAUTHORIZED, "token-not-yet-valid",
+        "The token is not valid yet.";
     /// `iss` is another issuer.
-    TokenIssuer,
+    TokenIssuer = UNAUTHORIZED, "token-issuer",
+        "The token's issuer is not accepted.";
     /// `aud` does not name this API.
-    TokenAudience,
+    TokenAudience = UNAUTHORIZED, "token-audience",
+        "The token is meant for another audience.";
     /// The token lacks a scope the route's authentication asks for.
-    TokenScope,
+    TokenScope = FORBIDDEN, "token-scope",
+        "The token does not grant the scope needed here.";
     /// No API key was sent.
-    ApiKeyMissing,
+    ApiKeyMissing = UNAUTHORIZED, "api-key-missing",
+        "An API key is required.";
     /// The API key is none of the configured ones.
-    ApiKeyUnknown,
+    ApiKeyUnknown = UNAUTHORIZED, "api-key-unknown",
+        "The API key is not accepted.";
     /// The sender is over its rate limit.
     RateLimited {
         /// Whole seconds until a request will pass again, at least 1.
         retry_after: u64,
-    },
+    } = TOO_MANY_REQUESTS, "rate-limited",
+        "Too many requests; see Retry-After.";
     /// The rate limiter's key set is full and the limit says `when_full = "refuse"`.
-    LimiterFull,
+    LimiterFull = SERVICE_UNAVAILABLE, "limiter-full",
+        "The request cannot be counted against its limit right now.";
     /// The service has no instance in health.
-    NoInstance,
+    NoInstance = SERVICE_UNAVAILABLE, "no-instance",
+        "No instance of the service is available.";
     /// Every instance is at its `connections_max`.
-    UpstreamBusy,
+    UpstreamBusy = SERVICE_UNAVAILABLE, "upstream-busy",
+        "All instances of the service are busy.";
     /// No connection to the chosen instance.
-    UpstreamConnect,
+    UpstreamConnect = BAD_GATEWAY, "upstream-connect",
+        "The service could not be reached.";
     /// The instance's answer is no HTTP response, or it broke off before the head.
-    UpstreamProtocol,
+    UpstreamProtocol = BAD_GATEWAY, "upstream-protocol",
+        "The service gave no valid answer.";
     /// The instance did not answer within the route's `timeout`.
-    UpstreamTimeout,
+    UpstreamTimeout = GATEWAY_TIMEOUT, "upstream-timeout",
+        "The service did not answer in time.";
     /// The client did not finish its request in time.
-    RequestTimeout,
+    RequestTimeout = REQUEST_TIMEOUT, "request-timeout",
+        "The request was not completed in time.";
     /// The instance would not upgrade, or the client asked in a way that cannot be passed on.
-    UpgradeRefused,
+    UpgradeRefused = BAD_GATEWAY, "upgrade-refused",
+        "The protocol upgrade was not possible.";
     /// The gateway is closing and takes no new requests.
-    Draining,
+    Draining = SERVICE_UNAVAILABLE, "draining",
+        "This gateway is closing; try again.";
     /// The gateway is at `connections_max`.
-    Overloaded,
+    Overloaded = SERVICE_UNAVAILABLE, "overloaded",
+        "This gateway is at its limit; try again.";
     /// A fault of the gateway itself.
-    Internal,
+    Internal = INTERNAL_SERVER_ERROR, "internal",
+        "The gateway failed to handle the request.";
 }
 
 impl Reject {
@@ -118,197 +182,6 @@ impl Reject {
     /// One sentence for the person who reads the answer.
     pub fn title(&self) -> &'static str {
         self.row().2
-    }
-
-    /// The one table: status, reason code, title.
-    fn row(&self) -> (StatusCode, &'static str, &'static str) {
-        use StatusCode as S;
-        match self {
-            Self::BadRequest => (S::BAD_REQUEST, "bad-request", "The request cannot be read."),
-            Self::ConflictingLength => (
-                S::BAD_REQUEST,
-                "conflicting-length",
-                "The request states its length twice.",
-            ),
-            Self::BadTransferEncoding => (
-                S::BAD_REQUEST,
-                "bad-transfer-encoding",
-                "Only a single, final chunked transfer encoding is understood.",
-            ),
-            Self::BadChunk => (
-                S::BAD_REQUEST,
-                "bad-chunk",
-                "The chunked body is malformed.",
-            ),
-            Self::BadHost => (
-                S::BAD_REQUEST,
-                "bad-host",
-                "The request names no valid host.",
-            ),
-            Self::BadPath => (S::BAD_REQUEST, "bad-path", "The request path is ambiguous."),
-            Self::BadHeader => (S::BAD_REQUEST, "bad-header", "A header field is malformed."),
-            Self::HeadersTooLarge => (
-                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
-                "headers-too-large",
-                "The header section is too large.",
-            ),
-            Self::UriTooLong => (
-                S::URI_TOO_LONG,
-                "uri-too-long",
-                "The request target is too long.",
-            ),
-            Self::BodyTooLarge => (
-                S::PAYLOAD_TOO_LARGE,
-                "body-too-large",
-                "The request body is too large.",
-            ),
-            Self::ExpectationFailed => (
-                S::EXPECTATION_FAILED,
-                "expectation-failed",
-                "Only the expectation 100-continue is understood.",
-            ),
-            Self::MethodNotImplemented => (
-                S::NOT_IMPLEMENTED,
-                "method-not-implemented",
-                "This method is not forwarded.",
-            ),
-            Self::Misdirected => (
-                S::MISDIRECTED_REQUEST,
-                "misdirected",
-                "This connection was opened for another host.",
-            ),
-            Self::RouteNotFound => (
-                S::NOT_FOUND,
-                "route-not-found",
-                "Nothing is served under this host and path.",
-            ),
-            Self::MethodNotAllowed { .. } => (
-                S::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "This method is not allowed here; Allow lists those that are.",
-            ),
-            Self::TokenMissing => (
-                S::UNAUTHORIZED,
-                "token-missing",
-                "A bearer token is required.",
-            ),
-            Self::TokenMalformed => (
-                S::UNAUTHORIZED,
-                "token-malformed",
-                "The bearer token cannot be read.",
-            ),
-            Self::TokenTooLarge => (
-                S::UNAUTHORIZED,
-                "token-too-large",
-                "The bearer token is too large.",
-            ),
-            Self::TokenSignature => (
-                S::UNAUTHORIZED,
-                "token-signature",
-                "The token's signature is not valid.",
-            ),
-            Self::TokenAlgorithm => (
-                S::UNAUTHORIZED,
-                "token-algorithm",
-                "The token's algorithm is not accepted.",
-            ),
-            Self::TokenKeyUnknown => (
-                S::UNAUTHORIZED,
-                "token-key-unknown",
-                "The token was signed with an unknown key.",
-            ),
-            Self::TokenExpired => (S::UNAUTHORIZED, "token-expired", "The token has expired."),
-            Self::TokenNotYetValid => (
-                S::UNAUTHORIZED,
-                "token-not-yet-valid",
-                "The token is not valid yet.",
-            ),
-            Self::TokenIssuer => (
-                S::UNAUTHORIZED,
-                "token-issuer",
-                "The token's issuer is not accepted.",
-            ),
-            Self::TokenAudience => (
-                S::UNAUTHORIZED,
-                "token-audience",
-                "The token is meant for another audience.",
-            ),
-            Self::TokenScope => (
-                S::FORBIDDEN,
-                "token-scope",
-                "The token does not grant the scope needed here.",
-            ),
-            Self::ApiKeyMissing => (
-                S::UNAUTHORIZED,
-                "api-key-missing",
-                "An API key is required.",
-            ),
-            Self::ApiKeyUnknown => (
-                S::UNAUTHORIZED,
-                "api-key-unknown",
-                "The API key is not accepted.",
-            ),
-            Self::RateLimited { .. } => (
-                S::TOO_MANY_REQUESTS,
-                "rate-limited",
-                "Too many requests; see Retry-After.",
-            ),
-            Self::LimiterFull => (
-                S::SERVICE_UNAVAILABLE,
-                "limiter-full",
-                "The request cannot be counted against its limit right now.",
-            ),
-            Self::NoInstance => (
-                S::SERVICE_UNAVAILABLE,
-                "no-instance",
-                "No instance of the service is available.",
-            ),
-            Self::UpstreamBusy => (
-                S::SERVICE_UNAVAILABLE,
-                "upstream-busy",
-                "All instances of the service are busy.",
-            ),
-            Self::UpstreamConnect => (
-                S::BAD_GATEWAY,
-                "upstream-connect",
-                "The service could not be reached.",
-            ),
-            Self::UpstreamProtocol => (
-                S::BAD_GATEWAY,
-                "upstream-protocol",
-                "The service gave no valid answer.",
-            ),
-            Self::UpstreamTimeout => (
-                S::GATEWAY_TIMEOUT,
-                "upstream-timeout",
-                "The service did not answer in time.",
-            ),
-            Self::RequestTimeout => (
-                S::REQUEST_TIMEOUT,
-                "request-timeout",
-                "The request was not completed in time.",
-            ),
-            Self::UpgradeRefused => (
-                S::BAD_GATEWAY,
-                "upgrade-refused",
-                "The protocol upgrade was not possible.",
-            ),
-            Self::Draining => (
-                S::SERVICE_UNAVAILABLE,
-                "draining",
-                "This gateway is closing; try again.",
-            ),
-            Self::Overloaded => (
-                S::SERVICE_UNAVAILABLE,
-                "overloaded",
-                "This gateway is at its limit; try again.",
-            ),
-            Self::Internal => (
-                S::INTERNAL_SERVER_ERROR,
-                "internal",
-                "The gateway failed to handle the request.",
-            ),
-        }
     }
 
     /// The answer to a refused request: a problem document (RFC 9457) with the fields this
@@ -430,6 +303,16 @@ mod tests {
                 "application/problem+json"
             );
         }
+    }
+
+    #[test]
+    fn reason_codes_are_unique_and_in_kebab_case() {
+        let mut names = Reject::NAMES.to_vec();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reject::NAMES.len());
+        let fits = |name: &&str| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'-');
+        assert!(names.iter().all(fits), "{names:?}");
     }
 
     #[tokio::test]

@@ -211,7 +211,12 @@ mod tests {
 
     #[test]
     fn parameters_are_taken_from_their_places() {
-        let cases: [(&str, &str, &[(&str, &str)]); 4] = [
+        type Case = (
+            &'static str,
+            &'static str,
+            &'static [(&'static str, &'static str)],
+        );
+        let cases: [Case; 4] = [
             (
                 "/users/{id}/{*rest}",
                 "/users/7/a/b",
