@@ -98,7 +98,9 @@ pub fn spread(world: &World, report: &mut Report) -> Result<()> {
         }
     }
     report.passed(spread.sum());
-    for problem in unfair(&spread, world) {
+    let gateways: Vec<&str> = world.gateways.iter().map(|one| one.host().name()).collect();
+    let instances: Vec<&str> = world.instances.iter().map(|one| one.host.name()).collect();
+    for problem in unfair(&spread, &gateways, &instances) {
         report.problem(&problem);
     }
     report.spread(spread);
@@ -229,21 +231,83 @@ fn reason(reply: &Reply) -> String {
     }
 }
 
-fn unfair(spread: &Spread, world: &World) -> Vec<String> {
+/// Who got less than a share; `gateways` share all requests, `instances` those of their service.
+fn unfair(spread: &Spread, gateways: &[&str], instances: &[&str]) -> Vec<String> {
     let mut problems = Vec::new();
-    let sum = spread.sum().max(1);
-    for gateway in &world.gateways {
-        let name = gateway.host().name();
-        let share = 100 * spread.of_gateway(name) / sum;
-        if share < GATEWAY_SHARE_PERCENT_MIN {
-            problems.push(format!("{name} got only {share} % of the requests"));
+    for gateway in gateways {
+        let percent = 100 * spread.of_gateway(gateway) / spread.sum().max(1);
+        if percent < GATEWAY_SHARE_PERCENT_MIN {
+            problems.push(format!("{gateway} got only {percent} % of the requests"));
         }
     }
-    for instance in &world.instances {
-        let name = instance.host.name();
-        if spread.of_instance(name) == 0 {
-            problems.push(format!("{name} got no request"));
-        }
-    }
+    let idle = instances
+        .iter()
+        .filter(|instance| spread.of_instance(instance) == 0);
+    problems.extend(idle.map(|instance| format!("{instance} got no request")));
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::demo::spread::example;
+
+    fn refusal(body: &'static str) -> Reply {
+        let status = StatusCode::UNAUTHORIZED;
+        Reply {
+            status,
+            headers: HeaderMap::new(),
+            body: body.into(),
+        }
+    }
+
+    #[test]
+    fn a_refusal_is_told_by_its_reason_and_detail() {
+        let cases = [
+            (
+                r#"{"reason": "token-expired", "detail": "Too old."}"#,
+                "token-expired: Too old.",
+            ),
+            (
+                r#"{"type": "about:blank", "title": "Unauthorized"}"#,
+                "about:blank: Unauthorized",
+            ),
+            (r#"{"title": "Unauthorized"}"#, "Unauthorized"),
+            ("<html>no</html>", "<html>no</html>"),
+        ];
+        for (body, expected) in cases {
+            assert_eq!(reason(&refusal(body)), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_refused_request_has_no_place() {
+        let outcome = Ok(refusal(r#"{"title": "Unauthorized"}"#));
+        let expected = "401 Unauthorized Unauthorized".to_owned();
+        assert_eq!(place(&outcome, &HashMap::new()), Err(expected));
+    }
+
+    #[test]
+    fn whoever_got_too_little_is_named() {
+        let fair = unfair(
+            &example(),
+            &["gateway-1", "gateway-2"],
+            &["users-1", "orders-1"],
+        );
+        assert_eq!(fair, Vec::<String>::new());
+        let unfair = unfair(
+            &example(),
+            &["gateway-1", "gateway-3"],
+            &["users-1", "users-2"],
+        );
+        assert_eq!(
+            unfair,
+            [
+                "gateway-3 got only 0 % of the requests",
+                "users-2 got no request"
+            ]
+        );
+    }
 }
