@@ -21,6 +21,7 @@ mod explain;
 mod failure;
 pub(crate) mod output;
 mod reload;
+mod run;
 mod stats;
 mod status;
 mod vip;
@@ -55,6 +56,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the agent in the foreground
+    Run(run::Args),
     /// Check a configuration file and say what it means
     Check(check::Args),
     /// Show the agent at a glance
@@ -107,6 +110,7 @@ impl Command {
         let client = Client::new(socket);
         let output = Output { json: common.json };
         match self {
+            Self::Run(args) => run::run(args, common.socket.clone()).await,
             Self::Check(args) => check::run(&args, output),
             Self::Status => status::run(&client, output).await,
             Self::Vip(command) => vip::run(command, &client, output).await,

@@ -135,6 +135,7 @@ fn help_shows_every_subcommand() {
     Usage: weir [OPTIONS] <COMMAND>
 
     Commands:
+      run      Run the agent in the foreground
       check    Check a configuration file and say what it means
       status   Show the agent at a glance
       vip      Show VIPs
@@ -161,6 +162,7 @@ fn help_shows_every_subcommand() {
 fn every_subcommand_has_help() {
     let bench = Bench::new();
     for command in [
+        "run",
         "check",
         "status",
         "vip",

@@ -5,15 +5,17 @@ use std::process::ExitCode;
 
 use lb_userspace::api::client;
 use lb_userspace::api::types::CONFIGURATION_REFUSED;
-use lb_userspace::{config, dataplane};
+use lb_userspace::{agent, config, dataplane};
 
 /// Why a subcommand failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// A file on this host was refused. Printed with place and caret, one block per problem.
     Configuration(config::Refused),
-    /// The agent refused, or there is none.
-    Agent(client::Error),
+    /// The running agent refused, or there is none.
+    Client(client::Error),
+    /// The agent could not start, or not go on.
+    Agent(agent::Error),
     /// Anything else, with its causes.
     Other {
         error: anyhow::Error,
@@ -27,14 +29,17 @@ impl Failure {
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {
             Self::Configuration(_) => ExitCode::from(3),
-            Self::Agent(client::Error::Refused(problem))
+            Self::Client(client::Error::Refused(problem))
                 if problem.reason == CONFIGURATION_REFUSED =>
             {
                 ExitCode::from(3)
             }
             // Whoever read our output has seen enough: `weir stats | head`.
             Self::Other { error, .. } if is_broken_pipe(error) => ExitCode::SUCCESS,
-            Self::Agent(_) | Self::Other { .. } | Self::Silent => ExitCode::FAILURE,
+            Self::Agent(agent::Error::Refused(_)) => ExitCode::from(3),
+            Self::Client(_) | Self::Agent(_) | Self::Other { .. } | Self::Silent => {
+                ExitCode::FAILURE
+            }
         }
     }
 
@@ -42,7 +47,8 @@ impl Failure {
     pub(crate) fn message(&self) -> Option<String> {
         let (message, hint) = match self {
             Self::Configuration(refused) => return Some(each_an_error(refused)),
-            Self::Agent(error) => (chain(error), error.hint()),
+            Self::Client(error) => (chain(error), error.hint()),
+            Self::Agent(error) => (chain(error), error.hint().map(str::to_owned)),
             Self::Other { error, .. } if is_broken_pipe(error) => return None,
             Self::Other { error, hint } => (format!("{error:#}"), hint.clone()),
             Self::Silent => return None,
@@ -82,6 +88,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 impl From<client::Error> for Failure {
     fn from(error: client::Error) -> Self {
+        Self::Client(error)
+    }
+}
+
+impl From<agent::Error> for Failure {
+    fn from(error: agent::Error) -> Self {
         Self::Agent(error)
     }
 }
@@ -102,19 +114,18 @@ impl From<config::Error> for Failure {
     }
 }
 
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        let known = error
-            .chain()
-            .find_map(|cause| cause.downcast_ref::<dataplane::Error>());
-        let hint = known.and_then(dataplane::Error::hint).map(str::to_owned);
-        Self::Other { error, hint }
+impl From<dataplane::Error> for Failure {
+    fn from(error: dataplane::Error) -> Self {
+        Self::Other {
+            hint: error.hint().map(str::to_owned),
+            error: error.into(),
+        }
     }
 }
 
-impl From<dataplane::Error> for Failure {
-    fn from(error: dataplane::Error) -> Self {
-        anyhow::Error::from(error).into()
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Other { error, hint: None }
     }
 }
 
