@@ -4,9 +4,10 @@ use crate::{
     abi::{Settings, forward},
     encap,
     frame::Frame,
-    parse::{Parsed, parse},
+    parse::{self, Parsed},
     reason::Reason,
     steer::{Owner, Tables, steer},
+    wire::ether_type,
 };
 
 /// What became of a packet.
@@ -48,21 +49,36 @@ fn decide<F: Frame, T: Tables>(
     frame: &mut F,
     tables: &T,
 ) -> Result<(Reason, Option<Forwarded>), Reason> {
-    // 1. Ethernet, VLAN tags, IP and transport headers: malformed packets end here, each with
-    //    the reason that the host's stack would have.
-    let parsed = parse(frame)?;
-    // 2. VIP, flow hash, ring slot, owner. Packets that are not for a VIP end here.
+    // 1. Ethernet and VLAN tags. What is not IP ends here.
+    let (ip_at, ether_type) = parse::link(frame)?;
+    // 2. IP and transport headers: malformed packets end here, each with the reason that the
+    //    host's stack would have. Both versions of IP take the same steps from there; each gets
+    //    machine code of its own, in which the version is no longer a question.
+    match ether_type {
+        ether_type::IPV4 => steer_and_forward(frame, tables, &parse::ipv4(frame, ip_at)?),
+        ether_type::IPV6 => steer_and_forward(frame, tables, &parse::ipv6(frame, ip_at)?),
+        _ => Err(Reason::NotIp),
+    }
+}
+
+#[inline(always)]
+fn steer_and_forward<F: Frame, T: Tables>(
+    frame: &mut F,
+    tables: &T,
+    parsed: &Parsed,
+) -> Result<(Reason, Option<Forwarded>), Reason> {
+    // 3. VIP, flow hash, ring slot, owner. Packets that are not for a VIP end here.
     let settings = tables.settings().ok_or(Reason::TableMissing)?;
-    let owner = match steer(&parsed, settings, tables) {
+    let owner = match steer(parsed, settings, tables) {
         Ok(owner) => owner,
         Err(Reason::EchoReplied) => {
-            encap::echo_reply(frame, &parsed)?;
+            encap::echo_reply(frame, parsed)?;
             return Ok((Reason::EchoReplied, None));
         }
         Err(reason) => return Err(reason),
     };
-    // 3. New headers towards the owner, in the VIP's forwarding mode.
-    let reason = forward(frame, settings, &parsed, &owner)?;
+    // 4. New headers towards the owner, in the VIP's forwarding mode.
+    let reason = forward(frame, settings, parsed, &owner)?;
     let ifindex = owner.backend.hop().ifindex;
     let backend_id = owner.backend_id;
     Ok((

@@ -53,13 +53,18 @@ pub enum Payload {
 /// Parses a frame from its Ethernet header on.
 #[inline(always)]
 pub fn parse<F: Frame>(frame: &F) -> Result<Parsed, Reason> {
-    let ethernet = Ethernet::read(frame, 0).ok_or(Reason::FrameTruncated)?;
-    let (ip_at, kind) = skip_tags(frame, ethernet.ether_type())?;
-    match kind {
-        ether_type::IPV4 => ipv4(frame, ip_at),
-        ether_type::IPV6 => ipv6(frame, ip_at),
+    match link(frame)? {
+        (ip_at, ether_type::IPV4) => ipv4(frame, ip_at),
+        (ip_at, ether_type::IPV6) => ipv6(frame, ip_at),
         _ => Err(Reason::NotIp),
     }
+}
+
+/// Offset of what is behind the Ethernet header and its VLAN tags, and the EtherType of it.
+#[inline(always)]
+pub fn link<F: Frame>(frame: &F) -> Result<(usize, u16), Reason> {
+    let ethernet = Ethernet::read(frame, 0).ok_or(Reason::FrameTruncated)?;
+    skip_tags(frame, ethernet.ether_type())
 }
 
 /// Steps over up to [`Vlan::TAGS_MAX`] tags; a third one is "not IP".
@@ -78,8 +83,9 @@ fn skip_tags<F: Frame>(frame: &F, kind: u16) -> Result<(usize, u16), Reason> {
     Ok((INNER_AT + Vlan::LEN, inner.ether_type()))
 }
 
+/// Parses an IPv4 packet that begins at `ip_at`.
 #[inline(always)]
-fn ipv4<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
+pub fn ipv4<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
     let header = Ipv4::read(frame, ip_at).ok_or(Reason::Ipv4Truncated)?;
     if header.version() != 4 {
         return Err(Reason::Ipv4Version);
@@ -106,8 +112,9 @@ fn ipv4<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
     transport(frame, &ip, ip_at + header_len, header.protocol())
 }
 
+/// Parses an IPv6 packet that begins at `ip_at`.
 #[inline(always)]
-fn ipv6<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
+pub fn ipv6<F: Frame>(frame: &F, ip_at: usize) -> Result<Parsed, Reason> {
     let header = Ipv6::read(frame, ip_at).ok_or(Reason::Ipv6Truncated)?;
     if header.version() != 6 {
         return Err(Reason::Ipv6Version);

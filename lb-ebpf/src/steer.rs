@@ -99,7 +99,7 @@ fn vip<T: Tables>(flow: &Flow, tables: &T) -> Result<Vip, Reason> {
         address: flow.destination,
         port: flow.destination_port,
         protocol: flow.protocol,
-        reserved: 0,
+        reserved: [0; 5],
     };
     if let Some(vip) = tables.vip(&exact) {
         return Ok(vip);

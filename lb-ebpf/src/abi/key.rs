@@ -1,4 +1,5 @@
-//! Map keys.
+//! Map keys. They are built on the BPF stack, where the verifier wants every access aligned; the
+//! compiler may join two stores to one of eight bytes, so the keys are aligned to eight.
 
 use core::mem::size_of;
 
@@ -10,7 +11,7 @@ use crate::address::Address;
 /// protocol 0. It lets the data path recognise packets to a VIP's address that carry no ports
 /// (fragments, ICMP) without knowing which VIP they belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct VipKey {
     /// The well-known address.
     pub address: Address,
@@ -19,10 +20,10 @@ pub struct VipKey {
     /// IP protocol number: 6 TCP, 17 UDP; 0 in an address entry.
     pub protocol: u8,
     /// Always 0: map keys are compared byte for byte.
-    pub reserved: u8,
+    pub reserved: [u8; 5],
 }
 
-const _: () = assert!(size_of::<VipKey>() == 20);
+const _: () = assert!(size_of::<VipKey>() == 24);
 
 impl VipKey {
     /// Key of the VIP at `address`, `port` (host order, 0 = every port), `protocol`.
@@ -32,7 +33,7 @@ impl VipKey {
             address,
             port: port.to_be(),
             protocol,
-            reserved: 0,
+            reserved: [0; 5],
         }
     }
 
@@ -45,7 +46,7 @@ impl VipKey {
 
 /// Key of the tunnel address set of the decapsulation program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(C)]
+#[repr(C, align(8))]
 pub struct AddressKey {
     /// The outer destination of tunnels.
     pub address: Address,
