@@ -142,6 +142,8 @@ mod tests {
         let metrics = Metrics {
             routes: Vec::new(),
             services: Vec::new(),
+            tokens: Vec::new(),
+            rate_limits: Vec::new(),
             shards: Vec::new(),
             log_lines_dropped: Arc::default(),
         };

@@ -6,6 +6,7 @@
 pub(crate) mod executor;
 pub(crate) mod worker;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
@@ -37,47 +38,40 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     log::start();
     let config = Arc::new(config);
     let count = config.workers.unwrap_or_else(cores).max(1);
-    let services = shared_services(&config);
+    let services = Arc::new(shared_services(&config));
     let metrics = Arc::new(metrics(&config, &services, count));
     let listeners = bind(&config, count)?;
     let writer = Writer::start(&config.access_log, Arc::clone(&metrics.log_lines_dropped))
         .context("cannot open the access log")?;
     let (phase, drain) = Drain::new();
-    let (ended, mut endings) = mpsc::unbounded_channel();
 
-    let services = Arc::new(services);
     let connections = Arc::new(AtomicUsize::new(0));
-    let mut threads = Vec::new();
-    for (index, listeners) in listeners.into_iter().enumerate() {
-        let seed = Seed {
-            index,
-            config: Arc::clone(&config),
-            services: Arc::clone(&services),
-            metrics: Arc::clone(&metrics.shards[index]),
-            access_log: writer.as_ref().map(Writer::worker_end),
-            drain: drain.clone(),
-            connections: Arc::clone(&connections),
-            listeners,
-        };
-        threads.push(start_worker(seed, ended.clone())?);
-    }
-    drop(ended);
+    let seed = |(index, listeners)| Seed {
+        index,
+        config: Arc::clone(&config),
+        services: Arc::clone(&services),
+        metrics: Arc::clone(&metrics.shards[index]),
+        access_log: writer.as_ref().map(Writer::worker_end),
+        drain: drain.clone(),
+        connections: Arc::clone(&connections),
+        listeners,
+    };
+    let mut workers = Workers::start(listeners.into_iter().enumerate().map(seed))?;
 
-    let runtime = runtime()?;
-    let outcome = LocalSet::new().block_on(&runtime, async {
-        let checked: Vec<_> = services
-            .iter()
-            .map(|service| service.health.clone())
-            .collect();
-        health::start(&config.services, &checked);
-        admin::start(config.admin.as_ref(), metrics, drain)?;
-        let all_ended = async { while endings.recv().await.is_some() {} };
-        drain::run(&phase, &config.drain, all_ended)
-            .await
-            .context("cannot wait for signals")
+    let outcome = LocalSet::new().block_on(&runtime()?, async {
+        health::start(&config.services, &services);
+        admin::start(config.admin.as_ref(), Arc::clone(&metrics), drain.clone())?;
+        let Workers { ended, failures, .. } = &mut workers;
+        tokio::select! {
+            drained = drain::run(&phase, &config.drain, async { while ended.recv().await.is_some() {} }) => {
+                drained.context("cannot wait for signals")
+            }
+            // One worker less would mean silently serving a part of the clients.
+            _ = failures.recv() => Ok(()),
+        }
     });
     drop(phase);
-    let outcome = join(threads).and(outcome);
+    let outcome = workers.join().and(outcome);
     if let Some(writer) = writer {
         writer.finish();
     }
@@ -139,6 +133,8 @@ fn metrics(config: &Config, services: &[SharedService], workers: usize) -> Metri
     Metrics {
         routes,
         services,
+        tokens: config.tokens.clone(),
+        rate_limits: config.rate_limits.clone(),
         shards,
         log_lines_dropped: Arc::default(),
     }
@@ -168,29 +164,51 @@ fn bind(config: &Config, workers: usize) -> anyhow::Result<Vec<Vec<Listener>>> {
     Ok(by_worker)
 }
 
-type Thread = JoinHandle<anyhow::Result<()>>;
-
-fn start_worker(seed: Seed, ended: mpsc::UnboundedSender<()>) -> anyhow::Result<Thread> {
-    let name = format!("worker-{}", seed.index);
-    let body = move || {
-        // Held until the thread is done, whatever ends it.
-        let _ended = ended;
-        let runtime = runtime()?;
-        LocalSet::new().block_on(&runtime, worker::run(seed))
-    };
-    std::thread::Builder::new()
-        .name(name)
-        .spawn(body)
-        .context("cannot start a worker thread")
+/// The worker threads.
+struct Workers {
+    threads: Vec<JoinHandle<anyhow::Result<()>>>,
+    /// Says when a worker has failed.
+    failures: mpsc::UnboundedReceiver<()>,
+    /// Ends when all workers have.
+    ended: mpsc::UnboundedReceiver<Infallible>,
 }
 
-fn join(threads: Vec<Thread>) -> anyhow::Result<()> {
-    let mut outcome = Ok(());
-    for thread in threads {
-        let ended = thread
-            .join()
-            .unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked")));
-        outcome = outcome.and(ended);
+impl Workers {
+    fn start(seeds: impl Iterator<Item = Seed>) -> anyhow::Result<Self> {
+        let (failed, failures) = mpsc::unbounded_channel();
+        let (alive, ended) = mpsc::unbounded_channel();
+        let threads = seeds.map(|seed| {
+            let (failed, alive) = (failed.clone(), alive.clone());
+            let name = format!("worker-{}", seed.index);
+            let body = move || {
+                // Held until the thread is done, whatever ends it.
+                let _alive = alive;
+                let served = runtime()
+                    .and_then(|runtime| LocalSet::new().block_on(&runtime, worker::run(seed)));
+                if served.is_err() {
+                    // Nobody listens only when the process is ending anyway.
+                    let _ = failed.send(());
+                }
+                served
+            };
+            std::thread::Builder::new().name(name).spawn(body)
+        });
+        let threads = threads
+            .collect::<Result<_, _>>()
+            .context("cannot start a worker thread")?;
+        Ok(Self {
+            threads,
+            failures,
+            ended,
+        })
     }
-    outcome
+
+    fn join(self) -> anyhow::Result<()> {
+        let mut outcome = Ok(());
+        for thread in self.threads {
+            let panicked = |_| Err(anyhow::anyhow!("a worker panicked"));
+            outcome = outcome.and(thread.join().unwrap_or_else(panicked));
+        }
+        outcome
+    }
 }

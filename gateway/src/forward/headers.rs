@@ -30,7 +30,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 /// Fields that `Connection` may not remove: the request would mean something else without them,
 /// or reach the instance with less than we checked.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 8] = [
     "authorization",
     "cookie",
     "host",
@@ -38,6 +38,7 @@ const KEPT: [&str; 7] = [
     "content-type",
     "forwarded",
     "x-forwarded-for",
+    "x-request-id",
 ];
 
 /// Makes a client's request head the one an instance gets.

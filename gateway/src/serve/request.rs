@@ -77,7 +77,9 @@ async fn process(
         .find(&host.name, &head.method, path, &head.headers)?;
     let route = found.route.clone();
     record.route = Some(route.clone());
-    route.chain.run(context, &head, SystemTime::now())?;
+    let passed = route.chain.run(context, &head, SystemTime::now());
+    record.identity = context.identity.clone().or_else(|| context.api_key.clone());
+    passed?;
 
     head.headers.insert(REQUEST_ID, record.request_id.clone());
     forward::forward(client, exchange, context, &route, &host, head, body).await

@@ -35,6 +35,9 @@ pub struct Line<'a> {
     pub request_id: &'a str,
     /// The client, after trusted proxies were looked through.
     pub client: IpAddr,
+    /// Who sent the request: the token's `sub`, or the API key's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<&'a str>,
     /// The request method.
     pub method: &'a str,
     /// Without port, in lower case; empty if the request named none.
@@ -206,6 +209,7 @@ mod tests {
             time: "2026-11-21T08:30:00.25Z".parse().unwrap(),
             request_id: "abc",
             client: [192, 0, 2, 7].into(),
+            subject: Some("partner-7"),
             method: "GET",
             host: "api.example.com",
             path: "/a\"b",
@@ -229,6 +233,7 @@ mod tests {
         let text = serde_json::to_string(&line()).unwrap();
         let expected = concat!(
             r#"{"time":"2026-11-21T08:30:00.250000Z","request_id":"abc","client":"192.0.2.7","#,
+            r#""subject":"partner-7","#,
             r#""method":"GET","host":"api.example.com","path":"/a\"b","route":"orders","#,
             r#""service":"orders","status":404,"reason":"route-not-found","duration_us":12,"#,
             r#""retries":0,"bytes_in":0,"bytes_out":5,"protocol":"HTTP/1.1","tls":"TLSv1.3"}"#,

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::access_log::Line;
+use crate::filter::Identity;
 use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
 use crate::route::Route;
@@ -39,6 +40,8 @@ pub(crate) struct Record {
     pub(crate) path: String,
     pub(crate) version: Version,
     pub(crate) tls: Option<&'static str>,
+    /// Who sent the request, once a filter has vouched for it.
+    pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) endpoint: Option<Rc<Endpoint>>,
     pub(crate) upload: Option<Rc<Upload>>,
@@ -67,6 +70,7 @@ impl Exchange {
             path: String::new(),
             version: Version::HTTP_11,
             tls: client.transport.tls,
+            identity: None,
             route: None,
             endpoint: None,
             upload: None,
@@ -153,6 +157,10 @@ impl Record {
             time: self.started_at,
             request_id: self.request_id.to_str().unwrap_or_default(),
             client: self.client,
+            subject: self
+                .identity
+                .as_ref()
+                .map(|identity| identity.subject.as_str()),
             method: self.method.as_str(),
             host: &self.host,
             path: &self.path,

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(crate) use self::text::{RouteLabels, ServiceLabels};
 
 use self::text::Page;
+use crate::filter::jwt::Jwt;
+use crate::filter::rate_limit::RateLimit;
 
 /// Upper bounds of the duration histogram, in microseconds; beyond the last is `+Inf`.
 const DURATION_BOUNDS_US: [u64; 14] = [
@@ -174,6 +176,8 @@ impl Shard {
 pub struct Metrics {
     pub(crate) routes: Vec<RouteLabels>,
     pub(crate) services: Vec<ServiceLabels>,
+    pub(crate) tokens: Vec<Arc<Jwt>>,
+    pub(crate) rate_limits: Vec<Arc<RateLimit>>,
     pub(crate) shards: Vec<Arc<Shard>>,
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
 }
@@ -185,6 +189,7 @@ impl Metrics {
         self.render_requests(&mut page);
         self.render_durations(&mut page);
         self.render_reasons(&mut page);
+        self.render_filters(&mut page);
         self.render_totals(&mut page);
         text::render_health(&mut page, &self.services, now);
         page.into_text()
@@ -273,6 +278,48 @@ impl Metrics {
         }
     }
 
+    fn render_filters(&self, page: &mut Page) {
+        let name = "weir_gateway_token_cache_total";
+        page.head(
+            name,
+            "counter",
+            "Bearer tokens looked up among the verified ones.",
+        );
+        for jwt in &self.tokens {
+            let counts = jwt.cache_counts();
+            for (result, count) in [("hit", counts.hits), ("miss", counts.misses)] {
+                page.sample(name, &[("auth", jwt.name()), ("result", result)], count);
+            }
+        }
+        let name = "weir_gateway_rate_limit_total";
+        page.head(
+            name,
+            "counter",
+            "Requests counted against a limit, by what came of it.",
+        );
+        for limit in &self.rate_limits {
+            let counts = limit.counts();
+            let results = [
+                ("allowed", counts.allowed),
+                ("limited", counts.limited),
+                ("full", counts.full),
+            ];
+            for (result, count) in results {
+                let labels = [("limit", &*limit.policy().name), ("result", result)];
+                page.sample(name, &labels, count);
+            }
+        }
+        let name = "weir_gateway_rate_limit_keys";
+        page.head(name, "gauge", "Senders a limit remembers.");
+        for limit in &self.rate_limits {
+            page.sample(
+                name,
+                &[("limit", &limit.policy().name)],
+                limit.counts().keys,
+            );
+        }
+    }
+
     fn render_totals(&self, page: &mut Page) {
         let dropped = self.log_lines_dropped.load(Ordering::Relaxed);
         let counters = [
@@ -350,6 +397,8 @@ mod tests {
         Metrics {
             routes,
             services,
+            tokens: Vec::new(),
+            rate_limits: Vec::new(),
             shards,
             log_lines_dropped: Arc::default(),
         }

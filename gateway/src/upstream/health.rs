@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::cluster::SharedService;
 use crate::config::{HealthConfig, ServiceConfig, UpstreamProtocol};
 
 /// How long a failed connection keeps an instance from being chosen while others are usable.
@@ -114,13 +115,13 @@ struct Target {
 
 /// Starts the checks of every service that has them, on the current [`tokio::task::LocalSet`].
 ///
-/// `health` holds one row per service and one entry per endpoint, in the order of `services`.
-pub(crate) fn start(services: &[ServiceConfig], health: &[Vec<Arc<Health>>]) {
-    for (service, health) in services.iter().zip(health) {
+/// `shared` is in the order of `services`.
+pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) {
+    for (service, shared) in services.iter().zip(shared) {
         let Some(check) = &service.health else {
             continue;
         };
-        for (address, health) in service.endpoints.iter().zip(health) {
+        for (address, health) in service.endpoints.iter().zip(&shared.health) {
             tokio::task::spawn_local(watch(Target {
                 service: service.name.clone(),
                 address: *address,

@@ -3,6 +3,11 @@
 //! Needs no rights. Each module is one behaviour; [`support`] holds the gateway process, origin
 //! servers and clients.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should panic where it stands"
+)]
+
 mod balance;
 mod drain;
 mod failure;

@@ -15,7 +15,7 @@ use crate::support::gateway::Gateway;
 use crate::support::origin::Origin;
 
 const GIB: u64 = 1 << 30;
-const CHUNK: [u8; 64 * 1024] = [7; 64 * 1024];
+static CHUNK: [u8; 64 * 1024] = [7; 64 * 1024];
 /// More than any number of buffers between the sockets comes to; far less than a body.
 const MEMORY_GROWTH_MAX: u64 = 32 << 20;
 

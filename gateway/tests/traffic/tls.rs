@@ -169,7 +169,10 @@ async fn what_is_no_tls_is_closed_and_counted() {
         "a handshake that never starts ends"
     );
     eventually("both are counted", async || {
-        let failed = bed.gateway.metric("weir_gateway_tls_handshakes_failed_total").await;
+        let failed = bed
+            .gateway
+            .metric("weir_gateway_tls_handshakes_failed_total")
+            .await;
         (failed > 1.5).then_some(())
     })
     .await;

@@ -33,7 +33,7 @@ use tokio::task::{AbortHandle, JoinSet};
 
 type Reply = Response<BoxBody<Bytes, std::io::Error>>;
 
-const ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
+static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
 
 /// A running origin server. Its connections end when it is stopped or dropped.
 pub(crate) struct Origin {
