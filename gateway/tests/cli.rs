@@ -105,7 +105,14 @@ fn a_refused_configuration_exits_with_3_whoever_reads_it() {
 
 #[test]
 fn check_says_what_a_configuration_means() {
-    insta::assert_snapshot!(run(&[&["check"], &EXAMPLE[..]].concat()));
+    let example = run(&[&["check"], &EXAMPLE[..]].concat());
+    let folder = tempfile::tempdir().unwrap();
+    let unused = "[listeners.public]\nbind = \"127.0.0.1:8080\"\n\
+                  [services.a]\nendpoints = [\"127.0.0.1:80\"]\n\
+                  [limits.b]\nrate = \"5/s\"\nkey = \"client-ip\"\n";
+    std::fs::write(folder.path().join("unused.toml"), unused).unwrap();
+    let unused = run_with(folder.path(), &["check", "--config", "unused.toml"], "");
+    insta::assert_snapshot!([example, unused].join("\n"));
 }
 
 #[test]

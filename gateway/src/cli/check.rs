@@ -1,15 +1,46 @@
 //! `weir-gateway check`: reads the configuration, key sets and certificates included, and says
 //! what it means. Binds nothing and connects to nothing.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 
 use super::{Failure, output};
-use crate::config::{self, Config};
+use crate::config::{self, Config, File};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    let config = config::load(path)?;
+    let (file, config) = config::read(path)?;
+    for unused in unused(&file) {
+        output::talk(&format!("warning: {unused} is used by no route"));
+    }
     output::text(&summary(&path.display().to_string(), &config))
+}
+
+/// What stands in the file to no effect, most likely by oversight.
+fn unused(file: &File) -> Vec<String> {
+    let routes = || file.routes.values();
+    let filters: BTreeSet<&str> = routes()
+        .flat_map(|route| &route.filters)
+        .map(|name| name.as_str())
+        .collect();
+    let services: BTreeSet<&str> = routes().map(|route| route.service.as_str()).collect();
+    let services = file
+        .services
+        .keys()
+        .filter(|name| !services.contains(name.as_str()));
+    let auth = file
+        .auth
+        .keys()
+        .filter(|name| !filters.contains(name.as_str()));
+    let limits = file
+        .limits
+        .keys()
+        .filter(|name| !filters.contains(name.as_str()));
+    services
+        .map(|name| format!("service `{name}`"))
+        .chain(auth.map(|name| format!("authentication `{name}`")))
+        .chain(limits.map(|name| format!("limit `{name}`")))
+        .collect()
 }
 
 fn summary(file: &str, config: &Config) -> String {
@@ -30,7 +61,11 @@ fn summary(file: &str, config: &Config) -> String {
         let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
         let _ = writeln!(text, "service {}: {}", service.name, endpoints.join(", "));
     }
-    let _ = writeln!(text, "\nroutes, the most specific first:");
+    let heading = match config.routes.rules() {
+        [] => "no routes: every request gets 404",
+        _ => "routes, the most specific first:",
+    };
+    let _ = writeln!(text, "\n{heading}");
     for rule in config.routes.rules() {
         let methods: Vec<&str> = rule.methods.iter().map(http::Method::as_str).collect();
         let methods = if methods.is_empty() {

@@ -30,6 +30,11 @@ pub(super) fn json<T: Serialize>(answer: &T) -> Result<(), Failure> {
     text(&printed)
 }
 
+/// Says something that is not the answer.
+pub(super) fn talk(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 /// Says why a subcommand failed. If even stderr is closed, the exit code has to do.
 pub(super) fn failure(failure: &Failure) -> ExitCode {
     let mut stderr = io::stderr().lock();

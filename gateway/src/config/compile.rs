@@ -59,6 +59,7 @@ impl Compiler<'_> {
         });
         if let (Some(admin), Some(typed)) = (&admin, &file.admin)
             && admin.bind.port() != 0
+            && admin.bind.port() != 0
             && listeners.iter().any(|listener| listener.bind == admin.bind)
         {
             self.refuse(Problem::at(

@@ -107,6 +107,10 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             limit("rate = \"1/s\"\nburst = 0\nkey = \"route\""),
         ),
         (
+            "burst for ever",
+            limit("rate = \"1/d\"\nburst = 367\nkey = \"route\""),
+        ),
+        (
             "limit by nothing known",
             limit("rate = \"1/s\"\nkey = \"ip\""),
         ),
@@ -156,6 +160,10 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
         (
             "endpoint by name",
             "[services.orders]\nendpoints = [\"localhost:80\"]\n".to_owned(),
+        ),
+        (
+            "endpoint at port 0",
+            "[services.orders]\nendpoints = [\"10.0.0.1:0\"]\n".to_owned(),
         ),
         (
             "endpoint twice",
@@ -228,6 +236,7 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
         ("rest in the middle", route("path = \"/{*rest}/orders\"")),
         ("lower case method", route("methods = [\"get\"]")),
         ("header name", route("headers = { \"a b\" = \"1\" }")),
+        ("host as a header", route("headers = { Host = \"a\" }")),
         (
             "header expression",
             route("headers = { x-version = { regex = \"(\" } }"),
@@ -330,6 +339,34 @@ fn all_problems_of_a_file_are_reported_in_order() {
             "unknown service `no`",
         ]
     );
+}
+
+#[test]
+fn limits_hold_at_their_limit() {
+    let folder = folder();
+    let check = |text: &str| parse(&whole(text), "gateway.toml", folder.path()).map(drop);
+    for (length, accepted) in [(64, true), (65, false)] {
+        let name = "n".repeat(length);
+        let text = format!("[limits.{name}]\nrate = \"1/s\"\nkey = \"route\"\n");
+        assert_eq!(check(&text).is_ok(), accepted, "a name of {length}");
+    }
+    for (excess, accepted) in [(0, true), (1, false)] {
+        let padding = (1 << 20) - JWKS.len() + excess;
+        let padded = format!("{JWKS}{}", " ".repeat(padding));
+        std::fs::write(folder.path().join("big.json"), padded).unwrap();
+        let text = jwt("jwks = { file = \"big.json\" }\n");
+        assert_eq!(
+            check(&text).is_ok(),
+            accepted,
+            "a key set of 1 MiB and {excess}"
+        );
+    }
+    for (burst, accepted) in [(366, true), (367, false)] {
+        let text = format!("[limits.a]\nrate = \"1/d\"\nburst = {burst}\nkey = \"route\"\n");
+        assert_eq!(check(&text).is_ok(), accepted, "a burst of {burst} days");
+    }
+    let two = "[listeners.a]\nbind = \"[::1]:0\"\n[listeners.b]\nbind = \"[::1]:0\"\n";
+    assert!(check(two).is_ok(), "port 0 is another port each time");
 }
 
 #[test]

@@ -111,7 +111,7 @@ impl Rule {
 }
 
 /// What one header must be.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeaderPredicate {
     /// Its name.
     pub name: HeaderName,
@@ -163,10 +163,22 @@ impl HeaderPredicate {
     }
 }
 
-/// Predicates are the same when they are written the same.
-impl PartialEq for HeaderPredicate {
+/// Expressions are the same when they are written the same.
+impl PartialEq for HeaderWanted {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.wanted.to_string() == other.wanted.to_string()
+        match (self, other) {
+            (Self::Exact(one), Self::Exact(two)) => one == two,
+            (
+                Self::Regex {
+                    expression: one, ..
+                },
+                Self::Regex {
+                    expression: two, ..
+                },
+            ) => one == two,
+            (Self::Present(one), Self::Present(two)) => one == two,
+            _ => false,
+        }
     }
 }
 

@@ -19,6 +19,9 @@ use crate::filter::rate_limit::{self, RateLimit};
 /// How far clocks may differ at most; more would make `exp` meaningless.
 const LEEWAY_MAX: std::time::Duration = std::time::Duration::from_secs(600);
 
+/// The time in which a whole burst is earned back, at most.
+const WINDOW_MAX: std::time::Duration = std::time::Duration::from_secs(366 * 24 * 3600);
+
 impl Compiler<'_> {
     pub(super) fn auth(&mut self, typed: &Named<Auth>, filters: &mut Filters) {
         for (name, auth) in typed {
@@ -197,13 +200,12 @@ impl Compiler<'_> {
 
     pub(super) fn limits(&mut self, typed: &Named<Limit>, filters: &mut Filters) {
         for (name, limit) in typed {
-            let burst = limit.burst();
-            let burst = self.within(&burst, 1..=1_000_000_000, "burst");
+            let burst = self.burst(limit);
             let limit = Arc::new(RateLimit::new(rate_limit::Policy {
                 name: name.as_str().into(),
                 key: self.request_key(&limit.key),
                 interval: limit.rate.interval(),
-                burst: NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN),
+                burst,
                 keys_max: self.within(&limit.keys_max, 1..=100_000_000, "keys_max"),
                 allow_when_full: limit.when_full == WhenFull::Allow,
             }));
@@ -212,6 +214,27 @@ impl Compiler<'_> {
                 .by_name
                 .insert(name.to_string(), FilterKind::RateLimit(limit));
         }
+    }
+
+    /// Requests at once after a pause; all of them must be earned back in bearable time, which
+    /// also keeps the limiter's arithmetic in nanoseconds far from its end.
+    fn burst(&mut self, limit: &Limit) -> NonZeroU32 {
+        let typed = limit.burst();
+        let Some(burst) = NonZeroU32::new(*typed) else {
+            self.within(&typed, 1..=u32::MAX, "burst");
+            return NonZeroU32::MIN;
+        };
+        let window = limit.rate.interval().saturating_mul(burst.get());
+        if window > WINDOW_MAX {
+            let message = format!(
+                "at {} a burst of {burst} is earned back in years",
+                *limit.rate
+            );
+            let hint = "choose a smaller `burst` or a higher `rate`: at most 366 days";
+            self.refuse(Problem::at(limit.rate.span(), message).hint(hint));
+            return NonZeroU32::MIN;
+        }
+        burst
     }
 }
 

@@ -23,11 +23,16 @@ impl Compiler<'_> {
         let mut listeners = Vec::new();
         for (name, listener) in typed {
             let bind = self.address(&listener.bind);
-            if let Some((other, earlier)) = bound.insert(bind, (name, &listener.bind)) {
-                let later = if earlier.span().start > listener.bind.span().start {
-                    earlier.span()
+            // Port 0 is a port of its own each time.
+            let earlier = bound
+                .insert(bind, (name, &listener.bind))
+                .filter(|_| bind.port() != 0);
+            if let Some((other, earlier)) = earlier {
+                let (earlier, this) = (earlier.span(), listener.bind.span());
+                let later = if earlier.start > this.start {
+                    earlier
                 } else {
-                    listener.bind.span()
+                    this
                 };
                 let message = format!("`{bind}` is bound by listeners `{other}` and `{name}`");
                 self.refuse(Problem::at(later, message));

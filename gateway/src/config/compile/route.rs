@@ -195,6 +195,10 @@ impl Compiler<'_> {
                 self.refuse(Problem::at(name.span(), message));
                 continue;
             };
+            if header == http::header::HOST {
+                let problem = Problem::at(name.span(), "the host is no header for routes");
+                self.refuse(problem.hint("write `host = \"…\"` in `match`"));
+            }
             let wanted = match &**wanted {
                 HeaderMatch::Exact(value) => HeaderWanted::Exact(value.as_bytes().into()),
                 HeaderMatch::Present(present) => HeaderWanted::Present(*present),

@@ -46,6 +46,9 @@ impl Compiler<'_> {
         let mut endpoints = Vec::new();
         for text in texts.iter() {
             let address = self.address(text);
+            if address.port() == 0 && text.ends_with(":0") {
+                self.refuse(Problem::at(text.span(), "nothing can be reached at port 0"));
+            }
             if !seen.insert(address) {
                 let message = format!("endpoint `{address}` is listed twice");
                 self.refuse(Problem::at(text.span(), message));
