@@ -37,8 +37,10 @@ pub(super) async fn run(args: Args, socket: Option<PathBuf>) -> Result<(), Failu
     if let Some(socket) = socket {
         config.agent.socket = socket;
     }
+    // `weir status` shows it to people in other directories.
+    let file = std::path::absolute(&args.config)?;
     log(args.log);
-    Ok(agent::run(&args.config, config).await?)
+    Ok(agent::run(&file, config).await?)
 }
 
 fn log(format: LogFormat) {

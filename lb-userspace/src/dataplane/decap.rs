@@ -82,13 +82,20 @@ pub struct Status {
     pub packets: Vec<(DecapReason, u64)>,
 }
 
-/// Reads addresses and counters.
+/// Reads addresses and counters. Where nothing is attached, there are none.
 ///
 /// # Errors
 ///
-/// When no decapsulation program is pinned under `bpffs`, or its maps cannot be read.
+/// When the maps cannot be read.
 pub fn status(bpffs: &Path) -> Result<Status, Error> {
     let pins = Pins::new(&root(bpffs));
+    if pins.linked_interfaces().is_empty() {
+        return Ok(Status {
+            interfaces: Vec::new(),
+            addresses: Vec::new(),
+            packets: Vec::new(),
+        });
+    }
     let counts: PerCpuArray<MapData, u64> = typed(
         map::DECAP_COUNTS,
         Map::PerCpuArray(open_map(&pins, map::DECAP_COUNTS)?),
