@@ -1,6 +1,6 @@
 //! The XDP program of the balancer: glue between the kernel and
 //! [`lb_ebpf::datapath::run`], where the steps of a packet are.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

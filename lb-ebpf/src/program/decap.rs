@@ -1,5 +1,5 @@
 //! The XDP program of backend hosts: glue over [`lb_ebpf::decap::run`].
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

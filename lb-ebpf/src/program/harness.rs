@@ -5,7 +5,7 @@
 //! test: it strips the last round's outer header, restores the Ethernet header, picks the next
 //! flow, and tail-calls. `null_tx` and `encap_only` are the floors to subtract: they go through
 //! the same harness.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
     expect(
