@@ -4,6 +4,8 @@ use std::fmt::Write;
 use std::path::Path;
 use std::time::Duration;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// What a case leaves out is added behind it, so that each is wrong in one thing only.
@@ -417,6 +419,26 @@ fn the_example_loads_and_its_complete_form_means_the_same() {
     assert_eq!(names(&again), names(&config));
     let again = toml::to_string(&toml::from_str::<File>(&complete).unwrap().complete()).unwrap();
     assert_eq!(again, complete, "complete is as complete as it gets");
+}
+
+proptest! {
+    /// Whatever is done to the example, the answer is a configuration or a list of problems.
+    #[test]
+    fn a_damaged_configuration_never_breaks_the_reader(
+        at in any::<proptest::sample::Index>(),
+        length in 0usize..30,
+        filling in "[a-z0-9=\"{}\\[\\]., \n\u{e9}-]{0,8}",
+    ) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+        let example = include_str!("../../examples/gateway.toml");
+        let start = example.floor_char_boundary(at.index(example.len()));
+        let end = example.floor_char_boundary((start + length).min(example.len()));
+        let damaged = format!("{}{filling}{}", &example[..start], &example[end..]);
+        if let Err(error) = Config::parse(&damaged, &folder) {
+            prop_assert!(!error.problems().is_empty());
+            prop_assert!(!error.to_string().is_empty());
+        }
+    }
 }
 
 #[test]

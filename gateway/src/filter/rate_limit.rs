@@ -388,4 +388,30 @@ mod tests {
         assert_eq!(send(&limit, "192.0.2.1").0, limited(1));
         assert_eq!(send(&limit, "192.0.2.2").0, Ok(()));
     }
+
+    proptest::proptest! {
+        /// Whatever the pauses, no stretch of time sees more than the burst and what was earned.
+        #[test]
+        fn never_more_than_burst_and_rate(
+            burst in 1u32..20,
+            pauses in proptest::collection::vec(0u64..1500, 1..200),
+        ) {
+            let clock = FakeRelativeClock::default();
+            let limit = limit(burst, 10, &clock);
+            let (mut now, mut passed) = (0, Vec::new());
+            for pause in pauses {
+                clock.advance(Duration::from_millis(pause));
+                now += pause;
+                if send(&limit, "192.0.2.1").0.is_ok() {
+                    passed.push(now);
+                }
+            }
+            for (first, begin) in passed.iter().enumerate() {
+                for (last, end) in passed.iter().enumerate().skip(first) {
+                    let sent = u64::try_from(last - first + 1).unwrap();
+                    proptest::prop_assert!(sent <= u64::from(burst) + (end - begin) / 500);
+                }
+            }
+        }
+    }
 }

@@ -430,6 +430,28 @@ fn a_token_comes_once_and_in_the_bearer_scheme() {
 }
 
 #[test]
+fn no_token_changed_in_one_character_is_accepted() {
+    let (keys, policy) = (keys(), policy());
+    let good = token(&mine(), &claims(), SECRET);
+    assert!(verify::verify(good.as_bytes(), &keys, &policy, NOW).is_ok());
+    for place in 0..good.len() {
+        for other in "ABgw19-_.="
+            .chars()
+            .filter(|c| !good[place..].starts_with(*c))
+        {
+            let mut changed = good.clone();
+            changed.replace_range(place..=place, other.encode_utf8(&mut [0; 4]));
+            let outcome = verify::verify(changed.as_bytes(), &keys, &policy, NOW);
+            assert!(outcome.is_err(), "`{other}` at {place}");
+        }
+    }
+    for length in 0..good.len() {
+        let outcome = verify::verify(&good.as_bytes()[..length], &keys, &policy, NOW);
+        assert!(outcome.is_err(), "cut at {length}");
+    }
+}
+
+#[test]
 fn a_remembered_token_still_expires() {
     let jwt = Jwt::new(policy(), keys());
     let mut headers = HeaderMap::new();
