@@ -18,6 +18,7 @@ pub mod backend;
 pub mod balancer;
 pub mod binaries;
 pub mod bpffs;
+pub mod cases;
 pub mod certs;
 pub mod cleanup;
 pub mod client;

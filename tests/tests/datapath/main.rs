@@ -4,6 +4,8 @@
 //! under `cargo xtask test` the lack is a failure.
 
 mod balancer;
+mod decap;
+mod host;
 
 use tests::{object, privilege};
 
