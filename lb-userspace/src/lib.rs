@@ -1,7 +1,15 @@
-//! The agent and command line of Weir.
+//! The agent of Weir, and what its command line is made of.
 //!
-//! Desired state (`config`, the control API in `api`) → plan → maps. `health` says which backends
-//! live, `maglev` turns those into a ring.
+//! ```text
+//! config ─┐                                  what should be
+//! api    ─┼─▶ control ──▶ dataplane ──▶ kernel
+//! health ─┤      │ rings from maglev         what is
+//! net    ─┘      ▼
+//!            metrics, explain, doctor        what can be seen of it
+//! ```
+//!
+//! `agent` owns all of it and is the only place where something waits. Decisions (`config`, `control`,
+//! `maglev`, the state of `health`) are pure; `dataplane` alone knows aya, `net` alone knows netlink.
 
 pub mod agent;
 pub mod api;

@@ -9,7 +9,7 @@
 //!
 //! - **Weights are exact.** Before the first turn the slots are apportioned by largest remainder, and
 //!   a backend takes exactly as many turns as it has been given slots. So a backend of weight `w` out
-//!   of a total `W` owns `floor(M·w/W)` or `ceil(M·w/W)` of `M` slots. The proof is in [`apportion`].
+//!   of a total `W` owns `floor(M·w/W)` or `ceil(M·w/W)` of `M` slots. The proof is at `apportion`.
 //! - **Order does not matter.** Turns go by a hash of the address, not by the position in the list,
 //!   so balancers that list the same backends in different order build the same ring.
 //! - **History does not matter.** The ring is a function of the backends that are in it now.
