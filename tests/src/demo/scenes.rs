@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures_util::{StreamExt, stream};
 use serde_json::Value;
 
 use super::report::Report;
@@ -16,6 +17,9 @@ use crate::wait;
 
 /// How many requests the spread is measured with, each on a connection of its own.
 const SPREAD_REQUESTS: usize = 420;
+
+/// How many of them are under way at a time.
+const SPREAD_AT_ONCE: usize = 8;
 
 /// The smallest share of a gateway, in percent. Of 420 flows a fair split gives each of two
 /// gateways 210 ± 10 (one standard deviation), so this is ten deviations away.
@@ -83,12 +87,13 @@ pub fn answers(world: &World, report: &mut Report) -> Result<()> {
 pub fn spread(world: &World, report: &mut Report) -> Result<()> {
     let requests = spread_requests(world)?;
     let names = world.gateway_names();
-    let places = inside(&world.client, || async {
-        let mut places = Vec::new();
-        for (client, path) in &requests {
-            places.push(place(&client.once(path).await, &names));
-        }
-        places
+    let places: Vec<_> = inside(&world.client, || async {
+        let ask = async |(client, path): &(Client, String)| place(&client.once(path).await, &names);
+        stream::iter(&requests)
+            .map(ask)
+            .buffer_unordered(SPREAD_AT_ONCE)
+            .collect()
+            .await
     });
     let mut spread = Spread::default();
     for outcome in places {

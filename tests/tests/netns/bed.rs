@@ -105,8 +105,8 @@ fn a_host_that_holds_the_vip_answers_from_it() {
         assert_eq!(connection.backend, "backend-1");
         assert_eq!(connection.exchange(b"hello").unwrap(), b"hello");
         connection.close().unwrap();
-        let ask = || ask_by_udp(any_source(vip), vip, b"hello");
-        assert_eq!(client.namespace().enter(ask).unwrap(), "backend-1");
+        let name = inside(&client, || ask_by_udp(any_source(vip), vip, b"hello"));
+        assert_eq!(name.unwrap(), "backend-1");
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use tests::client::inside;
+
 use crate::flow::{Connection, any_source, ask_by_udp};
 use crate::stage::{Family, Mode, OTHER_PORTS, PORT, Stage, VIP_V4, VIP_V6};
 
@@ -34,15 +36,10 @@ fn port_zero_is_every_port_but_those_named() {
         }
     }
     let datagram = SocketAddr::new(VIP_V4.into(), OTHER_PORTS[0]);
-    let ask = || ask_by_udp(any_source(datagram), datagram, b"hello");
-    assert!(
-        stage
-            .client
-            .namespace()
-            .enter(ask)
-            .unwrap()
-            .starts_with("backend-")
-    );
+    let name = inside(&stage.client, || {
+        ask_by_udp(any_source(datagram), datagram, b"hello")
+    });
+    assert!(name.unwrap().starts_with("backend-"));
 
     // The VIP that names the port has backend-2 alone, and it wins.
     let exact = SocketAddr::new(VIP_V4.into(), PORT);

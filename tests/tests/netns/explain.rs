@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use futures_util::{StreamExt, TryStreamExt, stream};
 use lb_userspace::api::client::Client;
 use lb_userspace::api::types::{ExplainQuery, Explanation};
 use lb_userspace::config::Protocol;
-use tests::client::runtime;
+use tests::client::{inside, runtime};
 
 use crate::flow::ask_by_udp;
 use crate::stage::{Mode, PORT, Stage, VIP_V4};
@@ -19,6 +20,9 @@ const FLOWS: usize = 10_000;
 const SOURCES: u8 = 5;
 const PORTS: u16 = 2_000;
 const FIRST_PORT: u16 = 20_000;
+
+/// How many of them wait for their answers at a time.
+const AT_ONCE: usize = 64;
 
 /// Every so many flows the command line is asked too, which must say what the socket says.
 const COMMAND_LINE_EVERY: usize = 1_000;
@@ -65,9 +69,13 @@ fn sources(stage: &Stage) -> Vec<SocketAddr> {
 
 /// One datagram per flow; an answer that does not come is an error, not a reason to ask again.
 fn flows(stage: &Stage, sources: &[SocketAddr]) -> io::Result<BTreeMap<SocketAddr, String>> {
-    stage.client.namespace().enter(|| {
-        let ask = |&source| Ok((source, ask_by_udp(source, VIP, b"where am I?")?));
-        sources.iter().map(ask).collect()
+    let ask = async |source| Ok((source, ask_by_udp(source, VIP, b"where am I?").await?));
+    inside(&stage.client, || async {
+        stream::iter(sources)
+            .map(|&source| ask(source))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await
     })
 }
 

@@ -1,10 +1,12 @@
 //! Flows from the client's host to a VIP: who answers, and whether every byte comes back.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use tests::host::Host;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
 
 /// How long a flow may be silent.
 const SILENCE_LIMIT: Duration = Duration::from_secs(5);
@@ -56,18 +58,17 @@ impl Connection {
 
 /// One datagram from `source` to `vip` and the answer; returns the backend's name.
 ///
-/// Runs on a thread that is inside the client's host already.
-pub(crate) fn ask_by_udp(
+/// To be awaited inside the client's host, where the socket is made.
+pub(crate) async fn ask_by_udp(
     source: SocketAddr,
     vip: SocketAddr,
     payload: &[u8],
 ) -> io::Result<String> {
-    let socket = UdpSocket::bind(source)?;
-    socket.connect(vip)?;
-    socket.set_read_timeout(Some(SILENCE_LIMIT))?;
-    socket.send(payload)?;
+    let socket = UdpSocket::bind(source).await?;
+    socket.connect(vip).await?;
+    socket.send(payload).await?;
     let mut answer = vec![0; payload.len() + 64];
-    let length = socket.recv(&mut answer)?;
+    let length = timeout(SILENCE_LIMIT, socket.recv(&mut answer)).await??;
     let mut parts = answer[..length].splitn(2, |byte| *byte == b'\n');
     let name = parts.next().unwrap_or_default();
     if parts.next() != Some(payload) {

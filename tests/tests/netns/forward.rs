@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
+use tests::client::inside;
+
 use crate::flow::{Connection, any_source, ask_by_udp};
 use crate::stage::{Family, Mode, PORT, Stage};
 
@@ -88,11 +90,7 @@ fn by_tcp(stage: &Stage, vip: SocketAddr, number: usize) -> String {
 
 fn by_udp(stage: &Stage, vip: SocketAddr, number: usize) -> String {
     let payload = vec![number as u8; UDP_PAYLOAD_BYTES];
-    stage
-        .client
-        .namespace()
-        .enter(|| ask_by_udp(any_source(vip), vip, &payload))
-        .unwrap()
+    inside(&stage.client, || ask_by_udp(any_source(vip), vip, &payload)).unwrap()
 }
 
 /// Every packet has one reason, and none of ours was dropped.
