@@ -135,18 +135,12 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
 mod tests {
     use super::*;
     use crate::drain::Phase;
+    use crate::telemetry::metrics::Configured;
 
     #[test]
     fn probes_follow_the_drain() {
         let (phase, drain) = Drain::new();
-        let metrics = Metrics {
-            routes: Vec::new(),
-            services: Vec::new(),
-            tokens: Vec::new(),
-            rate_limits: Vec::new(),
-            shards: Vec::new(),
-            log_lines_dropped: Arc::default(),
-        };
+        let metrics = Metrics::new(0, Arc::new(Configured::default()));
         let admin = Admin {
             metrics: Arc::new(metrics),
             drain,

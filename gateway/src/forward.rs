@@ -48,11 +48,11 @@ pub(crate) async fn forward(
     mut head: Parts,
     body: Incoming,
 ) -> Result<Reply, Reject> {
-    let worker = &client.worker;
-    let cluster = &worker.clusters[route.service];
+    let plane = exchange.plane();
+    let cluster = &plane.clusters[route.service];
     let bytes_max = route
         .body_bytes_max
-        .unwrap_or(worker.limits().body_bytes_max);
+        .unwrap_or(plane.limits().body_bytes_max);
     let body = RequestBody::new(body, bytes_max).map_err(|failure| broken(failure, client))?;
     let upload = body.upload();
     let hash = cluster.hash(context, &head, &route.name);
@@ -71,7 +71,7 @@ pub(crate) async fn forward(
     record.upload = Some(Rc::clone(&upload));
     let patience = Patience {
         response: route.timeout,
-        upload_idle: worker.limits().body_idle_timeout,
+        upload_idle: plane.limits().body_idle_timeout,
     };
     let delivery = Delivery::new(cluster, hash, route.retries, &upload);
     let delivered = patience
@@ -84,7 +84,14 @@ pub(crate) async fn forward(
     })?;
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        return upgrade::switch(upgrade, response, lease, client).map(Reply::Upgraded);
+        return upgrade::switch(
+            upgrade,
+            response,
+            lease,
+            client,
+            plane.limits().upgrade_idle_timeout,
+        )
+        .map(Reply::Upgraded);
     }
     headers::prepare_response(response.headers_mut());
     Ok(Reply::Streamed(response, lease))

@@ -12,8 +12,8 @@
 //! 8. [`telemetry`] counts and logs what became of it.
 //!
 //! Beside that path: [`config`] turns the file into what the steps above need, [`server`] starts
-//! the workers, [`admin`] answers probes and scrapes, [`drain`] ends it all without losing a
-//! request, and [`cli`] is the command line.
+//! the workers, [`admin`] answers probes and scrapes, [`reload`] takes on a new configuration and
+//! [`drain`] ends it all without losing a request, and [`cli`] is the command line.
 
 #![forbid(unsafe_code)]
 
@@ -25,6 +25,7 @@ pub mod filter;
 pub mod forward;
 pub mod listen;
 pub mod normalise;
+pub mod reload;
 pub mod route;
 pub mod serve;
 pub mod server;

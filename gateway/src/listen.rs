@@ -86,13 +86,13 @@ fn accept(
         worker.metrics.connection_refused();
         return;
     };
-    tcp::tune(&stream, worker.limits().body_idle_timeout);
+    tcp::tune(&stream, worker.plane().limits().body_idle_timeout);
     let (config, tls, worker) = (Arc::clone(config), tls.cloned(), Rc::clone(worker));
     tokio::task::spawn_local(async move {
         match tls {
             None => serve::run(stream, Transport::plain(peer), &config, worker).await,
             Some(tls) => {
-                let timeout = worker.limits().handshake_timeout;
+                let timeout = worker.plane().limits().handshake_timeout;
                 match tls::handshake(&tls, stream, timeout).await {
                     Ok(stream) => {
                         let transport = Transport::tls(peer, stream.get_ref().1);

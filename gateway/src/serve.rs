@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -108,9 +108,8 @@ impl Client {
         self.idle_since.set(Instant::now());
     }
 
-    /// Completes when no request was under way for `limits.idle_timeout`.
-    async fn idle(&self) {
-        let limit = self.worker.limits().idle_timeout;
+    /// Completes when no request was under way for `limit`.
+    async fn idle(&self, limit: Duration) {
         loop {
             // The timer is looked at when it fires, not moved with every request.
             let busy = self.in_flight.get() > 0;
@@ -138,7 +137,8 @@ pub(crate) async fn run<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let verdict = Arc::new(Verdict::default());
-    let limits = worker.limits();
+    let plane = worker.plane();
+    let limits = plane.limits();
     let head = HeadLimits {
         header_bytes_max: limits.header_bytes_max,
         headers_max: limits.headers_max,
@@ -167,7 +167,7 @@ pub(crate) async fn run<S>(
     let until_close = async {
         tokio::select! {
             () = closing => {}
-            () = client.idle() => {}
+            () = client.idle(limits.idle_timeout) => {}
         }
     };
     let ended = tokio::select! {

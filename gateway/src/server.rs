@@ -4,52 +4,59 @@
 //! the admin listener, signals.
 
 pub(crate) mod executor;
+pub(crate) mod generation;
+pub(crate) mod plane;
 pub(crate) mod worker;
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use anyhow::Context as _;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use self::generation::Generation;
 use self::worker::Seed;
 use crate::admin;
 use crate::config::Config;
-use crate::drain::{self, Drain};
+use crate::drain::{self, Drain, Phase};
+use crate::listen::sni::Resolver;
 use crate::listen::{Listener, tcp, tls};
+use crate::reload::Reloader;
 use crate::telemetry::access_log::Writer;
 use crate::telemetry::log;
-use crate::telemetry::metrics::{Metrics, RouteLabels, ServiceLabels, Shard};
-use crate::upstream::cluster::SharedService;
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::health;
 
-/// Serves until SIGTERM or SIGINT, then drains.
+/// Serves until SIGTERM or SIGINT, then drains. SIGHUP loads `source` again.
 ///
 /// # Errors
 ///
 /// Fails before anything is served if an address cannot be bound, a certificate cannot be loaded
 /// or the access log cannot be opened; later only if a worker ends by itself.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
     log::start();
-    let config = Arc::new(config);
     let count = config.workers.unwrap_or_else(cores).max(1);
-    let services = Arc::new(shared_services(&config));
-    let metrics = Arc::new(metrics(&config, &services, count));
-    let listeners = bind(&config, count)?;
+    let Bound {
+        listeners,
+        resolvers,
+    } = bind(&config, count)?;
+    let generation = Arc::new(Generation::new(config, count, None));
+    let config = &generation.config;
+    let metrics = Arc::new(Metrics::new(count, Arc::clone(&generation.metrics)));
     let writer = Writer::start(&config.access_log, Arc::clone(&metrics.log_lines_dropped))
         .context("cannot open the access log")?;
     let (phase, drain) = Drain::new();
+    let (generations, _) = watch::channel(Arc::clone(&generation));
 
     let connections = Arc::new(AtomicUsize::new(0));
     let seed = |(index, listeners)| Seed {
         index,
-        config: Arc::clone(&config),
-        services: Arc::clone(&services),
+        generations: generations.subscribe(),
         metrics: Arc::clone(&metrics.shards[index]),
         access_log: writer.as_ref().map(Writer::worker_end),
         drain: drain.clone(),
@@ -59,16 +66,18 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let mut workers = Workers::start(listeners.into_iter().enumerate().map(seed))?;
 
     let outcome = LocalSet::new().block_on(&runtime()?, async {
-        health::start(&config.services, &services);
+        let checks = health::start(&config.services, &generation.services);
         admin::start(config.admin.as_ref(), Arc::clone(&metrics), drain.clone())?;
-        let Workers { ended, failures, .. } = &mut workers;
-        tokio::select! {
-            drained = drain::run(&phase, &config.drain, async { while ended.recv().await.is_some() {} }) => {
-                drained.context("cannot wait for signals")
-            }
-            // One worker less would mean silently serving a part of the clients.
-            _ = failures.recv() => Ok(()),
-        }
+        let source = source.to_owned();
+        let reloader = Reloader {
+            source,
+            resolvers,
+            generations,
+            metrics,
+            checks,
+        };
+        tokio::task::spawn_local(reloader.run());
+        supervise(&phase, config, &mut workers).await
     });
     drop(phase);
     let outcome = workers.join().and(outcome);
@@ -77,6 +86,25 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     outcome
+}
+
+/// Waits for the drain to end, or for a worker to fail: going on without it would mean silently
+/// serving a part of the clients.
+async fn supervise(
+    phase: &watch::Sender<Phase>,
+    config: &Config,
+    workers: &mut Workers,
+) -> anyhow::Result<()> {
+    let Workers {
+        ended, failures, ..
+    } = workers;
+    let all_ended = async { while ended.recv().await.is_some() {} };
+    tokio::select! {
+        drained = drain::run(phase, &config.drain, all_ended) => {
+            drained.context("cannot wait for signals")
+        }
+        _ = failures.recv() => Ok(()),
+    }
 }
 
 fn cores() -> usize {
@@ -91,68 +119,28 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("cannot start a runtime")
 }
 
-fn shared_services(config: &Config) -> Vec<SharedService> {
-    let epoch = Instant::now();
-    config
-        .services
-        .iter()
-        .map(|service| SharedService::new(service, epoch))
-        .collect()
+/// What was bound.
+struct Bound {
+    /// One list per worker.
+    listeners: Vec<Vec<Listener>>,
+    /// One per listener; `None`: it has no TLS.
+    resolvers: Vec<Option<Arc<Resolver>>>,
 }
 
-fn metrics(config: &Config, services: &[SharedService], workers: usize) -> Metrics {
-    let addresses = |service: usize| -> Vec<String> {
-        config.services[service]
-            .endpoints
-            .iter()
-            .map(ToString::to_string)
-            .collect()
-    };
-    let routes: Vec<RouteLabels> = worker::routes(&config.routes)
-        .into_iter()
-        .map(|route| RouteLabels {
-            route: route.name.to_string(),
-            service: config.services[route.service].name.clone(),
-            instances: addresses(route.service),
-        })
-        .collect();
-    let services = services
-        .iter()
-        .enumerate()
-        .map(|(index, service)| ServiceLabels {
-            service: config.services[index].name.clone(),
-            instances: addresses(index)
-                .into_iter()
-                .zip(service.health.iter().cloned())
-                .collect(),
-        });
-    let services = services.collect();
-    let shards = (0..workers)
-        .map(|_| Arc::new(Shard::new(&routes)))
-        .collect();
-    Metrics {
-        routes,
-        services,
-        tokens: config.tokens.clone(),
-        rate_limits: config.rate_limits.clone(),
-        shards,
-        log_lines_dropped: Arc::default(),
-    }
-}
-
-/// Binds every listener once per worker; the result has one list per worker.
-fn bind(config: &Config, workers: usize) -> anyhow::Result<Vec<Vec<Listener>>> {
-    let mut by_worker: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+/// Binds every listener once per worker.
+fn bind(config: &Config, workers: usize) -> anyhow::Result<Bound> {
+    let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
+    let mut resolvers = Vec::new();
     for listener in &config.listeners {
         let (name, address) = (&listener.name, listener.bind);
         let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
-        let tls = tls.with_context(|| format!("listener {name}"))?;
+        let (tls, resolver) = tls.with_context(|| format!("listener {name}"))?.unzip();
         let sockets = tcp::bind(address, workers)
             .with_context(|| format!("listener {name} cannot bind {address}"))?;
         let address = sockets[0].local_addr().unwrap_or(address);
         tracing::info!(listener = %name, %address, tls = tls.is_some(), "listening");
         let shared = Arc::new(listener.clone());
-        for (listeners, socket) in by_worker.iter_mut().zip(sockets) {
+        for (listeners, socket) in listeners.iter_mut().zip(sockets) {
             let config = Arc::clone(&shared);
             listeners.push(Listener {
                 config,
@@ -160,8 +148,12 @@ fn bind(config: &Config, workers: usize) -> anyhow::Result<Vec<Vec<Listener>>> {
                 tls: tls.clone(),
             });
         }
+        resolvers.push(resolver);
     }
-    Ok(by_worker)
+    Ok(Bound {
+        listeners,
+        resolvers,
+    })
 }
 
 /// The worker threads.

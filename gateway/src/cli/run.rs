@@ -6,6 +6,6 @@ use super::Failure;
 use crate::{config, server};
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
-    server::run(config::load(path)?)?;
+    server::run(config::load(path)?, path)?;
     Ok(())
 }

@@ -67,6 +67,7 @@ pub(super) fn switch(
     mut response: Response<Incoming>,
     lease: Lease,
     client: &Rc<Client>,
+    idle_max: Duration,
 ) -> Result<Response<()>, Reject> {
     // A 101 nobody asked for, or to another protocol, is no valid answer.
     let asked = asked.ok_or(Reject::UpstreamProtocol)?;
@@ -83,8 +84,7 @@ pub(super) fn switch(
     }
     let upstream = hyper::upgrade::on(&mut response);
     client.verdict.upgrade();
-    let limit = client.worker.limits().upgrade_idle_timeout;
-    let tunnel = tunnel(asked.connection, upstream, limit);
+    let tunnel = tunnel(asked.connection, upstream, idle_max);
     let open = client.worker.open_tunnel();
     tokio::task::spawn_local(async move {
         if let Err(error) = tunnel.await {

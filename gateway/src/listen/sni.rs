@@ -7,13 +7,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use arc_swap::ArcSwap;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use webpki::EndEntityCert;
 
 /// The certificates of one listener.
 #[derive(Debug)]
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     keys: Vec<Arc<CertifiedKey>>,
     names: Names,
 }
@@ -33,10 +34,28 @@ impl Certificates {
     }
 }
 
-impl ResolvesServerCert for Certificates {
+/// Chooses among certificates that a reload may replace.
+#[derive(Debug)]
+pub(crate) struct Resolver(ArcSwap<Certificates>);
+
+impl Resolver {
+    pub(super) fn new(certificates: Certificates) -> Self {
+        Self(ArcSwap::from_pointee(certificates))
+    }
+
+    /// Uses these certificates from the next handshake on.
+    pub(crate) fn replace(&self, certificates: Certificates) {
+        self.0.store(Arc::new(certificates));
+    }
+}
+
+impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let named = hello.server_name().and_then(|name| self.names.find(name));
-        self.keys.get(named.unwrap_or(0)).cloned()
+        let certificates = self.0.load();
+        let named = hello
+            .server_name()
+            .and_then(|name| certificates.names.find(name));
+        certificates.keys.get(named.unwrap_or(0)).cloned()
     }
 }
 

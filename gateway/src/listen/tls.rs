@@ -16,20 +16,25 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::sni::Certificates;
+use super::sni::{Certificates, Resolver};
 use crate::config::{CertificateConfig, TlsConfig};
 
-/// The acceptor of a listener, with its certificates loaded.
-pub(crate) fn acceptor(config: &TlsConfig) -> anyhow::Result<TlsAcceptor> {
-    let keys: anyhow::Result<Vec<_>> = config.certificates.iter().map(certified_key).collect();
-    let certificates = Certificates::new(keys?)?;
+/// The acceptor of a listener, and what chooses its certificates.
+pub(crate) fn acceptor(config: &TlsConfig) -> anyhow::Result<(TlsAcceptor, Arc<Resolver>)> {
+    let resolver = Arc::new(Resolver::new(certificates(config)?));
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut server = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
-        .with_cert_resolver(Arc::new(certificates));
+        .with_cert_resolver(Arc::clone(&resolver) as _);
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(TlsAcceptor::from(Arc::new(server)))
+    Ok((TlsAcceptor::from(Arc::new(server)), resolver))
+}
+
+/// Loads the certificates of a listener.
+pub(crate) fn certificates(config: &TlsConfig) -> anyhow::Result<Certificates> {
+    let keys: anyhow::Result<Vec<_>> = config.certificates.iter().map(certified_key).collect();
+    Certificates::new(keys?)
 }
 
 fn certified_key(config: &CertificateConfig) -> anyhow::Result<Arc<CertifiedKey>> {

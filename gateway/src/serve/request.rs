@@ -1,10 +1,12 @@
 //! The steps every request takes, in order.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderName};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, Version};
@@ -38,10 +40,15 @@ pub(super) async fn handle(
 
     let outcome = match client.verdict.of_head(number) {
         Some(violation) => Err(normalise::refusal(violation)),
-        None => process(&client, &mut exchange, &mut context, head, body).await,
+        None => {
+            let process = process(&client, &mut exchange, &mut context, head, body);
+            // A bug in one request must not end the others of its connection.
+            let caught = AssertUnwindSafe(process).catch_unwind().await;
+            caught.unwrap_or(Err(Reject::Internal))
+        }
     };
     let mut response = match outcome {
-        Ok(reply) => respond(&client, reply, exchange),
+        Ok(reply) => respond(reply, exchange),
         Err(reject) => refuse(&reject, version, &request_id, exchange),
     };
     let headers = response.headers_mut();
@@ -57,13 +64,17 @@ async fn process(
     mut head: Parts,
     body: Incoming,
 ) -> Result<Reply, Reject> {
-    let worker = &client.worker;
+    let plane = exchange.plane();
     let record = exchange.record();
     record.version = head.version;
     record.method = head.method.clone();
-
-    let host = normalise::normalise(&mut head, worker.limits())?;
+    // As sent, for the log of a request that is refused here.
     head.uri.path().clone_into(&mut record.path);
+
+    let host = normalise::normalise(&mut head, plane.limits())?;
+    if head.uri.path() != record.path {
+        head.uri.path().clone_into(&mut record.path);
+    }
     record.host.clone_from(&host.name);
 
     let trusted = &client.listener.trusted_proxies;
@@ -71,8 +82,8 @@ async fn process(
     record.client = context.client;
 
     let path = head.uri.path();
-    let found = worker
-        .config
+    let found = plane
+        .config()
         .routes
         .find(&host.name, &head.method, path, &head.headers)?;
     let route = found.route.clone();
@@ -85,11 +96,11 @@ async fn process(
     forward::forward(client, exchange, context, &route, &host, head, body).await
 }
 
-fn respond(client: &Client, reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
+fn respond(reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
     match reply {
         Reply::Streamed(response, lease) => {
             exchange.status(response.status());
-            let stalled_max = client.worker.limits().body_idle_timeout;
+            let stalled_max = exchange.plane().limits().body_idle_timeout;
             response.map(|body| ResponseBody::upstream(body, lease, stalled_max, exchange))
         }
         Reply::Upgraded(response) => {

@@ -1,7 +1,6 @@
 //! One worker: a thread with a runtime, listeners and upstream connections of its own.
 
-use std::cell::Cell;
-use std::collections::HashMap;
+use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,16 +8,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
-use crate::config::{Config, ServerLimits};
+use super::generation::Generation;
+use super::plane::Plane;
 use crate::drain::{CUT_GRACE, Drain};
 use crate::listen::{self, Listener};
-use crate::route::{Route, Table};
 use crate::telemetry::access_log::{AccessLog, FLUSH_EVERY};
 use crate::telemetry::metrics::Shard;
 use crate::upstream::balance::Random;
-use crate::upstream::cluster::{Cluster, SharedService};
 
 /// Between looks for upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -26,8 +24,7 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// What a worker is made of; may cross threads, unlike the worker itself.
 pub(super) struct Seed {
     pub(super) index: usize,
-    pub(super) config: Arc<Config>,
-    pub(super) services: Arc<Vec<SharedService>>,
+    pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) metrics: Arc<Shard>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) drain: Drain,
@@ -37,70 +34,38 @@ pub(super) struct Seed {
 
 /// What the requests of one thread share.
 pub(crate) struct Worker {
-    pub(crate) config: Arc<Config>,
-    /// One per service, in the order of the configuration.
-    pub(crate) clusters: Vec<Cluster>,
+    index: usize,
+    plane: RefCell<Rc<Plane>>,
     pub(crate) metrics: Arc<Shard>,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) drain: Drain,
     /// Client connections of all workers.
     connections: Arc<AtomicUsize>,
-    /// Positions in the metrics, by the address of the route.
-    series: HashMap<*const Route, usize>,
     ids: RequestIds,
     open: Cell<usize>,
     closed: Notify,
 }
 
-/// Every route once, in the order of the metrics' labels.
-pub(super) fn routes(table: &Table) -> Vec<&Arc<Route>> {
-    let mut routes: Vec<&Arc<Route>> = Vec::new();
-    for route in table.routes() {
-        if !routes.iter().any(|known| Arc::ptr_eq(known, route)) {
-            routes.push(route);
-        }
-    }
-    routes
-}
-
 impl Worker {
     fn new(seed: Seed) -> (Self, Vec<Listener>) {
-        let random = RandomState::new();
-        let clusters = seed
-            .config
-            .services
-            .iter()
-            .zip(seed.services.iter())
-            .enumerate();
-        let clusters = clusters.map(|(number, (service, shared))| {
-            Cluster::new(service, shared, seed.index, random.hash_one(number))
-        });
-        let series = routes(&seed.config.routes).into_iter().enumerate();
+        let generation = Arc::clone(&seed.generations.borrow());
         let worker = Self {
-            clusters: clusters.collect(),
-            series: series
-                .map(|(index, route)| (Arc::as_ptr(route), index))
-                .collect(),
-            config: seed.config,
+            index: seed.index,
+            plane: RefCell::new(Rc::new(Plane::new(generation, seed.index))),
             metrics: seed.metrics,
             access_log: seed.access_log,
             drain: seed.drain,
             connections: seed.connections,
-            ids: RequestIds::seeded(random.hash_one("request ids")),
+            ids: RequestIds::seeded(RandomState::new().hash_one("request ids")),
             open: Cell::new(0),
             closed: Notify::new(),
         };
         (worker, seed.listeners)
     }
 
-    /// What clients may send and how long they may take.
-    pub(crate) fn limits(&self) -> &ServerLimits {
-        &self.config.limits
-    }
-
-    /// The route's position in the metrics.
-    pub(crate) fn series(&self, route: Option<&Route>) -> Option<usize> {
-        self.series.get(&std::ptr::from_ref(route?)).copied()
+    /// The configuration in force. A request keeps the one it began with.
+    pub(crate) fn plane(&self) -> Rc<Plane> {
+        Rc::clone(&self.plane.borrow())
     }
 
     /// A new request id.
@@ -111,7 +76,7 @@ impl Worker {
     /// Makes room for one more client connection, or returns `None` at `connections_max`.
     pub(crate) fn admit(self: &Rc<Self>) -> Option<Slot> {
         let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= self.limits().connections_max {
+        if before >= self.plane.borrow().limits().connections_max {
             self.connections.fetch_sub(1, Ordering::Relaxed);
             return None;
         }
@@ -203,6 +168,7 @@ impl RequestIds {
 
 /// Serves until the gateway has drained.
 pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
+    let generations = seed.generations.clone();
     let (worker, listeners) = Worker::new(seed);
     let worker = Rc::new(worker);
     let mut accepting = tokio::task::JoinSet::new();
@@ -210,6 +176,7 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
         accepting.spawn_local(listen::run(listener, Rc::clone(&worker)));
     }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    tokio::task::spawn_local(follow(generations, Rc::clone(&worker)));
     while let Some(ended) = accepting.join_next().await {
         ended??;
     }
@@ -220,6 +187,16 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
         () = worker.drain.cut() => tokio::time::sleep(CUT_GRACE).await,
     }
     Ok(())
+}
+
+/// Takes on each new generation. Requests under way finish with the one they began with.
+async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Worker>) {
+    while generations.changed().await.is_ok() {
+        let generation = Arc::clone(&generations.borrow_and_update());
+        worker
+            .plane
+            .replace(Rc::new(Plane::new(generation, worker.index)));
+    }
 }
 
 async fn keep_house(worker: Rc<Worker>) {
@@ -234,9 +211,7 @@ async fn keep_house(worker: Rc<Worker>) {
             }
             _ = sweep.tick() => {
                 let now = Instant::now();
-                for cluster in &worker.clusters {
-                    cluster.sweep(now);
-                }
+                worker.plane().sweep(now);
             }
         }
     }

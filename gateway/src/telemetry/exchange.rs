@@ -13,7 +13,7 @@ use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
 use crate::route::Route;
 use crate::serve::Client;
-use crate::server::worker::Worker;
+use crate::server::plane::Plane;
 use crate::upstream::endpoint::Endpoint;
 
 /// The reason of a request whose client went away before the response was complete.
@@ -24,6 +24,7 @@ const CLIENT_CLOSED_STATUS: u16 = 499;
 /// The record of one request. It is counted and logged when dropped, whatever ended it.
 pub(crate) struct Exchange {
     client: Rc<Client>,
+    plane: Rc<Plane>,
     record: Box<Record>,
 }
 
@@ -58,6 +59,7 @@ pub(crate) struct Record {
 impl Exchange {
     /// The exchange of a request that has just arrived.
     pub(crate) fn begin(client: Rc<Client>, request_id: HeaderValue) -> Self {
+        let plane = client.worker.plane();
         client.worker.metrics.exchange_begins();
         client.exchange_begins();
         let record = Box::new(Record {
@@ -81,12 +83,21 @@ impl Exchange {
             bytes_sent: 0,
             complete: false,
         });
-        Self { client, record }
+        Self {
+            client,
+            plane,
+            record,
+        }
     }
 
     /// What is known of the request, to be added to.
     pub(crate) fn record(&mut self) -> &mut Record {
         &mut self.record
+    }
+
+    /// The configuration the request is handled by, whatever comes into force meanwhile.
+    pub(crate) fn plane(&self) -> Rc<Plane> {
+        Rc::clone(&self.plane)
     }
 
     /// When the request arrived.
@@ -132,7 +143,8 @@ impl Drop for Exchange {
             .map_or(CLIENT_CLOSED_STATUS, |status| status.as_u16());
         let duration = record.started.elapsed();
         let worker = &self.client.worker;
-        let series = worker.series(record.route.as_deref());
+        let route = record.route.as_deref();
+        let series = route.and_then(|route| self.plane.series(route));
         let endpoint = record.endpoint.as_ref().map(|endpoint| endpoint.index);
         let metrics = &worker.metrics;
         metrics.exchange_ends(series, endpoint, status, duration);
@@ -141,18 +153,18 @@ impl Drop for Exchange {
             metrics.reason(reason);
         }
         if let Some(log) = &worker.access_log {
-            log.write(&record.line(status, duration, worker));
+            log.write(&record.line(status, duration, &self.plane));
         }
         self.client.exchange_ends();
     }
 }
 
 impl Record {
-    fn line<'a>(&'a self, status: u16, duration: Duration, worker: &'a Worker) -> Line<'a> {
+    fn line<'a>(&'a self, status: u16, duration: Duration, plane: &'a Plane) -> Line<'a> {
         let service = self
             .route
             .as_ref()
-            .map(|route| &*worker.clusters[route.service].name);
+            .map(|route| &*plane.clusters[route.service].name);
         Line {
             time: self.started_at,
             request_id: self.request_id.to_str().unwrap_or_default(),

@@ -4,61 +4,28 @@
 //! cache line; a scrape adds the shards up. Labels are names from the configuration, which bounds
 //! the number of series by its size.
 
+mod counter;
+mod render;
+mod series;
 mod text;
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-pub(crate) use self::text::{RouteLabels, ServiceLabels};
+use arc_swap::ArcSwap;
 
+use self::counter::{Counter, Gauge};
+use self::series::RouteMetrics;
+pub(crate) use self::series::{Configured, RouteSeries};
 use self::text::Page;
-use crate::filter::jwt::Jwt;
-use crate::filter::rate_limit::RateLimit;
-
-/// Upper bounds of the duration histogram, in microseconds; beyond the last is `+Inf`.
-const DURATION_BOUNDS_US: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 5_000_000, 10_000_000,
-];
-/// `1xx` to `5xx`.
-const STATUS_CLASSES: usize = 5;
-
-/// A counter only ever added to by one thread, and read by another.
-#[derive(Debug, Default)]
-struct Counter(AtomicU64);
-
-impl Counter {
-    fn add(&self, amount: u64) {
-        // One writer: a plain load and store spare the locked instruction.
-        self.0.store(self.read() + amount, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A number that goes up and down, changed by one thread only.
-#[derive(Debug, Default)]
-struct Gauge(AtomicI64);
-
-impl Gauge {
-    fn add(&self, amount: i64) {
-        self.0.store(self.read() + amount, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> i64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What one worker counts.
 #[derive(Debug)]
 pub(crate) struct Shard {
-    /// One per route in the order of the labels, and a last one for requests without a route.
-    routes: Box<[RouteSeries]>,
+    /// Requests without a route; those with one count in series of its own.
+    unrouted: Arc<RouteSeries>,
     reasons: Mutex<BTreeMap<&'static str, u64>>,
     retries: Counter,
     in_flight: Gauge,
@@ -69,32 +36,10 @@ pub(crate) struct Shard {
     tunnels_open: Gauge,
 }
 
-#[derive(Debug)]
-struct RouteSeries {
-    /// By instance, and a last one for requests that reached none; within, by status class.
-    requests: Box<[[Counter; STATUS_CLASSES]]>,
-    duration: [Counter; DURATION_BOUNDS_US.len() + 1],
-    duration_sum_us: Counter,
-}
-
-impl RouteSeries {
-    fn new(instances: usize) -> Self {
+impl Default for Shard {
+    fn default() -> Self {
         Self {
-            requests: (0..=instances).map(|_| Default::default()).collect(),
-            duration: Default::default(),
-            duration_sum_us: Counter::default(),
-        }
-    }
-}
-
-impl Shard {
-    /// A shard for these routes.
-    pub(crate) fn new(routes: &[RouteLabels]) -> Self {
-        let series = routes
-            .iter()
-            .map(|route| RouteSeries::new(route.instances.len()));
-        Self {
-            routes: series.chain([RouteSeries::new(0)]).collect(),
+            unrouted: Arc::new(RouteSeries::new(0)),
             reasons: Mutex::default(),
             retries: Counter::default(),
             in_flight: Gauge::default(),
@@ -105,29 +50,27 @@ impl Shard {
             tunnels_open: Gauge::default(),
         }
     }
+}
 
+impl Shard {
     /// A request has arrived.
     pub(crate) fn exchange_begins(&self) {
         self.in_flight.add(1);
     }
 
-    /// A request is over. `route` and `instance` are positions; `None`: it got none.
+    /// A request is over. Without `route` it found none; `instance` is a position, `None`: it
+    /// reached none.
     pub(crate) fn exchange_ends(
         &self,
-        route: Option<usize>,
+        route: Option<&RouteSeries>,
         instance: Option<usize>,
         status: u16,
         duration: Duration,
     ) {
         self.in_flight.add(-1);
-        let series = &self.routes[route.unwrap_or(self.routes.len() - 1)];
-        let instance = instance.unwrap_or(series.requests.len() - 1);
-        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES) - 1;
-        series.requests[instance][class].add(1);
-        let micros = duration.as_micros() as u64;
-        let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < micros);
-        series.duration[bucket].add(1);
-        series.duration_sum_us.add(micros);
+        route
+            .unwrap_or(&self.unrouted)
+            .count(instance, status, duration);
     }
 
     /// A request was refused or broke off.
@@ -174,24 +117,52 @@ impl Shard {
 /// Everything a scrape shows.
 #[derive(Debug)]
 pub struct Metrics {
-    pub(crate) routes: Vec<RouteLabels>,
-    pub(crate) services: Vec<ServiceLabels>,
-    pub(crate) tokens: Vec<Arc<Jwt>>,
-    pub(crate) rate_limits: Vec<Arc<RateLimit>>,
     pub(crate) shards: Vec<Arc<Shard>>,
+    /// Changed by a reload.
+    pub(crate) configured: ArcSwap<Configured>,
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
+    pub(crate) reloads: Reloads,
+}
+
+/// Attempts to load the configuration again.
+#[derive(Debug, Default)]
+pub(crate) struct Reloads {
+    pub(crate) applied: AtomicU64,
+    pub(crate) refused: AtomicU64,
 }
 
 impl Metrics {
+    /// The metrics of this many workers.
+    pub(crate) fn new(workers: usize, configured: Arc<Configured>) -> Self {
+        Self {
+            shards: (0..workers).map(|_| Arc::default()).collect(),
+            configured: ArcSwap::new(configured),
+            log_lines_dropped: Arc::default(),
+            reloads: Reloads::default(),
+        }
+    }
+
     /// The page in the text format of Prometheus, version 0.0.4.
     pub(crate) fn render(&self, now: std::time::Instant) -> String {
         let mut page = Page::default();
-        self.render_requests(&mut page);
-        self.render_durations(&mut page);
-        self.render_reasons(&mut page);
-        self.render_filters(&mut page);
-        self.render_totals(&mut page);
-        text::render_health(&mut page, &self.services, now);
+        let configured = self.configured.load();
+        let unrouted = RouteMetrics {
+            route: String::new(),
+            service: String::new(),
+            instances: Vec::new(),
+            workers: self
+                .shards
+                .iter()
+                .map(|shard| Arc::clone(&shard.unrouted))
+                .collect(),
+        };
+        let routes = || configured.routes.iter().chain([&unrouted]);
+        render::requests(&mut page, routes());
+        render::durations(&mut page, routes());
+        self.reasons(&mut page);
+        render::filters(&mut page, &configured);
+        self.totals(&mut page);
+        render::health(&mut page, &configured, now);
         page.into_text()
     }
 
@@ -203,63 +174,7 @@ impl Metrics {
         self.shards.iter().map(|shard| value(shard).read()).sum()
     }
 
-    /// The labels of the series at `index`; the last is that of requests without a route.
-    fn labels(&self, index: usize) -> (&str, &str, &[String]) {
-        self.routes.get(index).map_or(("", "", &[][..]), |route| {
-            (&route.route, &route.service, &route.instances)
-        })
-    }
-
-    fn render_requests(&self, page: &mut Page) {
-        let name = "weir_gateway_requests_total";
-        page.head(
-            name,
-            "counter",
-            "Requests by route, service, instance and status class.",
-        );
-        for index in 0..=self.routes.len() {
-            let (route, service, instances) = self.labels(index);
-            for instance in 0..=instances.len() {
-                for class in 0..STATUS_CLASSES {
-                    let total = self.sum(|shard| &shard.routes[index].requests[instance][class]);
-                    if total == 0 {
-                        continue;
-                    }
-                    let instance = instances.get(instance).map_or("", String::as_str);
-                    let class = format!("{}xx", class + 1);
-                    let labels = [
-                        ("route", route),
-                        ("service", service),
-                        ("instance", instance),
-                        ("status", &class),
-                    ];
-                    page.sample(name, &labels, total);
-                }
-            }
-        }
-    }
-
-    fn render_durations(&self, page: &mut Page) {
-        let name = "weir_gateway_request_duration_seconds";
-        page.head(
-            name,
-            "histogram",
-            "From the request head to the last byte of the response.",
-        );
-        for index in 0..=self.routes.len() {
-            let route = self.labels(index).0;
-            let counts: Vec<u64> = (0..=DURATION_BOUNDS_US.len())
-                .map(|bucket| self.sum(|shard| &shard.routes[index].duration[bucket]))
-                .collect();
-            if counts.iter().all(|count| *count == 0) {
-                continue;
-            }
-            let sum_us = self.sum(|shard| &shard.routes[index].duration_sum_us);
-            page.histogram(name, ("route", route), &DURATION_BOUNDS_US, &counts, sum_us);
-        }
-    }
-
-    fn render_reasons(&self, page: &mut Page) {
+    fn reasons(&self, page: &mut Page) {
         let name = "weir_gateway_refusals_total";
         page.head(
             name,
@@ -278,49 +193,7 @@ impl Metrics {
         }
     }
 
-    fn render_filters(&self, page: &mut Page) {
-        let name = "weir_gateway_token_cache_total";
-        page.head(
-            name,
-            "counter",
-            "Bearer tokens looked up among the verified ones.",
-        );
-        for jwt in &self.tokens {
-            let counts = jwt.cache_counts();
-            for (result, count) in [("hit", counts.hits), ("miss", counts.misses)] {
-                page.sample(name, &[("auth", jwt.name()), ("result", result)], count);
-            }
-        }
-        let name = "weir_gateway_rate_limit_total";
-        page.head(
-            name,
-            "counter",
-            "Requests counted against a limit, by what came of it.",
-        );
-        for limit in &self.rate_limits {
-            let counts = limit.counts();
-            let results = [
-                ("allowed", counts.allowed),
-                ("limited", counts.limited),
-                ("full", counts.full),
-            ];
-            for (result, count) in results {
-                let labels = [("limit", &*limit.policy().name), ("result", result)];
-                page.sample(name, &labels, count);
-            }
-        }
-        let name = "weir_gateway_rate_limit_keys";
-        page.head(name, "gauge", "Senders a limit remembers.");
-        for limit in &self.rate_limits {
-            page.sample(
-                name,
-                &[("limit", &limit.policy().name)],
-                limit.counts().keys,
-            );
-        }
-    }
-
-    fn render_totals(&self, page: &mut Page) {
+    fn totals(&self, page: &mut Page) {
         let dropped = self.log_lines_dropped.load(Ordering::Relaxed);
         let counters = [
             (
@@ -349,6 +222,14 @@ impl Metrics {
                 dropped,
             ),
         ];
+        let name = "weir_gateway_reloads_total";
+        page.head(name, "counter", "Attempts to load the configuration again.");
+        for (result, total) in [
+            ("applied", &self.reloads.applied),
+            ("refused", &self.reloads.refused),
+        ] {
+            page.sample(name, &[("result", result)], total.load(Ordering::Relaxed));
+        }
         for (name, help, total) in counters {
             page.single(name, "counter", help, total);
         }
@@ -379,37 +260,33 @@ impl Metrics {
 mod tests {
     use std::time::Instant;
 
+    use super::series::ServiceHealth;
     use super::*;
     use crate::upstream::health::Health;
 
     fn metrics() -> Metrics {
-        let routes = vec![RouteLabels {
-            route: "orders-v2".into(),
-            service: "orders".into(),
-            instances: vec!["10.0.0.1:80".into(), "10.0.0.2:80".into()],
-        }];
+        let instances = vec!["10.0.0.1:80".into(), "10.0.0.2:80".into()];
+        let route = RouteMetrics::new("orders-v2".into(), "orders".into(), instances, 2);
         let health = Arc::new(Health::new(Instant::now()));
-        let services = vec![ServiceLabels {
+        let service = ServiceHealth {
             service: "orders".into(),
             instances: vec![("10.0.0.1:80".into(), health)],
-        }];
-        let shards = (0..2).map(|_| Arc::new(Shard::new(&routes))).collect();
-        Metrics {
-            routes,
-            services,
-            tokens: Vec::new(),
-            rate_limits: Vec::new(),
-            shards,
-            log_lines_dropped: Arc::default(),
-        }
+        };
+        let configured = Configured {
+            routes: vec![route],
+            services: vec![service],
+            ..Configured::default()
+        };
+        Metrics::new(2, Arc::new(configured))
     }
 
     #[test]
     fn shards_add_up() {
         let metrics = metrics();
-        for shard in &metrics.shards {
+        let configured = metrics.configured.load();
+        for (shard, route) in metrics.shards.iter().zip(&configured.routes[0].workers) {
             shard.exchange_begins();
-            shard.exchange_ends(Some(0), Some(1), 204, Duration::from_micros(500));
+            shard.exchange_ends(Some(route), Some(1), 204, Duration::from_micros(500));
             shard.exchange_begins();
             shard.exchange_ends(None, None, 404, Duration::from_secs(60));
             shard.exchange_begins();

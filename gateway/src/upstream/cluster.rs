@@ -24,11 +24,22 @@ pub(crate) struct SharedService {
 }
 
 impl SharedService {
-    pub(crate) fn new(service: &ServiceConfig, epoch: Instant) -> Self {
-        let health = service
-            .endpoints
-            .iter()
-            .map(|_| Arc::new(Health::new(epoch)))
+    /// What is shared of `service`. The health of instances that were checked in the same way
+    /// before is `previous`ly known.
+    pub(crate) fn new(
+        service: &ServiceConfig,
+        epoch: Instant,
+        previous: Option<(&ServiceConfig, &Self)>,
+    ) -> Self {
+        let previous = previous.filter(|(known, _)| known.health == service.health);
+        let known = |address| {
+            let (config, shared) = previous?;
+            let index = config.endpoints.iter().position(|known| known == address)?;
+            Some(Arc::clone(&shared.health[index]))
+        };
+        let health = service.endpoints.iter();
+        let health = health
+            .map(|address| known(address).unwrap_or_else(|| Arc::new(Health::new(epoch))))
             .collect();
         let maglev = matches!(service.balance, Balance::ConsistentHash { .. }).then(|| {
             let names: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
@@ -151,7 +162,7 @@ mod tests {
             connections_max: 8,
             protocol: UpstreamProtocol::Http1,
         };
-        let shared = SharedService::new(&service, Instant::now());
+        let shared = SharedService::new(&service, Instant::now(), None);
         (Cluster::new(&service, &shared, 0, 1), shared)
     }
 

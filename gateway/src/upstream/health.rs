@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::task::JoinSet;
+
 use super::cluster::SharedService;
 use crate::config::{HealthConfig, ServiceConfig, UpstreamProtocol};
 
@@ -114,15 +116,17 @@ struct Target {
 }
 
 /// Starts the checks of every service that has them, on the current [`tokio::task::LocalSet`].
+/// They end when the returned set is dropped.
 ///
 /// `shared` is in the order of `services`.
-pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) {
+pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> JoinSet<()> {
+    let mut checks = JoinSet::new();
     for (service, shared) in services.iter().zip(shared) {
         let Some(check) = &service.health else {
             continue;
         };
         for (address, health) in service.endpoints.iter().zip(&shared.health) {
-            tokio::task::spawn_local(watch(Target {
+            checks.spawn_local(watch(Target {
                 service: service.name.clone(),
                 address: *address,
                 protocol: service.protocol,
@@ -131,6 +135,7 @@ pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) {
             }));
         }
     }
+    checks
 }
 
 async fn watch(target: Target) {

@@ -150,7 +150,7 @@ async fn an_instance_killed_under_load_costs_no_safe_request() {
 }
 
 /// Sends one request after the other until told to stop; returns how many, and what failed.
-async fn load(gateway: SocketAddr, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
+pub(crate) async fn load(gateway: SocketAddr, stop: Arc<AtomicBool>) -> (u64, Vec<String>) {
     let (mut sent, mut failed) = (0, Vec::new());
     let mut sender = client::connect(gateway).await.unwrap();
     while !stop.load(Ordering::Relaxed) {

@@ -15,6 +15,7 @@ mod framing;
 mod headers;
 mod http2;
 mod policy;
+mod reload;
 mod routing;
 mod streaming;
 mod support;

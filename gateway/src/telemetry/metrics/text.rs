@@ -1,27 +1,6 @@
 //! The text format of Prometheus.
 
 use std::fmt::{Display, Write};
-use std::sync::Arc;
-use std::time::Instant;
-
-use crate::upstream::health::Health;
-
-/// The names of one route's series.
-#[derive(Debug)]
-pub(crate) struct RouteLabels {
-    pub(crate) route: String,
-    pub(crate) service: String,
-    /// Addresses, in the order of the service's endpoints.
-    pub(crate) instances: Vec<String>,
-}
-
-/// One service's instances and their health.
-#[derive(Debug)]
-pub(crate) struct ServiceLabels {
-    pub(crate) service: String,
-    pub(crate) instances: Vec<(String, Arc<Health>)>,
-}
-
 /// A page being written.
 #[derive(Debug, Default)]
 pub(super) struct Page(String);
@@ -87,37 +66,4 @@ impl Page {
 
 fn seconds(micros: u64) -> f64 {
     micros as f64 / 1e6
-}
-
-/// The health of every instance.
-pub(super) fn render_health(page: &mut Page, services: &[ServiceLabels], now: Instant) {
-    let name = "weir_gateway_instance_healthy";
-    page.head(
-        name,
-        "gauge",
-        "1 while active checks let the instance be used.",
-    );
-    each_instance(services, |labels, health| {
-        page.sample(name, &labels, u8::from(health.is_healthy()));
-    });
-    let name = "weir_gateway_instance_suspect";
-    page.head(
-        name,
-        "gauge",
-        "1 for a moment after a connection to the instance failed.",
-    );
-    each_instance(services, |labels, health| {
-        page.sample(name, &labels, u8::from(health.is_suspect(now)));
-    });
-}
-
-fn each_instance(services: &[ServiceLabels], mut visit: impl FnMut([(&str, &str); 2], &Health)) {
-    for service in services {
-        for (instance, health) in &service.instances {
-            visit(
-                [("service", &service.service), ("instance", instance)],
-                health,
-            );
-        }
-    }
 }

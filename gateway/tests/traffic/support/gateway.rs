@@ -15,7 +15,7 @@ use super::{PATIENCE, client, eventually};
 
 /// What most tests start from: one plain listener, admin, a quick drain, and the access log in a
 /// file.
-const BASE: &str = r#"
+pub(crate) const BASE: &str = r#"
 [server]
 workers = 2
 
@@ -184,8 +184,13 @@ impl Gateway {
 
     /// Sends SIGTERM.
     pub(crate) async fn terminate(&self) {
+        self.signal("-TERM").await;
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, signal: &str) {
         let status = Command::new("kill")
-            .args(["-TERM", &self.pid().to_string()])
+            .args([signal, &self.pid().to_string()])
             .status()
             .await;
         assert!(status.unwrap().success());
