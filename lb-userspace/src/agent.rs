@@ -29,7 +29,7 @@ use crate::config::{Config, SecretError};
 use crate::control::plan;
 use crate::control::published::Published;
 use crate::control::runtime::{Effective, Runtime};
-use crate::control::state::Healths;
+use crate::control::state::{self, Healths};
 use crate::dataplane::{self, Attached, Dataplane};
 use crate::metrics::Meters;
 use crate::shutdown::{Signal, Signals};
@@ -183,6 +183,8 @@ struct Agent {
     unsettled: BTreeMap<VipKey, (u64, Instant)>,
     /// Names of VIPs whose backends are all down, so that all are used.
     panics: BTreeSet<String>,
+    /// The flip that a grace period under way will have followed.
+    grace: Option<(u64, JoinHandle<()>)>,
     /// When to publish again although nothing has happened.
     retry_at: Option<Instant>,
     started: Instant,
@@ -242,7 +244,10 @@ impl Agent {
                     self.observe(event, &mut events);
                     self.publish_or_retry("health");
                 }
-                Ok(()) = self.net.ways.changed() => self.publish_or_retry("next hops"),
+                changed = self.net.ways.changed() => match changed {
+                    Ok(()) => self.publish_or_retry("next hops"),
+                    Err(_) => self.watch_again().await,
+                },
                 Some(Asked { call, reply }) = asked.recv() => {
                     if call == Call::Detach {
                         return (self, End::Detach(reply));
@@ -250,6 +255,10 @@ impl Agent {
                     let answer = self.answer(call).await;
                     // Whoever asked may have gone.
                     let _ = reply.send(answer);
+                }
+                flip = Self::grace_passed(&mut self.grace) => {
+                    self.published.grace_passed(flip);
+                    self.publish_or_retry("cleaning up");
                 }
                 () = until(deadline) => self.publish_or_retry("time"),
             }
@@ -275,6 +284,19 @@ impl Agent {
                 self.meters.health_transitions.inc();
             }
             next = events.try_recv().ok();
+        }
+    }
+
+    /// Netlink has gone away under us. Packets flow by what was known; without news it grows old.
+    async fn watch_again(&mut self) {
+        error!("the connection to the kernel's network state broke; making another");
+        time::sleep(RETRY_AFTER).await;
+        match net::start(state::addresses(&self.desired.effective)).await {
+            Ok(net) => {
+                self.net = net;
+                self.publish_or_retry("next hops");
+            }
+            Err(error) => error!(%error, "cannot watch the kernel's network state"),
         }
     }
 

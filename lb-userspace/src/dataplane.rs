@@ -18,7 +18,7 @@ use thiserror::Error;
 
 pub mod backend;
 pub mod decap;
-mod grace;
+pub mod grace;
 mod link;
 mod load;
 mod log;
@@ -28,7 +28,7 @@ mod pin;
 mod ring;
 mod stats;
 
-pub use link::Attached;
+pub use link::{Attached, check_interfaces};
 pub use load::{Dataplane, objects_present};
 pub use log::KernelLog;
 pub use maps::{LiveTables, Maps, Sizes};
@@ -108,11 +108,21 @@ pub enum Error {
         source: io::Error,
     },
     /// The kernel's verifier or loader refused a program.
-    #[error("cannot load the BPF program `{name}`")]
+    #[error("the kernel refuses the BPF program `{name}`: {errno}{verdict}")]
     Program {
         /// Name of the program.
         name: &'static str,
-        /// What aya said, verifier log included.
+        /// What the kernel said.
+        errno: io::Error,
+        /// The end of what the verifier said, on lines of its own.
+        verdict: String,
+    },
+    /// A program could not be loaded for another reason.
+    #[error("cannot load the BPF program `{name}`")]
+    ProgramLoad {
+        /// Name of the program.
+        name: &'static str,
+        /// What aya said.
         source: Box<aya::programs::ProgramError>,
     },
     /// The object does not hold what this build expects.
@@ -210,7 +220,7 @@ impl Error {
             Self::NativeUnsupported { .. } => {
                 "set agent.xdp_mode to \"auto\" or \"generic\", or use another interface"
             }
-            Self::Program { .. } | Self::Load(_) => {
+            Self::Program { .. } | Self::ProgramLoad { .. } | Self::Load(_) => {
                 "Linux 5.15 or newer with BPF is needed; `weir doctor` checks the host"
             }
             _ => return None,

@@ -5,22 +5,20 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
-use tracing::{debug, error, info, warn};
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
 
 use super::{Agent, Desired, RETRY_AFTER};
 use crate::config::{Config, Vip};
 use crate::control::apply::apply;
 use crate::control::plan::{self, Plan, Wanted, Way};
 use crate::control::state::{self, key};
-use crate::dataplane;
+use crate::dataplane::{self, grace};
 use crate::health::Target;
 use crate::net::Known;
 
 /// Slots remember an earlier owner for this long after they moved. Then its id may be used again.
 pub(super) const SETTLE_AFTER: Duration = Duration::from_secs(60);
-
-/// Plans in a row for one change: the change itself, then what it leaves to clean up.
-const ROUNDS_MAX: usize = 3;
 
 /// Why something was not published. What was published before still is.
 #[derive(Debug, Error)]
@@ -58,23 +56,18 @@ impl Agent {
     /// Publishes `desired` whole, or changes nothing.
     pub(super) fn try_publish(&mut self, desired: &Desired) -> Result<(), Error> {
         self.retry_at = None;
-        let started = Instant::now();
-        for round in 0..ROUNDS_MAX {
-            let (wanted, panics) = self.wanted(desired);
-            let plan = Plan::new(&self.published, &wanted)?;
-            if round == 0 {
-                self.note_panics(panics);
-                self.update_sources()?;
-            }
-            if plan.is_empty() {
-                // Members may be the same in another order of things; that is worth remembering.
-                self.published = plan.next;
-                break;
-            }
+        let (wanted, panics) = self.wanted(desired);
+        let plan = Plan::new(&self.published, &wanted)?;
+        self.update_sources()?;
+        if plan.is_empty() {
+            // What was learnt on the way (the members a ring was built of) is worth remembering.
+            self.published = plan.next;
+        } else {
             self.carry_out(plan)?;
         }
+        self.note_panics(panics);
         self.note_unsettled();
-        debug!(took = ?started.elapsed(), "published");
+        self.let_grace_pass();
         Ok(())
     }
 
@@ -92,6 +85,25 @@ impl Agent {
         self.meters.published(took);
         info!(vips, waited, ?took, "published");
         Ok(())
+    }
+
+    /// Has a grace period pass in the background, so that the next change need not wait for it. When it
+    /// has, there may be something to clean up.
+    fn let_grace_pass(&mut self) {
+        if let (None, Some(flip)) = (&self.grace, self.published.pending_flip()) {
+            self.grace = Some((flip, tokio::task::spawn_blocking(grace::wait)));
+        }
+    }
+
+    /// Returns when the grace period under way has passed; never when there is none.
+    pub(super) async fn grace_passed(grace: &mut Option<(u64, JoinHandle<()>)>) -> u64 {
+        let Some((flip, task)) = grace else {
+            return std::future::pending().await;
+        };
+        // A task that panicked proves nothing: then changes wait in line, as they would without it.
+        let passed = if task.await.is_ok() { *flip } else { 0 };
+        *grace = None;
+        passed
     }
 
     /// Desired state and what is known of the network, in the form of a plan's input.

@@ -1,6 +1,6 @@
 //! The start, step by step. See the parent module for the order and why it is so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,11 +9,11 @@ use tokio::time;
 use tracing::{enabled, info, warn};
 
 use super::{Agent, Desired, EVENTS_WAITING_MAX, Error, Task, publish};
-use crate::config::Config;
+use crate::config::{Config, HashKey, Secret};
 use crate::control::published::Published;
 use crate::control::runtime;
 use crate::control::state::{self, Healths};
-use crate::dataplane::{Dataplane, KernelLog, Maps, Sizes};
+use crate::dataplane::{self, Dataplane, KernelLog, Maps, Sizes};
 use crate::metrics::Meters;
 use crate::net::Unknown;
 use crate::{health, net};
@@ -28,12 +28,26 @@ pub(super) async fn start(
     config: Config,
 ) -> Result<(Agent, mpsc::Receiver<health::Event>), Error> {
     let started = Instant::now();
-    let hash_key = config
-        .agent
-        .hash_secret
-        .as_ref()
-        .map(|secret| secret.read())
-        .transpose()?;
+    dataplane::check_interfaces(&config.agent.interfaces)?;
+    let hash_key = config.agent.hash_secret.as_ref().map(Secret::read);
+    let hash_key = hash_key.transpose()?;
+    let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
+    let mut agent = gather(file, config, started, events).await?;
+    if let Err(error) = agent.bring_up(hash_key) {
+        return Err(agent.give_up(error));
+    }
+    let (adopted, took) = (agent.dataplane.adopted(), started.elapsed());
+    info!(adopted, ?took, "running");
+    Ok((agent, received))
+}
+
+/// Everything the agent has to know before it changes anything that packets see.
+async fn gather(
+    file: &Path,
+    config: Config,
+    started: Instant,
+    events: mpsc::Sender<health::Event>,
+) -> Result<Agent, Error> {
     let path = runtime::path(&config.agent.socket);
     let changes = runtime::load(&path).map_err(|source| Error::Runtime {
         verb: "read",
@@ -41,7 +55,6 @@ pub(super) async fn start(
         source,
     })?;
     let (effective, changes) = changes.over(&config);
-
     let mut net = net::start(state::addresses(&effective)).await?;
     let sizes = Sizes::new(config.agent.limits);
     let mut dataplane = Dataplane::open(&config.agent.bpffs, sizes, kernel_log())?;
@@ -49,10 +62,8 @@ pub(super) async fn start(
     let mut healths = Healths::default();
     healths.follow(&effective.config, &published);
     wait_for_neighbours(&mut net).await;
-
     let logger = start_kernel_log(&mut dataplane);
-    let (events, received) = mpsc::channel(EVENTS_WAITING_MAX);
-    let mut agent = Agent {
+    Ok(Agent {
         file: file.to_owned(),
         desired: Desired {
             config,
@@ -67,26 +78,39 @@ pub(super) async fn start(
         probes: health::start(events),
         meters: Meters::default(),
         unsettled: BTreeMap::new(),
-        panics: Default::default(),
+        panics: BTreeSet::new(),
+        grace: None,
         retry_at: None,
         started,
         _kernel_log: logger,
-    };
-    if let Some(key) = hash_key {
-        let [low, high] =
-            [0, 8].map(|at| u64::from_le_bytes(std::array::from_fn(|i| key.0[at + i])));
-        agent.dataplane.set_hash_key([low, high])?;
-    }
-    agent.publish()?;
-    agent.attach()?;
-    agent
-        .probes
-        .set_targets(publish::targets(&agent.desired.effective.config));
-    info!(adopted = agent.dataplane.adopted(), took = ?started.elapsed(), "running");
-    Ok((agent, received))
+    })
 }
 
 impl Agent {
+    /// From here on packets see what happens.
+    fn bring_up(&mut self, hash_key: Option<HashKey>) -> Result<(), Error> {
+        if let Some(HashKey(bytes)) = hash_key {
+            let key = u128::from_le_bytes(bytes);
+            self.dataplane
+                .set_hash_key([key as u64, (key >> 64) as u64])?;
+        }
+        self.publish()?;
+        self.attach()?;
+        let targets = publish::targets(&self.desired.effective.config);
+        self.probes.set_targets(targets);
+        Ok(())
+    }
+
+    /// Leaves nothing behind that was not there before. What was adopted stays, and goes on.
+    fn give_up(self, error: Error) -> Error {
+        if !self.dataplane.adopted()
+            && let Err(left) = self.dataplane.remove()
+        {
+            warn!(%left, "cannot remove what was made so far");
+        }
+        error
+    }
+
     /// Puts the program on the interfaces, and takes it off those that are no longer configured.
     fn attach(&mut self) -> Result<(), Error> {
         let settings = &self.desired.config.agent;

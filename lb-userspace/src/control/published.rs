@@ -143,6 +143,16 @@ impl Published {
         }
     }
 
+    /// The latest flip, if packets in flight may still see what it took out of use.
+    pub fn pending_flip(&self) -> Option<u64> {
+        (self.flips > self.graced).then_some(self.flips)
+    }
+
+    /// Notes that a grace period has passed which began after `flip`.
+    pub fn grace_passed(&mut self, flip: u64) {
+        self.graced = self.graced.max(flip.min(self.flips));
+    }
+
     /// The id of the backend at `address`.
     pub fn backend_id(&self, address: IpAddr) -> Option<u16> {
         self.backends

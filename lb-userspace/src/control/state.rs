@@ -81,6 +81,11 @@ impl Healths {
         self.0.get(&(vip.to_owned(), backend.to_owned()))
     }
 
+    fn is_down(&self, vip: &str, backend: &str) -> bool {
+        self.of(vip, backend)
+            .is_some_and(|health| health.verdict == types::Health::Down)
+    }
+
     fn serves(&self, vip: &str, backend: &str) -> bool {
         self.of(vip, backend).is_some_and(|health| health.serves)
     }
@@ -146,10 +151,11 @@ pub fn wanted(
             weight: backend.weight,
         })
         .collect();
+    // Down by what probes said: a backend that is merely unknown may hold live flows.
     let dead = vip
         .backends
         .values()
-        .filter(|backend| !panic && !healths.serves(&vip.name, &backend.name))
+        .filter(|backend| !panic && healths.is_down(&vip.name, &backend.name))
         .map(|backend| backend.address)
         .collect();
     let wanted = WantedVip {

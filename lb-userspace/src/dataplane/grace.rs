@@ -16,10 +16,10 @@ const FALLBACK_MS: libc::c_int = 50;
 ///
 /// XDP programs run inside an RCU read-side section (softirq), and `membarrier(2)` with the global
 /// command is `synchronize_rcu()` for anyone (kernel/sched/membarrier.c). It takes some 10 ms, so
-/// callers ask for it only when they are about to reuse memory that a packet may still be reading.
+/// callers let it pass in the background, and wait in line only when they reuse memory sooner.
 /// Kernels with `nohz_full` CPUs refuse the command; there, a pause far longer than any packet's stay
 /// in the program does.
-pub(super) fn wait() {
+pub fn wait() {
     // SAFETY: takes three integers and touches no memory of this process.
     let result = unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) };
     if result != 0 {

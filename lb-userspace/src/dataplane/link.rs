@@ -30,6 +30,21 @@ pub struct Attached {
     pub program_id: u32,
 }
 
+/// Fails at the first of `interfaces` that this host does not have.
+///
+/// # Errors
+///
+/// [`Error::InterfaceUnknown`].
+pub fn check_interfaces(interfaces: &[String]) -> Result<(), Error> {
+    interfaces
+        .iter()
+        .try_for_each(|name| index_of(name).map(drop))
+}
+
+fn index_of(interface: &str) -> Result<u32, Error> {
+    if_nametoindex(interface).map_err(|_| Error::InterfaceUnknown(interface.to_owned()))
+}
+
 /// Puts `program` into the link pinned at `path`, or makes and pins a new one.
 pub(super) fn attach(
     program: &mut Xdp,
@@ -37,8 +52,7 @@ pub(super) fn attach(
     interface: &str,
     mode: XdpMode,
 ) -> Result<Attached, Error> {
-    let ifindex =
-        if_nametoindex(interface).map_err(|_| Error::InterfaceUnknown(interface.to_owned()))?;
+    let ifindex = index_of(interface)?;
     let fail = |verb, reason: String| Error::Link {
         verb,
         interface: interface.to_owned(),

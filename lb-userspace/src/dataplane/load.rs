@@ -11,7 +11,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_ebpf::abi::{self, Settings, map, program};
 use lb_ebpf::address::Address;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::link::{self, Attached};
 use super::log::{self, KernelLog};
@@ -24,6 +24,9 @@ include!(concat!(env!("OUT_DIR"), "/objects.rs"));
 
 /// Names the directory to read objects from at run time, instead of the embedded ones.
 const DIRECTORY_VARIABLE: &str = "WEIR_BPF_DIR";
+
+/// Lines of the verifier's log that an error shows; `WEIR_LOG=debug` shows all of them.
+const VERDICT_LINES_MAX: usize = 10;
 
 /// Maps that are pinned. The program's log ring and its constants are not: they go with the program.
 const PINNED: [&str; 7] = [
@@ -262,21 +265,44 @@ fn load(object: &[u8], pins: &Pins, sizes: Sizes, log: KernelLog) -> Result<Ebpf
 
 /// Loads the XDP program `name` into the kernel.
 pub(super) fn load_program(ebpf: &mut Ebpf, name: &'static str) -> Result<(), Error> {
-    program_of(ebpf, name)?.load().map_err(|source| {
-        if is_permission(&source) && !verifier_spoke(&source) {
-            return Error::Permission("loading a BPF program");
-        }
-        Error::Program {
-            name,
-            source: Box::new(source),
-        }
-    })
+    program_of(ebpf, name)?
+        .load()
+        .map_err(|error| program_error(name, error))
 }
 
-/// The verifier refuses with EACCES too, but then says why.
-fn verifier_spoke(error: &ProgramError) -> bool {
-    matches!(error, ProgramError::LoadError { verifier_log, .. }
-        if !verifier_log.to_string().trim().is_empty())
+fn program_error(name: &'static str, error: ProgramError) -> Error {
+    let permission = is_permission(&error);
+    match error {
+        ProgramError::LoadError {
+            io_error,
+            verifier_log,
+        } => {
+            let log = verifier_log.to_string();
+            let verdict = verdict(&log);
+            // The verifier refuses with EACCES too, but then says why.
+            if permission && verdict.is_empty() {
+                return Error::Permission("loading a BPF program");
+            }
+            debug!(name, "the verifier's log:\n{log}");
+            Error::Program {
+                name,
+                errno: io_error,
+                verdict,
+            }
+        }
+        _ if permission => Error::Permission("loading a BPF program"),
+        error => Error::ProgramLoad {
+            name,
+            source: Box::new(error),
+        },
+    }
+}
+
+/// The last lines of the verifier's log, where it says what it minds, each on a line of its own.
+fn verdict(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(VERDICT_LINES_MAX)..];
+    last.iter().map(|line| format!("\n    {line}")).collect()
 }
 
 pub(super) fn load_error(error: aya::EbpfError) -> Error {

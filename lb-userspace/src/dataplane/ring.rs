@@ -68,13 +68,12 @@ impl Rings {
 }
 
 /// A cell as one word, fields in the order in which [`RingCell`] lays them out in memory.
-fn pack(slots: [Slot; 2]) -> u64 {
-    let mut bytes = [0; size_of::<RingCell>()];
-    let halves = slots.iter().flat_map(|slot| [slot.current, slot.previous]);
-    for (two, half) in bytes.chunks_exact_mut(2).zip(halves) {
-        two.copy_from_slice(&half.to_ne_bytes());
-    }
-    u64::from_ne_bytes(bytes)
+fn pack([first, second]: [Slot; 2]) -> u64 {
+    let [a, b] = first.current.to_ne_bytes();
+    let [c, d] = first.previous.to_ne_bytes();
+    let [e, f] = second.current.to_ne_bytes();
+    let [g, h] = second.previous.to_ne_bytes();
+    u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The opposite of [`pack`].
