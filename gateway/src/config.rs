@@ -29,11 +29,27 @@ pub fn load(path: &Path) -> Result<Config, Error> {
     read(path).map(|(_, config)| config)
 }
 
+/// Like [`load`], for a gateway that serves by `previous`: limits and authentications that have
+/// not changed are taken over with all they remember, so that a reload hands no sender a new
+/// burst and no token needs to be verified again.
+pub fn reload(path: &Path, previous: &Config) -> Result<Config, Error> {
+    read_after(path, Some(previous)).map(|(_, config)| config)
+}
+
 /// Like [`load`], with the file as typed beside what it means.
 pub fn read(path: &Path) -> Result<(File, Config), Error> {
+    read_after(path, None)
+}
+
+fn read_after(path: &Path, previous: Option<&Config>) -> Result<(File, Config), Error> {
     let name = path.display().to_string();
     let text = read_text(path).map_err(|problem| Error::unreadable(&name, problem))?;
-    parse(&text, &name, path.parent().unwrap_or(Path::new("")))
+    parse(
+        &text,
+        &name,
+        path.parent().unwrap_or(Path::new("")),
+        previous,
+    )
 }
 
 fn read_text(path: &Path) -> Result<String, Problem> {
@@ -51,18 +67,23 @@ fn read_text(path: &Path) -> Result<String, Problem> {
 }
 
 /// Both stages; `name` is what errors call the file.
-fn parse(text: &str, name: &str, base_dir: &Path) -> Result<(File, Config), Error> {
+fn parse(
+    text: &str,
+    name: &str,
+    base_dir: &Path,
+    previous: Option<&Config>,
+) -> Result<(File, Config), Error> {
     let refuse = |problems| Error::new(name, text, problems);
     let file: File =
         toml::from_str(text).map_err(|error| refuse(vec![Problem::from_toml(&error)]))?;
-    let config = compile::compile(&file, base_dir).map_err(refuse)?;
+    let config = compile::compile(&file, base_dir, previous).map_err(refuse)?;
     Ok((file, config))
 }
 
 impl Config {
     /// Validates a configuration given as text; paths in it are relative to `base_dir`.
     pub fn parse(text: &str, base_dir: &Path) -> Result<Self, Error> {
-        parse(text, NO_FILE, base_dir).map(|(_, config)| config)
+        parse(text, NO_FILE, base_dir, None).map(|(_, config)| config)
     }
 }
 

@@ -24,10 +24,16 @@ const NAME_CHARS_MAX: usize = 64;
 /// Bytes of a key set, or another file the configuration refers to, at most.
 const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
-/// Turns a file into a configuration, or says everything that is wrong with it.
-pub(super) fn compile(file: &File, base_dir: &Path) -> Result<Config, Vec<Problem>> {
+/// Turns a file into a configuration, or says everything that is wrong with it. What is as it was
+/// in `previous` is taken over from there.
+pub(super) fn compile(
+    file: &File,
+    base_dir: &Path,
+    previous: Option<&Config>,
+) -> Result<Config, Vec<Problem>> {
     let mut compiler = Compiler {
         base_dir,
+        previous,
         problems: Vec::new(),
     };
     let config = compiler.config(file);
@@ -42,6 +48,7 @@ pub(super) fn compile(file: &File, base_dir: &Path) -> Result<Config, Vec<Proble
 /// the file is still checked; with a problem noted, the result is never used.
 struct Compiler<'a> {
     base_dir: &'a Path,
+    previous: Option<&'a Config>,
     problems: Vec<Problem>,
 }
 

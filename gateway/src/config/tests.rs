@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -313,7 +314,7 @@ fn wrong_configurations_are_refused_with_place_reason_and_hint() {
         } else {
             whole(&case)
         };
-        let error = match parse(&text, "gateway.toml", folder.path()) {
+        let error = match parse(&text, "gateway.toml", folder.path(), None) {
             Ok(_) => panic!("accepted: {description}"),
             Err(error) => error.to_string().replace(&place, "."),
         };
@@ -346,7 +347,7 @@ fn all_problems_of_a_file_are_reported_in_order() {
 #[test]
 fn limits_hold_at_their_limit() {
     let folder = folder();
-    let check = |text: &str| parse(&whole(text), "gateway.toml", folder.path()).map(drop);
+    let check = |text: &str| parse(&whole(text), "gateway.toml", folder.path(), None).map(drop);
     for (length, accepted) in [(64, true), (65, false)] {
         let name = "n".repeat(length);
         let text = format!("[limits.{name}]\nrate = \"1/s\"\nkey = \"route\"\n");
@@ -369,6 +370,40 @@ fn limits_hold_at_their_limit() {
     }
     let two = "[listeners.a]\nbind = \"[::1]:0\"\n[listeners.b]\nbind = \"[::1]:0\"\n";
     assert!(check(two).is_ok(), "port 0 is another port each time");
+}
+
+#[test]
+fn a_reload_keeps_what_has_not_changed() {
+    let folder = folder();
+    let path = folder.path().join("gateway.toml");
+    let write = |limit: &str| {
+        let auth = jwt("jwks = { file = \"jwks.json\" }\n");
+        let text =
+            format!("{auth}[limits.a]\n{limit}\n[limits.b]\nrate = \"1/s\"\nkey = \"route\"\n");
+        std::fs::write(&path, whole(&text)).unwrap();
+    };
+    write("rate = \"1/s\"\nkey = \"route\"");
+    let first = load(&path).unwrap();
+    write("rate = \"2/s\"\nkey = \"route\"");
+    let second = reload(&path, &first).unwrap();
+    let same_limit = |n: usize| Arc::ptr_eq(&first.rate_limits[n], &second.rate_limits[n]);
+    assert!(!same_limit(0), "limit `a` has another rate");
+    assert!(same_limit(1), "limit `b` keeps its senders");
+    assert!(
+        Arc::ptr_eq(&first.tokens[0], &second.tokens[0]),
+        "verified tokens stay"
+    );
+
+    std::fs::write(
+        folder.path().join("jwks.json"),
+        JWKS.replace("\"x\"", "\"kid\": \"2\", \"x\""),
+    )
+    .unwrap();
+    let third = reload(&path, &second).unwrap();
+    assert!(
+        !Arc::ptr_eq(&second.tokens[0], &third.tokens[0]),
+        "tokens of old keys go"
+    );
 }
 
 #[test]

@@ -25,7 +25,7 @@ use super::reject::Reject;
 use super::{Context, Identity};
 
 /// What tokens are accepted.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The name in the configuration.
     pub name: Arc<str>,
@@ -60,6 +60,11 @@ impl Jwt {
             keys,
             cache,
         }
+    }
+
+    /// Whether this is what [`new`](Self::new) would make again.
+    pub fn is_for(&self, policy: &Policy, keys: &KeySet) -> bool {
+        self.policy == *policy && self.keys.is_same(keys)
     }
 
     /// The name in the configuration.

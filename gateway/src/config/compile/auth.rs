@@ -117,7 +117,13 @@ impl Compiler<'_> {
             token_bytes_max,
             tokens_cached_max,
         };
-        Some(Arc::new(Jwt::new(policy, keys?)))
+        let keys = keys?;
+        let mut known = self
+            .previous
+            .into_iter()
+            .flat_map(|previous| &previous.tokens);
+        let same = known.find(|jwt| jwt.is_for(&policy, &keys)).map(Arc::clone);
+        Some(same.unwrap_or_else(|| Arc::new(Jwt::new(policy, keys))))
     }
 
     fn algorithms(&mut self, auth: &Auth) -> Vec<Algorithm> {
@@ -201,14 +207,22 @@ impl Compiler<'_> {
     pub(super) fn limits(&mut self, typed: &Named<Limit>, filters: &mut Filters) {
         for (name, limit) in typed {
             let burst = self.burst(limit);
-            let limit = Arc::new(RateLimit::new(rate_limit::Policy {
+            let policy = rate_limit::Policy {
                 name: name.as_str().into(),
                 key: self.request_key(&limit.key),
                 interval: limit.rate.interval(),
                 burst,
                 keys_max: self.within(&limit.keys_max, 1..=100_000_000, "keys_max"),
                 allow_when_full: limit.when_full == WhenFull::Allow,
-            }));
+            };
+            let mut known = self
+                .previous
+                .into_iter()
+                .flat_map(|previous| &previous.rate_limits);
+            let same = known
+                .find(|limit| *limit.policy() == policy)
+                .map(Arc::clone);
+            let limit = same.unwrap_or_else(|| Arc::new(RateLimit::new(policy)));
             filters.rate_limits.push(Arc::clone(&limit));
             filters
                 .by_name

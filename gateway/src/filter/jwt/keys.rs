@@ -6,6 +6,7 @@
 
 use std::sync::Once;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
@@ -28,6 +29,8 @@ pub const ALGORITHMS: [&str; 12] = [
 #[derive(Debug)]
 pub struct KeySet {
     keys: Vec<Key>,
+    /// SHA-256 of the text it was read from.
+    text: [u8; 32],
 }
 
 /// One key and the one algorithm it is for.
@@ -108,10 +111,18 @@ impl KeySet {
             keys.push(key);
         }
         if keys.is_empty() {
-            Err(KeySetError::Empty)
-        } else {
-            Ok(Self { keys })
+            return Err(KeySetError::Empty);
         }
+        let text = digest(&SHA256, json.as_bytes());
+        let text = *text.as_ref().first_chunk().expect("SHA-256 gives 32 bytes");
+        Ok(Self { keys, text })
+    }
+
+    /// Whether both were read from the same text and hold the same keys of it.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let algorithms =
+            |set: &Self| -> Vec<_> { set.keys.iter().map(|key| key.algorithm).collect() };
+        self.text == other.text && algorithms(self) == algorithms(other)
     }
 
     /// The key a token is to be checked with. A token without `kid` is accepted if only one key
