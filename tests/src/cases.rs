@@ -28,137 +28,84 @@ const CLIENT_V4: [u8; 4] = [192, 0, 2, 7];
 const CLIENT_V6: [u8; 16] = v6(0x77);
 const TO_V4: Addresses = Addresses::V4(CLIENT_V4, VIP_V4);
 const TO_V6: Addresses = Addresses::V6(CLIENT_V6, VIP_V6);
+/// How a frame looks when it leaves.
+type Rewrite = fn(&[u8]) -> Vec<u8>;
+
+/// The case whose backend is behind another interface.
+pub const ELSEWHERE_NAME: &str = "through another interface";
+
 const TCP_OFFSET_AT: usize = 14 + 20 + 12;
 
 /// The whole table.
 #[must_use]
 pub fn all() -> Vec<Case> {
-    [
-        forwarded(),
+    let groups = [
+        by_mac(),
+        tunnelled(),
         tagged(),
         answered(),
         passed(),
-        malformed(),
+        malformed_ip(),
+        malformed_transport(),
         refused(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect()
+    ];
+    groups.into_iter().flatten().collect()
 }
 
-fn forwarded() -> Vec<Case> {
-    let syn = |to, port| packet::tcp(to, (4000, port), Segment::Syn, b"");
-    let ack = |to, port| packet::tcp(to, (4000, port), Segment::Ack, b"some bytes");
-    let udp = |to, port| packet::udp(to, (4000, port), b"a datagram");
-    let case = |name, reason, frame: Vec<u8>, rewrite: fn(&[u8]) -> Vec<u8>| {
-        let sent = Some(rewrite(&frame));
-        Case {
-            name,
-            frame,
-            reason,
-            sent,
-        }
-    };
-    use Reason::{ForwardedIpip, ForwardedL2};
+fn forwarded(name: &'static str, reason: Reason, frame: Vec<u8>, rewrite: Rewrite) -> Case {
+    let sent = Some(rewrite(&frame));
+    Case {
+        name,
+        frame,
+        reason,
+        sent,
+    }
+}
+
+fn syn(to: Addresses, port: u16) -> Vec<u8> {
+    packet::tcp(to, (4000, port), Segment::Syn, b"")
+}
+
+fn ack(to: Addresses, port: u16) -> Vec<u8> {
+    packet::tcp(to, (4000, port), Segment::Ack, b"some bytes")
+}
+
+fn udp(to: Addresses, port: u16) -> Vec<u8> {
+    packet::udp(to, (4000, port), b"a datagram")
+}
+
+fn by_mac() -> Vec<Case> {
+    let case = |name, frame| forwarded(name, Reason::ForwardedL2, frame, rewritten);
     vec![
-        case(
-            "l2, TCP SYN v4",
-            ForwardedL2,
-            syn(TO_V4, PORT_L2),
-            rewritten,
-        ),
-        case(
-            "l2, TCP ACK v4",
-            ForwardedL2,
-            ack(TO_V4, PORT_L2),
-            rewritten,
-        ),
-        case("l2, UDP v4", ForwardedL2, udp(TO_V4, PORT_L2), rewritten),
-        case(
-            "l2, TCP SYN v6",
-            ForwardedL2,
-            syn(TO_V6, PORT_L2),
-            rewritten,
-        ),
-        case("l2, UDP v6", ForwardedL2, udp(TO_V6, PORT_L2), rewritten),
-        case(
-            "4 in 4, TCP SYN",
-            ForwardedIpip,
-            syn(TO_V4, PORT_IPIP_V4),
-            in_v4,
-        ),
-        case(
-            "4 in 4, TCP ACK",
-            ForwardedIpip,
-            ack(TO_V4, PORT_IPIP_V4),
-            in_v4,
-        ),
-        case(
-            "4 in 4, UDP",
-            ForwardedIpip,
-            udp(TO_V4, PORT_IPIP_V4),
-            in_v4,
-        ),
-        case(
-            "6 in 6, TCP SYN",
-            ForwardedIpip,
-            syn(TO_V6, PORT_IPIP_V6),
-            in_v6,
-        ),
-        case(
-            "6 in 6, UDP",
-            ForwardedIpip,
-            udp(TO_V6, PORT_IPIP_V6),
-            in_v6,
-        ),
-        case(
-            "4 in 6, TCP SYN",
-            ForwardedIpip,
-            syn(TO_V4, PORT_IPIP_V6),
-            in_v6,
-        ),
-        case(
-            "6 in 4, TCP SYN",
-            ForwardedIpip,
-            syn(TO_V6, PORT_IPIP_V4),
-            in_v4,
-        ),
-        case(
-            "through another interface",
-            ForwardedIpip,
-            syn(TO_V4, PORT_ELSEWHERE),
-            to_elsewhere,
-        ),
-        case(
-            "padding behind the packet",
-            ForwardedL2,
-            padded(syn(TO_V4, PORT_L2)),
-            rewritten,
-        ),
+        case("l2, TCP SYN v4", syn(TO_V4, PORT_L2)),
+        case("l2, TCP ACK v4", ack(TO_V4, PORT_L2)),
+        case("l2, UDP v4", udp(TO_V4, PORT_L2)),
+        case("l2, TCP SYN v6", syn(TO_V6, PORT_L2)),
+        case("l2, UDP v6", udp(TO_V6, PORT_L2)),
+        case("padding behind the packet", padded(syn(TO_V4, PORT_L2))),
+        case("IPv4 options", with_options(&syn(TO_V4, PORT_L2))),
+        case("IPv6 options", with_extension(&syn(TO_V6, PORT_L2))),
+    ]
+}
+
+fn tunnelled() -> Vec<Case> {
+    let case = |name, frame, rewrite| forwarded(name, Reason::ForwardedIpip, frame, rewrite);
+    let (v4, v6): (Rewrite, Rewrite) = (in_v4, in_v6);
+    vec![
+        case("4 in 4, TCP SYN", syn(TO_V4, PORT_IPIP_V4), v4),
+        case("4 in 4, TCP ACK", ack(TO_V4, PORT_IPIP_V4), v4),
+        case("4 in 4, UDP", udp(TO_V4, PORT_IPIP_V4), v4),
+        case("6 in 6, TCP SYN", syn(TO_V6, PORT_IPIP_V6), v6),
+        case("6 in 6, UDP", udp(TO_V6, PORT_IPIP_V6), v6),
+        case("4 in 6, TCP SYN", syn(TO_V4, PORT_IPIP_V6), v6),
+        case("6 in 4, TCP SYN", syn(TO_V6, PORT_IPIP_V4), v4),
+        case(ELSEWHERE_NAME, syn(TO_V4, PORT_ELSEWHERE), to_elsewhere),
         case(
             "traffic class is copied",
-            ForwardedIpip,
             marked(ack(TO_V4, PORT_IPIP_V4)),
-            in_v4,
+            v4,
         ),
-        case(
-            "as long as the tunnel allows",
-            ForwardedIpip,
-            sized(MTU - 20),
-            in_v4,
-        ),
-        case(
-            "IPv4 options",
-            ForwardedL2,
-            with_options(&syn(TO_V4, PORT_L2)),
-            rewritten,
-        ),
-        case(
-            "IPv6 options",
-            ForwardedL2,
-            with_extension(&syn(TO_V6, PORT_L2)),
-            rewritten,
-        ),
+        case("as long as the tunnel allows", sized(MTU - 20), v4),
     ]
 }
 
@@ -230,7 +177,6 @@ fn answered() -> Vec<Case> {
 }
 
 fn passed() -> Vec<Case> {
-    let syn = |to, port| packet::tcp(to, (4000, port), Segment::Syn, b"");
     let case = |name, frame, reason| Case {
         name,
         frame,
@@ -276,12 +222,13 @@ fn passed() -> Vec<Case> {
     ]
 }
 
-fn malformed() -> Vec<Case> {
-    let v4 = || packet::tcp(TO_V4, (4000, PORT_L2), Segment::Syn, b"hello");
-    let v6 = || packet::udp(TO_V6, (4000, PORT_L2), b"hello");
-    let udp = || packet::udp(TO_V4, (4000, PORT_L2), b"hello");
-    let cut = |frame: Vec<u8>, len: usize| frame[..len].to_vec();
-    let tagged = packet::tagged(&v4(), 0x8100, 5);
+fn malformed_ip() -> Vec<Case> {
+    let (v4, v6) = (ack(TO_V4, PORT_L2), udp(TO_V6, PORT_L2));
+    let tag_cut = packet::tagged(&v4, 0x8100, 5)[..17].to_vec();
+    let (v4, v6) = (|| v4.clone(), || v6.clone());
+    let (length_at, payload_at) = (17, 19);
+    let total = v4()[length_at];
+    let payload = v6()[payload_at];
     let case = |name, frame, reason| Case {
         name,
         frame,
@@ -289,79 +236,75 @@ fn malformed() -> Vec<Case> {
         sent: None,
     };
     vec![
-        case("a tag cut short", cut(tagged, 17), Reason::FrameTruncated),
-        case(
-            "IPv4 header cut short",
-            cut(v4(), 33),
-            Reason::Ipv4Truncated,
-        ),
+        case("a tag cut", tag_cut, Reason::FrameTruncated),
+        case("IPv4 cut", v4()[..33].to_vec(), Reason::Ipv4Truncated),
         case(
             "version 6 in IPv4",
             with(v4(), 14, 0x65),
             Reason::Ipv4Version,
         ),
         case(
-            "IPv4 header of 16 bytes",
+            "header of 16",
             with(v4(), 14, 0x44),
             Reason::Ipv4HeaderLength,
         ),
         case(
-            "total length beyond the frame",
-            with(v4(), 17, 46),
+            "beyond the frame",
+            with(v4(), length_at, total + 1),
             Reason::Ipv4TotalLength,
         ),
         case(
-            "total length below the header",
-            with(v4(), 17, 19),
+            "below the header",
+            with(v4(), length_at, 19),
             Reason::Ipv4TotalLength,
         ),
-        case(
-            "IPv6 header cut short",
-            cut(v6(), 53),
-            Reason::Ipv6Truncated,
-        ),
+        case("IPv6 cut", v6()[..53].to_vec(), Reason::Ipv6Truncated),
         case(
             "version 4 in IPv6",
             with(v6(), 14, 0x40),
             Reason::Ipv6Version,
         ),
         case(
-            "payload beyond the frame",
-            with(v6(), 19, 14),
+            "IPv6 beyond",
+            with(v6(), payload_at, payload + 1),
             Reason::Ipv6PayloadLength,
         ),
         case(
-            "options beyond the payload",
-            with(v6(), 20, 0),
+            "options beyond",
+            with(udp(TO_V6, 0x0fff), 20, 0),
             Reason::Ipv6Truncated,
         ),
+    ]
+}
+
+fn malformed_transport() -> Vec<Case> {
+    let tcp = || ack(TO_V4, PORT_L2);
+    let v4 = || udp(TO_V4, PORT_L2);
+    let v6 = || udp(TO_V6, PORT_L2);
+    let echo = packet::echo(TO_V4, b"");
+    // "some bytes" and "a datagram" have ten bytes each.
+    let case = |name, frame, reason| Case {
+        name,
+        frame,
+        reason,
+        sent: None,
+    };
+    vec![
+        case("TCP cut", with(tcp(), 17, 39), Reason::TcpTruncated),
         case(
-            "TCP cut by the total length",
-            with(v4(), 17, 39),
-            Reason::TcpTruncated,
-        ),
-        case(
-            "TCP header of 16 bytes",
-            with(v4(), TCP_OFFSET_AT, 0x40),
+            "TCP header of 16",
+            with(tcp(), TCP_OFFSET_AT, 0x40),
             Reason::TcpHeaderLength,
         ),
         case(
             "TCP options beyond",
-            with(v4(), TCP_OFFSET_AT, 0x70),
+            with(tcp(), TCP_OFFSET_AT, 0x80),
             Reason::TcpHeaderLength,
         ),
-        case(
-            "UDP cut by the payload length",
-            with(v6(), 19, 7),
-            Reason::UdpTruncated,
-        ),
-        case("UDP length of 7", with(udp(), 39, 7), Reason::UdpLength),
-        case("UDP length beyond", with(udp(), 39, 14), Reason::UdpLength),
-        case(
-            "ICMP cut",
-            with(packet::echo(TO_V4, b""), 17, 27),
-            Reason::IcmpTruncated,
-        ),
+        case("UDP cut", with(v6(), 19, 7), Reason::UdpTruncated),
+        case("UDP length of 7", with(v4(), 39, 7), Reason::UdpLength),
+        case("UDP length beyond", with(v4(), 39, 19), Reason::UdpLength),
+        case("ICMP cut", with(echo, 17, 27), Reason::IcmpTruncated),
     ]
 }
 

@@ -30,7 +30,7 @@ fn what_the_balancer_sends_comes_apart() {
         let Some(sent) = case.sent else { continue };
         let growth = sent.len() - case.frame.len();
         let is_tagged = sent[12..14] == [0x81, 0] || sent[12..14] == [0x88, 0xa8];
-        let to_us = case.name != "through another interface";
+        let to_us = case.name != cases::ELSEWHERE_NAME;
         let (action, received) = object.run(&sent).unwrap();
         assert_eq!(action, XdpAction::Pass, "{}", case.name);
         if growth == 0 || is_tagged || !to_us {
