@@ -115,7 +115,7 @@ impl Compiler<'_> {
             self.refuse(
                 Problem::at(
                     name.span(),
-                    format!("`{}` is the name of an authentication too", name),
+                    format!("`{name}` is the name of an authentication too"),
                 )
                 .hint("`use` finds both by name: give one of them another"),
             );
@@ -180,7 +180,7 @@ impl Compiler<'_> {
     fn address(&mut self, text: &Placed<String>) -> SocketAddr {
         text.parse().unwrap_or_else(|_| {
             self.refuse(
-                Problem::at(text.span(), format!("`{}` is no address with port", text)).hint(
+                Problem::at(text.span(), format!("`{text}` is no address with port")).hint(
                     "write an IP address and a port, as in \"10.0.1.11:8080\" or \"[::1]:8080\"",
                 ),
             );
@@ -222,7 +222,7 @@ impl Compiler<'_> {
                 Size(*range.start()),
                 Size(*range.end())
             );
-            let message = format!("size {} is out of range", size);
+            let message = format!("size {size} is out of range");
             self.refuse(Problem::at(size.span(), message).hint(hint));
         }
         usize::try_from(size.0).unwrap_or(usize::MAX)

@@ -179,15 +179,16 @@ impl Error {
     }
 
     fn show(&self, problem: &Problem, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let message = visible(&problem.message);
         match &problem.span {
             Some(span) => {
                 let (line, column) = self.position(span.start);
-                write!(f, "{}:{line}:{column}: {}", self.file, problem.message)?;
+                write!(f, "{}:{line}:{column}: {message}", self.file)?;
                 if !problem.secret {
                     self.show_line(span, line, column, f)?;
                 }
             }
-            None => write!(f, "{}: {}", self.file, problem.message)?,
+            None => write!(f, "{}: {message}", self.file)?,
         }
         problem
             .hint
@@ -210,6 +211,8 @@ impl Error {
         } else {
             0
         };
+        // A tab would push the line away from its carets.
+        let source = source.replace('\t', " ");
         let shown: String = source.chars().skip(cut).take(SNIPPET_CHARS_MAX).collect();
         let indent = column - 1 - cut;
         let marked = self
@@ -226,6 +229,18 @@ impl Error {
             " ".repeat(indent)
         )
     }
+}
+
+/// Text without control characters, which could move the cursor or break the line.
+fn visible(text: &str) -> String {
+    let escape = |c: char| {
+        if c.is_control() {
+            c.escape_default().collect()
+        } else {
+            c.to_string()
+        }
+    };
+    text.chars().map(escape).collect()
 }
 
 /// One block for each problem, with an empty line between two of them.

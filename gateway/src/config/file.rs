@@ -408,7 +408,7 @@ pub struct Route {
     pub filters: Vec<Placed<String>>,
     /// The service requests go to.
     pub service: Placed<String>,
-    /// From the complete request head to the head of the answer; over it: 504.
+    /// From the complete request, body included, to the head of the answer; over it: 504.
     #[serde(default = "defaults::route_timeout")]
     pub timeout: Placed<Duration>,
     /// Further instances tried when a request could not be delivered and may be repeated.

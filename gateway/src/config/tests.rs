@@ -197,6 +197,10 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             "[routes.\"a b\"]\nmatch = {}\nservice = \"orders\"\n".to_owned(),
         ),
         (
+            "name no header could carry",
+            "[limits.\"\\n\\u007F\u{e9}\\\"\"]\nrate = \"1/s\"\nkey = \"route\"\n".to_owned(),
+        ),
+        (
             "unknown service",
             route("").replace("\"orders\"", "\"ordres\""),
         ),

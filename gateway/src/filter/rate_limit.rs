@@ -107,7 +107,7 @@ impl<C: Clock> RateLimit<C> {
         let store = BoundedStore::new(policy.keys_max);
         Self {
             policy_field: HeaderValue::try_from(text)
-                .expect("names of limits are letters, digits, `-` and `_`"),
+                .expect("the form for debugging escapes whatever a header cannot carry"),
             start: clock.now(),
             limiter: RateLimiter::new(quota, store.clone(), clock),
             store,

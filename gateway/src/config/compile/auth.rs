@@ -9,7 +9,8 @@ use http::HeaderName;
 use jsonwebtoken::Algorithm;
 
 use super::super::error::Problem;
-use super::super::file::{Auth, AuthKind, Limit, Named, Placed, WhenFull};
+use super::super::file::{Auth, AuthKind, Limit, Named, Placed, Source, WhenFull};
+use super::super::units::Duration;
 use super::{Compiler, Filters};
 use crate::filter::api_key::{ApiKeys, KeyHash};
 use crate::filter::chain::FilterKind;
@@ -41,27 +42,17 @@ impl Compiler<'_> {
 
     /// Refuses keys that belong to the other type.
     fn foreign_keys(&mut self, auth: &Auth) {
-        let span = |span: Option<Range<usize>>| span;
         let jwt_only = [
-            ("issuer", span(auth.issuer.as_ref().map(Placed::span))),
-            ("audience", auth.audience.as_ref().map(Placed::span)),
-            ("jwks", auth.jwks.as_ref().map(Placed::span)),
-            ("leeway", auth.leeway.as_ref().map(Placed::span)),
-            (
-                "token_bytes_max",
-                auth.token_bytes_max.as_ref().map(Placed::span),
-            ),
-            (
-                "tokens_cached_max",
-                auth.tokens_cached_max.as_ref().map(Placed::span),
-            ),
-            ("algorithms", auth.algorithms.as_ref().map(Placed::span)),
-            ("scopes", auth.scopes.as_ref().map(Placed::span)),
+            ("issuer", place(&auth.issuer)),
+            ("audience", place(&auth.audience)),
+            ("jwks", place(&auth.jwks)),
+            ("algorithms", place(&auth.algorithms)),
+            ("scopes", place(&auth.scopes)),
+            ("leeway", place(&auth.leeway)),
+            ("token_bytes_max", place(&auth.token_bytes_max)),
+            ("tokens_cached_max", place(&auth.tokens_cached_max)),
         ];
-        let api_key_only = [
-            ("header", auth.header.as_ref().map(Placed::span)),
-            ("keys", auth.keys.as_ref().map(Placed::span)),
-        ];
+        let api_key_only = [("header", place(&auth.header)), ("keys", place(&auth.keys))];
         let (foreign, owner): (&[_], _) = match auth.kind {
             AuthKind::Jwt => (&api_key_only, "api-key"),
             AuthKind::ApiKey => (&jwt_only, "jwt"),
@@ -69,7 +60,13 @@ impl Compiler<'_> {
         for (key, span) in foreign {
             if let Some(span) = span {
                 let message = format!("`{key}` belongs to `type = \"{owner}\"` only");
-                self.refuse(Problem::at(span.clone(), message));
+                let problem = Problem::at(span.clone(), message);
+                // What `keys` holds may be secrets.
+                self.refuse(if *key == "keys" {
+                    problem.secret()
+                } else {
+                    problem
+                });
             }
         }
     }
@@ -84,36 +81,18 @@ impl Compiler<'_> {
                     .hint("name what the tokens carry in `aud`"),
             );
         }
-        let leeway = auth.leeway();
-        if leeway.0 > LEEWAY_MAX {
-            self.refuse(
-                Problem::at(
-                    leeway.span(),
-                    format!("a leeway of {} is too long", *leeway),
-                )
-                .hint("clocks should differ by seconds; at most 10m is accepted"),
-            );
-        }
-        let algorithms = self.algorithms(auth);
+        let leeway_seconds = self.leeway(&auth.leeway());
         let token_bytes_max = self.bytes(&auth.token_bytes_max(), 256..=1 << 16);
-        let tokens_cached_max = self.within(
-            &auth.tokens_cached_max(),
-            0..=10_000_000,
-            "tokens_cached_max",
-        );
-        let keys = jwks.and_then(|source| {
-            let json = self.source(source)?;
-            let refuse = |error| Problem::at(source.span(), format!("key set refused: {error}"));
-            KeySet::parse(&json, &algorithms)
-                .map_err(|error| self.refuse(refuse(error)))
-                .ok()
-        });
+        let cached_max = auth.tokens_cached_max();
+        let tokens_cached_max = self.within(&cached_max, 0..=10_000_000, "tokens_cached_max");
+        let algorithms = self.algorithms(auth);
+        let keys = jwks.and_then(|source| self.key_set(source, &algorithms));
         let policy = Policy {
             name: name.as_str().into(),
-            issuer: (**issuer?).clone(),
+            issuer: issuer?.to_string(),
             audience: audience?.iter().cloned().collect(),
             scopes: auth.scopes.as_deref().cloned().unwrap_or_default(),
-            leeway_seconds: leeway.0.as_secs(),
+            leeway_seconds,
             token_bytes_max,
             tokens_cached_max,
         };
@@ -126,13 +105,32 @@ impl Compiler<'_> {
         Some(same.unwrap_or_else(|| Arc::new(Jwt::new(policy, keys))))
     }
 
+    fn leeway(&mut self, leeway: &Placed<Duration>) -> u64 {
+        if leeway.0 > LEEWAY_MAX {
+            let message = format!("a leeway of {leeway} is too long");
+            let hint = "clocks should differ by seconds; at most 10m is accepted";
+            self.refuse(Problem::at(leeway.span(), message).hint(hint));
+        }
+        leeway.0.as_secs()
+    }
+
+    fn key_set(&mut self, source: &Placed<Source>, algorithms: &[Algorithm]) -> Option<KeySet> {
+        let json = self.source(source)?;
+        let keys = KeySet::parse(&json, algorithms);
+        keys.map_err(|error| {
+            let message = format!("key set refused: {error}");
+            self.refuse(Problem::at(source.span(), message));
+        })
+        .ok()
+    }
+
     fn algorithms(&mut self, auth: &Auth) -> Vec<Algorithm> {
         let mut algorithms = Vec::new();
         for name in auth.algorithms.iter().flat_map(|names| names.iter()) {
             match name.parse() {
                 Ok(algorithm) => algorithms.push(algorithm),
                 Err(_) => self.refuse(
-                    Problem::at(name.span(), format!("unknown algorithm `{}`", name))
+                    Problem::at(name.span(), format!("unknown algorithm `{name}`"))
                         .nearest(name, ALGORITHMS),
                 ),
             }
@@ -196,7 +194,7 @@ impl Compiler<'_> {
             self.refuse(
                 Problem::at(
                     name.span(),
-                    format!("authentication `{}` has no `{key}`", name),
+                    format!("authentication `{name}` has no `{key}`"),
                 )
                 .hint(format!("add for example `{key} = {example}`")),
             );
@@ -250,6 +248,11 @@ impl Compiler<'_> {
         }
         burst
     }
+}
+
+/// Where a value stands, if it is given.
+fn place<T>(value: &Option<Placed<T>>) -> Option<Range<usize>> {
+    value.as_ref().map(Placed::span)
 }
 
 /// Stands in for an authentication that could not be built.

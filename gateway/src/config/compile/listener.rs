@@ -101,7 +101,7 @@ impl Compiler<'_> {
                 .map(|address: std::net::IpAddr| IpNet::from(address));
             let Ok(network) = text.parse().or(address) else {
                 self.refuse(
-                    Problem::at(text.span(), format!("`{}` is no network", text))
+                    Problem::at(text.span(), format!("`{text}` is no network"))
                         .hint("write a network such as \"10.0.0.0/8\", or a single address"),
                 );
                 continue;

@@ -67,9 +67,9 @@ impl Compiler<'_> {
         let index = services.keys().position(|known| **known == **name);
         index.unwrap_or_else(|| {
             let known = services.keys().map(|known| known.as_str());
-            let problem = Problem::at(name.span(), format!("unknown service `{}`", name));
+            let problem = Problem::at(name.span(), format!("unknown service `{name}`"));
             let problem = match services.is_empty() {
-                true => problem.hint(format!("add `[services.{}]`", name)),
+                true => problem.hint(format!("add `[services.{name}]`")),
                 false => problem.nearest(name, known),
             };
             self.refuse(problem);
@@ -86,7 +86,7 @@ impl Compiler<'_> {
         let mut used: Vec<(&Placed<String>, FilterKind)> = Vec::new();
         for wanted in &route.filters {
             let Some(filter) = filters.get(wanted.as_str()) else {
-                let message = format!("unknown authentication or limit `{}`", wanted);
+                let message = format!("unknown authentication or limit `{wanted}`");
                 let known = filters.keys().map(String::as_str);
                 self.refuse(Problem::at(wanted.span(), message).nearest(wanted, known));
                 continue;
@@ -94,7 +94,7 @@ impl Compiler<'_> {
             if used.iter().any(|(other, _)| ***other == ***wanted) {
                 self.refuse(Problem::at(
                     wanted.span(),
-                    format!("`{}` is used twice", wanted),
+                    format!("`{wanted}` is used twice"),
                 ));
             }
             used.push((wanted, filter.clone()));
@@ -115,7 +115,7 @@ impl Compiler<'_> {
                 && ***first != ***second
             {
                 let message = format!("a route uses one authentication of type `{kind}` only");
-                let hint = format!("all in `use` must accept: keep `{}` or `{}`", first, second);
+                let hint = format!("all in `use` must accept: keep `{first}` or `{second}`");
                 self.refuse(Problem::at(second.span(), message).hint(hint));
             }
         }
@@ -177,7 +177,7 @@ impl Compiler<'_> {
         let mut methods = Vec::new();
         for text in typed {
             if !METHODS.contains(&text.as_str()) {
-                let message = format!("unknown method `{}`", text);
+                let message = format!("unknown method `{text}`");
                 let problem = Problem::at(text.span(), message);
                 self.refuse(problem.nearest(&text.to_ascii_uppercase(), METHODS));
             } else if let Ok(method) = text.parse() {
@@ -191,7 +191,7 @@ impl Compiler<'_> {
         let mut predicates = Vec::new();
         for (name, wanted) in typed {
             let Ok(header) = HeaderName::try_from(name.as_str()) else {
-                let message = format!("`{}` is no header name", name);
+                let message = format!("`{name}` is no header name");
                 self.refuse(Problem::at(name.span(), message));
                 continue;
             };

@@ -109,7 +109,7 @@ impl Compiler<'_> {
     pub(super) fn request_key(&mut self, text: &Placed<String>) -> RequestKey {
         text.parse().unwrap_or_else(|_| {
             self.refuse(
-                Problem::at(text.span(), format!("`{}` is no part of a request", text))
+                Problem::at(text.span(), format!("`{text}` is no part of a request"))
                     .hint(format!("write {}", RequestKey::FORMS)),
             );
             RequestKey::ClientIp

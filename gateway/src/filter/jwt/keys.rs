@@ -7,7 +7,7 @@
 use std::sync::Once;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
+use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde_json::Value;
 
@@ -163,27 +163,19 @@ fn read_key(member: &Value) -> Result<Option<Key>, &'static str> {
         "OKP" => curve == "Ed25519",
         _ => false,
     };
-    if !known {
+    let for_encryption = member.get("use").is_some_and(|usage| usage == "enc");
+    if !known || for_encryption {
         return Ok(None);
     }
-    if member.get("use").is_some_and(|usage| usage == "enc") {
-        return Ok(None);
-    }
-    if member
+    let named = member
         .get("alg")
-        .is_some_and(|name| !name.as_str().is_some_and(is_known))
-    {
+        .map(|name| name.as_str().unwrap_or_default());
+    if named.is_some_and(|name| !ALGORITHMS.contains(&name)) {
         return Err("`alg` is no signature algorithm Weir understands");
     }
     // The message of the reader is dropped: it may quote the key.
     let jwk: Jwk = serde_json::from_value(member.clone()).map_err(|_| "a member is malformed")?;
-    if !matches!(
-        jwk.common.public_key_use,
-        None | Some(PublicKeyUse::Signature)
-    ) {
-        return Ok(None);
-    }
-    let algorithm = algorithm_of(&jwk, member.get("alg").and_then(Value::as_str))?;
+    let algorithm = algorithm_of(&jwk, named)?;
     let decoding = DecodingKey::from_jwk(&jwk).map_err(|_| "a member is not base64url")?;
     check_strength(&jwk, algorithm, &decoding)?;
     Ok(Some(Key {
@@ -191,10 +183,6 @@ fn read_key(member: &Value) -> Result<Option<Key>, &'static str> {
         algorithm,
         decoding,
     }))
-}
-
-fn is_known(name: &str) -> bool {
-    ALGORITHMS.contains(&name)
 }
 
 /// The algorithm a key is for: the one it names, else the usual one of its type.
