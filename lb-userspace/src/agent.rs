@@ -245,7 +245,10 @@ impl Agent {
                     self.publish_or_retry("health");
                 }
                 changed = self.net.ways.changed() => match changed {
-                    Ok(()) => self.publish_or_retry("next hops"),
+                    Ok(()) => {
+                        self.attach_again();
+                        self.publish_or_retry("next hops");
+                    }
                     Err(_) => self.watch_again().await,
                 },
                 Some(Asked { call, reply }) = asked.recv() => {

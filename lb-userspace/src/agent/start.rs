@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::time;
-use tracing::{enabled, info, warn};
+use tracing::{enabled, error, info, warn};
 
 use super::{Agent, Desired, EVENTS_WAITING_MAX, Error, Task, publish};
 use crate::config::{Config, HashKey, Secret};
@@ -122,6 +122,30 @@ impl Agent {
             warn!(interface, "not configured any more: program detached");
         }
         Ok(())
+    }
+}
+
+impl Agent {
+    /// An interface that was deleted and made anew (a virtual one, a driver reloaded) has lost its
+    /// program: it gets it again.
+    pub(super) fn attach_again(&mut self) {
+        let snapshot = self.net.ways.borrow().snapshot.clone();
+        let mode = self.desired.config.agent.xdp_mode;
+        for attached in &mut self.attached {
+            let found = snapshot
+                .links
+                .iter()
+                .find(|(_, link)| link.name == attached.interface);
+            let Some((&ifindex, _)) = found.filter(|(index, _)| **index != attached.ifindex) else {
+                continue;
+            };
+            let interface = attached.interface.clone();
+            warn!(interface, ifindex, "the interface was made anew");
+            match self.dataplane.attach(&interface, mode) {
+                Ok(again) => *attached = again,
+                Err(error) => error!(interface, %error, "cannot attach the program again"),
+            }
+        }
     }
 }
 

@@ -215,7 +215,7 @@ pub struct BackendStats {
     pub weight: u16,
     /// Slots of the ring it owns now.
     pub slots: u32,
-    /// Frames forwarded to it.
+    /// Frames forwarded to its address, whatever VIP they were for.
     pub packets: u64,
     /// Their bytes, from the Ethernet header on, as received.
     pub bytes: u64,

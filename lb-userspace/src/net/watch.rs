@@ -44,7 +44,7 @@ const RESYNC_EVERY: Duration = Duration::from_secs(30);
 /// The ways to a set of addresses, kept up to date. Ends when dropped.
 pub struct Watch {
     addresses: watch::Sender<BTreeSet<IpAddr>>,
-    /// What is known; every change of the set or of the ways makes a new value.
+    /// What is known; every change of the set, of the ways or of an interface makes a new value.
     pub ways: watch::Receiver<Ways>,
     events: Arc<AtomicU64>,
     handle: Handle,
@@ -302,8 +302,8 @@ impl Watcher {
     fn publish(&self) {
         let ways = self.snapshot.resolve_all(&self.followed.borrow());
         self.ways.send_if_modified(|known| {
+            let changed = *known.ways != ways || known.snapshot.links != self.snapshot.links;
             known.snapshot = Arc::new(self.snapshot.clone());
-            let changed = *known.ways != ways;
             known.ways = Arc::new(ways);
             changed
         });
