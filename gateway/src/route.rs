@@ -25,7 +25,7 @@ pub struct Route {
     pub service: usize,
     /// What a request must pass.
     pub chain: Chain,
-    /// From the complete request head to the head of the answer.
+    /// From the complete request, body included, to the head of the answer.
     pub timeout: Duration,
     /// Request body bytes at most; `None`: as `ServerLimits` says.
     pub body_bytes_max: Option<u64>,

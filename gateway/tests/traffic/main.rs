@@ -8,6 +8,7 @@
     reason = "a test that cannot go on should panic where it stands"
 )]
 
+mod abuse;
 mod balance;
 mod drain;
 mod failure;
