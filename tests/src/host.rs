@@ -148,17 +148,6 @@ impl Host {
         Ok(())
     }
 
-    /// Makes `interface` take the frames that an XDP program on the other end of the veth pair
-    /// sends back: without NAPI, which GRO turns on, the kernel drops them.
-    ///
-    /// # Errors
-    ///
-    /// When `ethtool` refuses.
-    pub fn accept_returned_frames(&self, interface: &str) -> Result<()> {
-        self.run("ethtool", &["-K", interface, "gro", "on"])?;
-        Ok(())
-    }
-
     /// Starts a program inside the host. What it prints goes to `<host>-<label>.log`.
     ///
     /// # Errors

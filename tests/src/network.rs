@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use crate::backend::accept_returned_frames;
+use crate::bpffs::Bpffs;
 use crate::cleanup::{Guard, NAME_PREFIX, Resource, sweep};
 use crate::command;
 use crate::host::{Addresses, Host};
@@ -136,9 +138,10 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When `ethtool` refuses.
-    pub fn accept_returned_frames(&self, host: &Host) -> Result<()> {
-        self.fabric.accept_returned_frames(host.name())
+    /// As [`accept_returned_frames`].
+    pub fn expect_returned_frames(&self, host: &Host, bpffs: &Bpffs) -> Result<()> {
+        let unused = host.addresses().router_v4.into();
+        accept_returned_frames(&self.fabric, host.name(), unused, bpffs)
     }
 
     fn next_subnet(&mut self) -> Result<u8> {

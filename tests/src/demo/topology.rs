@@ -113,7 +113,7 @@ impl World {
         let bpffs = Bpffs::new(network.directory())?;
         let client = network.attach("client", MTU_EDGE_BYTES)?;
         let balancer_host = network.attach("balancer", MTU_TUNNEL_BYTES)?;
-        network.accept_returned_frames(&balancer_host)?;
+        network.expect_returned_frames(&balancer_host, &bpffs)?;
         network.route_vip(VIP_V4, VIP_V6, &balancer_host)?;
 
         let instances = start_instances(&mut network)?;

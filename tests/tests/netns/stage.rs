@@ -65,7 +65,7 @@ impl Stage {
             Mode::L2 => shared_link(&mut network, &names),
             Mode::Ipip => apart(&mut network, &names),
         };
-        network.accept_returned_frames(&balancer).unwrap();
+        network.expect_returned_frames(&balancer, &bpffs).unwrap();
         network.route_vip(VIP_V4, VIP_V6, &balancer).unwrap();
         let backends = hosts
             .into_iter()
