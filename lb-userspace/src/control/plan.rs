@@ -8,7 +8,7 @@ use lb_ebpf::abi::{Backend, Forward, HashKind, Hop, Slot, Vip, VipKey, forward};
 use thiserror::Error;
 
 use super::alloc::{Extent, Full};
-use super::published::{Entry, Published, Ring, names};
+use super::published::{Entry, Published, Ring};
 use crate::dataplane::backend;
 use crate::maglev::{self, Member};
 
@@ -164,7 +164,9 @@ impl Plan {
             .unnamed()
             .filter(|id| !wanted.contains(&now.backends[id].address))
         {
-            self.next.backends.remove(&id);
+            if let Some(entry) = self.next.backends.remove(&id) {
+                self.next.ids.remove(&entry.address);
+            }
             self.next.backend_ids.free(u32::from(id));
             self.next.freed_at = now.flips;
             self.backends_removed.push(id);
@@ -173,15 +175,9 @@ impl Plan {
     }
 
     fn learn_backends(&mut self, wanted: &Wanted) -> Result<(), Refused> {
-        let mut known: BTreeSet<IpAddr> = self
-            .next
-            .backends
-            .values()
-            .map(|entry| entry.address)
-            .collect();
         for vip in &wanted.vips {
             for &address in &vip.backends {
-                if !known.insert(address) {
+                if self.next.ids.contains_key(&address) {
                     continue;
                 }
                 let id = self.next.backend_ids.take();
@@ -193,6 +189,7 @@ impl Plan {
                 let way = wanted.ways.get(&address).copied().unwrap_or_default();
                 let value = backend::entry(address, way.hop, way.mtu);
                 let flipped_at = self.next.freed_at;
+                self.next.ids.insert(address, id);
                 self.next.backends.insert(
                     id,
                     Entry {
@@ -250,8 +247,8 @@ impl Plan {
             ring.vip.ring_size = slots.len() as u32;
             ring.idle = retired;
             ring.idle_since = self.next.flips + 1;
-            ring.names = names(&slots);
             ring.slots = slots.into();
+            ring.describe();
             ring.generation += 1;
             if !ring.slots.is_empty() {
                 self.rings.push((start, Arc::clone(&ring.slots)));
@@ -358,16 +355,8 @@ impl Plan {
     }
 
     fn member_ids(&self, members: &[Member]) -> Vec<u16> {
-        let ids: BTreeMap<IpAddr, u16> = self
-            .next
-            .backends
-            .iter()
-            .map(|(&id, entry)| (entry.address, id))
-            .collect();
-        members
-            .iter()
-            .map(|member| ids.get(&member.address).copied().unwrap_or(0))
-            .collect()
+        let id = |member: &Member| self.next.backend_id(member.address).unwrap_or(0);
+        members.iter().map(id).collect()
     }
 
     fn ids(&self, addresses: impl Iterator<Item = IpAddr>) -> BTreeSet<u16> {
@@ -398,6 +387,7 @@ impl Ring {
             generation: 0,
             members: None,
             names: BTreeSet::new(),
+            settled: true,
             idle: None,
             idle_since: 0,
         }

@@ -25,6 +25,8 @@ pub struct Published {
     pub vips: BTreeMap<VipKey, Ring>,
     /// Backends by id.
     pub backends: BTreeMap<u16, Entry>,
+    /// Ids by address.
+    pub(super) ids: BTreeMap<IpAddr, u16>,
     /// Address entries, as they stand in the map.
     pub(super) addresses: BTreeSet<VipKey>,
     /// Keys in the map that no agent can have meant; the next plan replaces or removes them.
@@ -53,6 +55,8 @@ pub struct Ring {
     pub(super) members: Option<Vec<Member>>,
     /// Ids that the slots name, now or before.
     pub(super) names: BTreeSet<u16>,
+    /// No slot remembers an earlier owner.
+    pub(super) settled: bool,
     /// The generation that is not in use, once there was one.
     pub(super) idle: Option<Extent>,
     /// Flip at which `idle` went out of use.
@@ -76,6 +80,7 @@ impl Published {
         Self {
             vips: BTreeMap::new(),
             backends: BTreeMap::new(),
+            ids: BTreeMap::new(),
             addresses: BTreeSet::new(),
             strays: BTreeSet::new(),
             vip_ids: Ids::new("VIPs", 0, sizes.vips),
@@ -103,12 +108,15 @@ impl Published {
             ..Self::new(sizes)
         };
         for (id, value) in backends {
-            if adopted.backend_ids.claim(u32::from(id)) {
+            // Of two entries for one address, the later one is as good as gone.
+            let address = IpAddr::from(value.address);
+            if !adopted.ids.contains_key(&address) && adopted.backend_ids.claim(u32::from(id)) {
                 let entry = Entry {
-                    address: value.address.into(),
+                    address,
                     value,
                     flipped_at: 1,
                 };
+                adopted.ids.insert(address, id);
                 adopted.backends.insert(id, entry);
             }
         }
@@ -155,9 +163,7 @@ impl Published {
 
     /// The id of the backend at `address`.
     pub fn backend_id(&self, address: IpAddr) -> Option<u16> {
-        self.backends
-            .iter()
-            .find_map(|(&id, entry)| (entry.address == address).then_some(id))
+        self.ids.get(&address).copied()
     }
 
     /// Addresses that own slots of the VIP `key`, with the number of slots.
@@ -171,11 +177,9 @@ impl Published {
         owners
     }
 
-    /// Whether some slot still remembers an earlier owner.
+    /// Whether no slot of the VIP `key` remembers an earlier owner.
     pub fn is_settled(&self, key: &VipKey) -> bool {
-        self.vips
-            .get(key)
-            .is_none_or(|ring| ring.slots.iter().all(|slot| slot.current == slot.previous))
+        self.vips.get(key).is_none_or(|ring| ring.settled)
     }
 
     /// Ids that no ring names.
@@ -195,10 +199,11 @@ impl Ring {
             generation: 0,
             members: None,
             names: BTreeSet::new(),
+            settled: true,
             idle: None,
             idle_since: 1,
         };
-        ring.names = names(&ring.slots);
+        ring.describe();
         ring
     }
 
@@ -206,16 +211,18 @@ impl Ring {
     pub(super) fn live(&self) -> Option<Extent> {
         (self.vip.ring_size > 0).then(|| Extent::of_ring(self.vip.ring_start, self.vip.ring_size))
     }
-}
 
-/// Ids that `slots` name, now or before.
-pub(super) fn names(slots: &[Slot]) -> BTreeSet<u16> {
-    let mut named = vec![false; usize::from(u16::MAX) + 1];
-    for slot in slots {
-        named[usize::from(slot.current)] = true;
-        named[usize::from(slot.previous)] = true;
+    /// Notes what the slots say: whom they name, and whether they are settled.
+    pub(super) fn describe(&mut self) {
+        let mut named = vec![false; usize::from(u16::MAX) + 1];
+        self.settled = true;
+        for slot in &*self.slots {
+            named[usize::from(slot.current)] = true;
+            named[usize::from(slot.previous)] = true;
+            self.settled &= slot.current == slot.previous;
+        }
+        self.names = (1..=u16::MAX)
+            .filter(|&id| named[usize::from(id)])
+            .collect();
     }
-    (1..=u16::MAX)
-        .filter(|&id| named[usize::from(id)])
-        .collect()
 }
