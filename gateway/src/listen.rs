@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsAcceptor;
 
+use self::tls::Tls;
 use crate::config::ListenerConfig;
-use crate::serve::{self, Transport};
+use crate::serve::{self, Sni, Transport};
 use crate::server::worker::Worker;
 
 /// Between attempts to accept when the process is out of file descriptors.
@@ -23,7 +23,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 pub(crate) struct Listener {
     pub(crate) config: Arc<ListenerConfig>,
     pub(crate) socket: std::net::TcpListener,
-    pub(crate) tls: Option<TlsAcceptor>,
+    pub(crate) tls: Option<Tls>,
 }
 
 /// Accepts connections until the gateway closes, then takes those that still wait in the queue:
@@ -79,7 +79,7 @@ fn accept(
     stream: TcpStream,
     peer: SocketAddr,
     config: &Arc<ListenerConfig>,
-    tls: Option<&TlsAcceptor>,
+    tls: Option<&Tls>,
     worker: &Rc<Worker>,
 ) {
     let Some(slot) = worker.admit() else {
@@ -90,13 +90,18 @@ fn accept(
     let (config, tls, worker) = (Arc::clone(config), tls.cloned(), Rc::clone(worker));
     tokio::task::spawn_local(async move {
         match tls {
-            None => serve::run(stream, Transport::plain(peer), &config, worker).await,
+            None => serve::run(stream, Transport::plain(peer), None, &config, worker).await,
             Some(tls) => {
                 let timeout = worker.plane().limits().handshake_timeout;
                 match tls::handshake(&tls, stream, timeout).await {
                     Ok(stream) => {
-                        let transport = Transport::tls(peer, stream.get_ref().1);
-                        serve::run(stream, transport, &config, worker).await;
+                        let session = stream.get_ref().1;
+                        let transport = Transport::tls(peer, session);
+                        let sni = session.server_name().map(|name| Sni {
+                            name: name.to_owned(),
+                            resolver: Arc::clone(&tls.resolver),
+                        });
+                        serve::run(stream, transport, sni, &config, worker).await;
                     }
                     Err(error) => {
                         worker.metrics.handshake_failed();

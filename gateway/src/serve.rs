@@ -18,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::guard::Guard;
 pub(crate) use self::guard::Verdict;
 use crate::config::{ListenerConfig, ServerLimits};
+use crate::listen::sni::Resolver;
 use crate::normalise::framing::{HeadLimits, Scanner};
 use crate::server::executor::LocalExecutor;
 use crate::server::worker::Worker;
@@ -78,10 +79,18 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
     SocketAddr::new(peer.ip().to_canonical(), peer.port())
 }
 
+/// The name a TLS connection was opened for.
+pub(crate) struct Sni {
+    pub(crate) name: String,
+    /// What chose the certificate by it.
+    pub(crate) resolver: Arc<Resolver>,
+}
+
 /// A client connection, shared by the requests on it.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) transport: Transport,
+    sni: Option<Sni>,
     pub(crate) listener: Arc<ListenerConfig>,
     pub(crate) verdict: Arc<Verdict>,
     requests: Cell<u64>,
@@ -95,6 +104,12 @@ impl Client {
         let number = self.requests.get() + 1;
         self.requests.set(number);
         number
+    }
+
+    /// Whether a request for `host` has no business on this connection.
+    fn is_misdirected(&self, host: &str) -> bool {
+        let differs = |sni: &Sni| sni.name != host && sni.resolver.differ(&sni.name, host);
+        self.sni.as_ref().is_some_and(differs)
     }
 
     /// A request begins.
@@ -131,6 +146,7 @@ impl Client {
 pub(crate) async fn run<S>(
     stream: S,
     transport: Transport,
+    sni: Option<Sni>,
     listener: &Arc<ListenerConfig>,
     worker: Rc<Worker>,
 ) where
@@ -155,6 +171,7 @@ pub(crate) async fn run<S>(
     let client = Rc::new(Client {
         worker,
         transport,
+        sni,
         listener: Arc::clone(listener),
         verdict,
         requests: Cell::new(0),

@@ -133,8 +133,8 @@ fn bind(config: &Config, workers: usize) -> anyhow::Result<Bound> {
     let mut resolvers = Vec::new();
     for listener in &config.listeners {
         let (name, address) = (&listener.name, listener.bind);
-        let tls = listener.tls.as_ref().map(tls::acceptor).transpose();
-        let (tls, resolver) = tls.with_context(|| format!("listener {name}"))?.unzip();
+        let tls = listener.tls.as_ref().map(tls::prepare).transpose();
+        let tls = tls.with_context(|| format!("listener {name}"))?;
         let sockets = tcp::bind(address, workers)
             .with_context(|| format!("listener {name} cannot bind {address}"))?;
         let address = sockets[0].local_addr().unwrap_or(address);
@@ -148,7 +148,7 @@ fn bind(config: &Config, workers: usize) -> anyhow::Result<Bound> {
                 tls: tls.clone(),
             });
         }
-        resolvers.push(resolver);
+        resolvers.push(tls.map(|tls| tls.resolver));
     }
     Ok(Bound {
         listeners,

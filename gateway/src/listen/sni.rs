@@ -43,6 +43,17 @@ impl Resolver {
         Self(ArcSwap::from_pointee(certificates))
     }
 
+    /// Whether a connection that was opened for `name` must not carry requests for `host`: another
+    /// certificate is meant for it, so another configuration may be (RFC 9110 section 15.5.20).
+    pub(crate) fn differ(&self, name: &str, host: &str) -> bool {
+        let certificates = self.0.load();
+        let presented = certificates.names.find(name).unwrap_or(0);
+        certificates
+            .names
+            .find(host)
+            .is_some_and(|meant| meant != presented)
+    }
+
     /// Uses these certificates from the next handshake on.
     pub(crate) fn replace(&self, certificates: Certificates) {
         self.0.store(Arc::new(certificates));

@@ -19,8 +19,16 @@ use tokio_rustls::server::TlsStream;
 use super::sni::{Certificates, Resolver};
 use crate::config::{CertificateConfig, TlsConfig};
 
-/// The acceptor of a listener, and what chooses its certificates.
-pub(crate) fn acceptor(config: &TlsConfig) -> anyhow::Result<(TlsAcceptor, Arc<Resolver>)> {
+/// TLS of a listener.
+#[derive(Clone)]
+pub(crate) struct Tls {
+    acceptor: TlsAcceptor,
+    /// Chooses the certificates.
+    pub(crate) resolver: Arc<Resolver>,
+}
+
+/// Makes TLS ready, with its certificates loaded.
+pub(crate) fn prepare(config: &TlsConfig) -> anyhow::Result<Tls> {
     let resolver = Arc::new(Resolver::new(certificates(config)?));
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut server = ServerConfig::builder_with_provider(provider)
@@ -28,7 +36,8 @@ pub(crate) fn acceptor(config: &TlsConfig) -> anyhow::Result<(TlsAcceptor, Arc<R
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&resolver) as _);
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok((TlsAcceptor::from(Arc::new(server)), resolver))
+    let acceptor = TlsAcceptor::from(Arc::new(server));
+    Ok(Tls { acceptor, resolver })
 }
 
 /// Loads the certificates of a listener.
@@ -62,9 +71,9 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 
 /// Finishes the handshake, or gives up after `timeout`.
 pub(super) async fn handshake(
-    acceptor: &TlsAcceptor,
+    tls: &Tls,
     stream: TcpStream,
     timeout: Duration,
 ) -> io::Result<TlsStream<TcpStream>> {
-    tokio::time::timeout(timeout, acceptor.accept(stream)).await?
+    tokio::time::timeout(timeout, tls.acceptor.accept(stream)).await?
 }

@@ -76,6 +76,9 @@ async fn process(
         head.uri.path().clone_into(&mut record.path);
     }
     record.host.clone_from(&host.name);
+    if client.is_misdirected(&host.name) {
+        return Err(Reject::Misdirected);
+    }
 
     let trusted = &client.listener.trusted_proxies;
     context.client = forwarded::client(client.transport.peer.ip(), &head.headers, trusted);

@@ -140,6 +140,19 @@ async fn alpn_picks_http2_or_http1() {
 }
 
 #[tokio::test]
+async fn a_request_for_another_certificate_is_misdirected() {
+    let bed = bed().await;
+    let stream = bed.connect("x.b.test", &[b"h2"]).await.unwrap();
+    let mut sender = client::handshake_http2(stream).await;
+    // A host with the same certificate, one with another, one that no certificate names.
+    for (host, status) in [("y.b.test", 200), ("a.test", 421), ("other.test", 200)] {
+        let request = Request::get(format!("https://{host}/")).body(Full::<Bytes>::default());
+        let answer = Answer::read(sender.send_request(request.unwrap()).await.unwrap()).await;
+        assert_eq!(answer.unwrap().status, status, "{host}");
+    }
+}
+
+#[tokio::test]
 async fn framing_is_checked_inside_tls_too() {
     let bed = bed().await;
     let mut stream = bed.connect("a.test", &[]).await.unwrap();
