@@ -1,9 +1,9 @@
 //! A new configuration without losing a request or a connection.
 //!
 //! SIGHUP loads the file again. It is applied whole or not at all: a file with any problem leaves
-//! everything as it is. Requests under way finish by the configuration they began with. Counts
-//! towards rate limits begin anew. What sockets and threads were made from needs a restart, and a
-//! file that changes it is refused.
+//! everything as it is. Requests under way finish by the configuration they began with. Rate
+//! limits that have not changed keep their counts. What sockets and threads were made from needs a
+//! restart, and a file that changes it is refused.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -70,8 +70,8 @@ impl Reloader {
     }
 
     fn reload(&mut self) -> Result<(), Refused> {
-        let config = config::load(&self.source)?;
         let current = Arc::clone(&self.generations.borrow());
+        let config = config::reload(&self.source, &current.config)?;
         restart_free(&current.config, &config)?;
         let certificates = certificates(&config)?;
 
