@@ -73,7 +73,7 @@ enum Command {
     /// Say which backend a packet goes to, and why
     Explain(explain::Args),
     /// Examine the agent and its host, and say what to do
-    Doctor,
+    Doctor(doctor::Args),
     /// Let the agent read its configuration file again
     Reload,
     /// Take the balancer from all interfaces, with its maps and counters
@@ -117,7 +117,7 @@ impl Command {
             Self::Backend(command) => backend::run(command, &client, output).await,
             Self::Stats(args) => stats::run(&args, &client, output).await,
             Self::Explain(args) => explain::run(&args, &client, output).await,
-            Self::Doctor => doctor::run(&client, output).await,
+            Self::Doctor(args) => doctor::run(&args, &client, output).await,
             Self::Reload => reload::run(&client, output).await,
             Self::Detach(args) => detach::run(&args, &client, output).await,
             Self::Decap(command) => decap::run(command, output),

@@ -29,7 +29,7 @@ mod ring;
 mod stats;
 
 pub use link::{Attached, check_interfaces};
-pub use load::{Dataplane, objects_present};
+pub use load::{Dataplane, objects_present, pinned_version};
 pub use log::KernelLog;
 pub use maps::{LiveTables, Maps, Sizes};
 pub use pin::Pins;

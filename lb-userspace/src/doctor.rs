@@ -47,8 +47,8 @@ impl Finding {
     }
 }
 
-/// The checks that need no agent.
-pub fn host(settings: &Agent) -> Vec<Finding> {
+/// The checks that need no agent; `bpffs` is where its data plane is pinned.
+pub fn host(bpffs: &Path) -> Vec<Finding> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let release = uname().map(|name| name.release().to_string_lossy().into_owned());
     let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
@@ -58,9 +58,10 @@ pub fn host(settings: &Agent) -> Vec<Finding> {
         just_in_time(jit.ok().as_deref()),
         btf(Path::new("/sys/kernel/btf/vmlinux").exists()),
         objects(dataplane::objects_present()),
-        bpffs(settings),
+        file_system(bpffs),
     ];
-    if decap::status(&settings.bpffs).is_ok() {
+    findings.extend(pinned(dataplane::pinned_version(bpffs)));
+    if decap::status(bpffs).is_ok_and(|status| !status.interfaces.is_empty()) {
         findings.push(reverse_path(
             fs::read_to_string("/proc/sys/net/ipv4/conf/all/rp_filter").ok(),
         ));
@@ -137,9 +138,9 @@ fn objects(present: bool) -> Finding {
         .or_do("run `cargo xtask ebpf`, then build `weir` again")
 }
 
-fn bpffs(settings: &Agent) -> Finding {
-    let path = settings.bpffs.display();
-    match Pins::new(&settings.bpffs).check_file_system() {
+fn file_system(bpffs: &Path) -> Finding {
+    let path = bpffs.display();
+    match Pins::new(bpffs).check_file_system() {
         Ok(()) => finding(
             "bpffs",
             Verdict::Ok,
@@ -148,6 +149,27 @@ fn bpffs(settings: &Agent) -> Finding {
         Err(error) => finding("bpffs", Verdict::Failure, error.to_string())
             .or_do(error.hint().unwrap_or_default()),
     }
+}
+
+/// Maps that an agent left, or uses.
+fn pinned(version: Result<Option<u32>, dataplane::Error>) -> Option<Finding> {
+    let check = "pinned maps";
+    let wanted = lb_ebpf::abi::VERSION;
+    Some(match version {
+        Ok(None) => return None,
+        Ok(Some(found)) if found == wanted => finding(
+            check,
+            Verdict::Ok,
+            format!("layout version {found}, as in this build"),
+        ),
+        Ok(Some(found)) => {
+            let error = dataplane::Error::Version { found, wanted };
+            finding(check, Verdict::Failure, error.to_string())
+                .or_do(error.hint().unwrap_or_default())
+        }
+        Err(error) => finding(check, Verdict::Failure, error.to_string())
+            .or_do(error.hint().unwrap_or("`weir detach` removes them")),
+    })
 }
 
 /// A backend host sees packets from clients arrive where it would not send the answers.
@@ -371,6 +393,22 @@ mod tests {
             "missing: CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF"
         );
         assert_eq!(capabilities("").verdict, Verdict::Failure);
+    }
+
+    #[test]
+    fn pinned_maps_of_another_version_are_a_failure() {
+        let verdict = |version| pinned(Ok(version)).map(|finding| finding.verdict);
+        assert_eq!(verdict(None), None);
+        assert_eq!(verdict(Some(lb_ebpf::abi::VERSION)), Some(Verdict::Ok));
+        assert_eq!(
+            verdict(Some(lb_ebpf::abi::VERSION + 1)),
+            Some(Verdict::Failure)
+        );
+        let unreadable = pinned(Err(dataplane::Error::Permission("access to BPF maps")));
+        assert_eq!(
+            unreadable.map(|finding| finding.verdict),
+            Some(Verdict::Failure)
+        );
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Agent {
 
     async fn examine(&self) -> Doctor {
         let settings = &self.desired.config.agent;
-        let mut findings = doctor::host(settings);
+        let mut findings = doctor::host(&settings.bpffs);
         let links = self.links().await;
         findings.extend(doctor::interfaces(settings, &links));
         let ways = self.net.ways.borrow().ways.clone();

@@ -1,14 +1,31 @@
-//! `weir doctor`: what the agent finds when it examines itself and its host.
+//! `weir doctor`: what the agent finds when it examines itself and its host. Where none is running, the
+//! host alone is examined from here, which often says why.
 
-use lb_userspace::api::client::Client;
+use lb_userspace::api::client::{Client, Error};
 use lb_userspace::api::types::{Doctor, Verdict};
+use lb_userspace::doctor;
 
+use super::Bpffs;
 use super::failure::Failure;
 use super::output::{Output, count};
 
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    bpffs: Bpffs,
+}
+
 /// Fails if anything examined fails, so that a script can ask.
-pub(super) async fn run(client: &Client, output: Output) -> Result<(), Failure> {
-    let doctor = client.doctor().await?;
+pub(super) async fn run(args: &Args, client: &Client, output: Output) -> Result<(), Failure> {
+    let doctor = match client.doctor().await {
+        Ok(doctor) => doctor,
+        Err(error @ Error::NotRunning(_)) => {
+            let findings = doctor::host(&args.bpffs.bpffs);
+            output.show(&Doctor { findings }, text)?;
+            return Err(error.into());
+        }
+        Err(error) => return Err(error.into()),
+    };
     output.show(&doctor, text)?;
     if doctor
         .findings

@@ -205,17 +205,32 @@ impl Dataplane {
     }
 }
 
+/// The layout version of the maps pinned under `bpffs`; `None` when there are none.
+///
+/// # Errors
+///
+/// When there are, and they cannot be read.
+pub fn pinned_version(bpffs: &Path) -> Result<Option<u32>, Error> {
+    version(&Pins::new(bpffs))
+}
+
+fn version(pins: &Pins) -> Result<Option<u32>, Error> {
+    if !pins.map(map::SETTINGS).exists() {
+        return Ok(None);
+    }
+    let settings = open_map(pins, map::SETTINGS)?;
+    let settings: Array<_, Settings> = typed(map::SETTINGS, Map::Array(settings))?;
+    let settings = settings
+        .get(&0, 0)
+        .map_err(|source| Error::map("read", map::SETTINGS, source))?;
+    Ok(Some(settings.version))
+}
+
 /// Whether there are maps to adopt. Fails when there are, and they do not fit.
 fn check_pinned(pins: &Pins, sizes: Sizes) -> Result<bool, Error> {
-    if !pins.map(map::SETTINGS).exists() {
+    let Some(found) = version(pins)? else {
         return Ok(false);
-    }
-    let settings: Array<_, Settings> =
-        typed(map::SETTINGS, Map::Array(open_map(pins, map::SETTINGS)?))?;
-    let found = settings
-        .get(&0, 0)
-        .map_err(|source| Error::map("read", map::SETTINGS, source))?
-        .version;
+    };
     // Version 0: an agent died between making the maps and filling them.
     if found != 0 && found != abi::VERSION {
         return Err(Error::Version {
