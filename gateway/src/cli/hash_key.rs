@@ -1,7 +1,7 @@
 //! `weir-gateway hash-key`: from an API key on stdin to the hash that stands in the configuration.
 //! The key is never an argument, where other users could see it.
 
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 
 use anyhow::anyhow;
 
@@ -15,6 +15,9 @@ const KEY_BYTES_MIN: usize = 20;
 const HINT: &str = "make one with `openssl rand -base64 32`";
 
 pub(super) fn run() -> Result<(), Failure> {
+    if std::io::stdin().is_terminal() {
+        output::talk("type the API key, Enter, and Ctrl-D");
+    }
     let mut key = Vec::new();
     let limit = u64::try_from(KEY_BYTES_MAX + 2).expect("a small number fits");
     std::io::stdin()

@@ -7,6 +7,7 @@ mod route;
 mod service;
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -257,10 +258,10 @@ impl Compiler<'_> {
     fn source(&mut self, source: &Placed<Source>) -> Option<String> {
         let text = match &**source {
             Source::File(path) => String::from_utf8(self.read(path, source.span())?)
-                .map_err(|_| "the file is no text"),
+                .map_err(|_| format!("{path} is no text")),
             Source::Env(name) => std::env::var(name).map_err(|error| match error {
-                std::env::VarError::NotPresent => "the environment variable is not set",
-                std::env::VarError::NotUnicode(_) => "the environment variable is no text",
+                VarError::NotPresent => format!("the environment variable `{name}` is not set"),
+                VarError::NotUnicode(_) => format!("the environment variable `{name}` is no text"),
             }),
         };
         text.map_err(|reason| self.refuse(Problem::at(source.span(), reason)))

@@ -31,6 +31,8 @@ fn folder() -> tempfile::TempDir {
     std::fs::write(folder.path().join("chain.pem"), certificate.cert.pem()).unwrap();
     let both = certificate.cert.pem() + &certificate.signing_key.serialize_pem();
     std::fs::write(folder.path().join("both.pem"), both).unwrap();
+    let other = rcgen::KeyPair::generate().unwrap().serialize_pem();
+    std::fs::write(folder.path().join("other.key"), other).unwrap();
     folder
 }
 
@@ -151,6 +153,22 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
         (
             "certificate without key",
             format!("{LISTENER}tls = {{ certificates = [\"chain.pem\"] }}\n"),
+        ),
+        (
+            "key file without key",
+            format!(
+                "{LISTENER}tls = {{ certificates = [{{ chain = \"both.pem\", key = \"chain.pem\" }}] }}\n"
+            ),
+        ),
+        (
+            "key of another certificate",
+            format!(
+                "{LISTENER}tls = {{ certificates = [{{ chain = \"chain.pem\", key = \"other.key\" }}] }}\n"
+            ),
+        ),
+        (
+            "no certificate in the file",
+            format!("{LISTENER}tls = {{ certificates = [\"other.key\"] }}\n"),
         ),
         (
             "no certificates",

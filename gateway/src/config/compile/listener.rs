@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -65,27 +66,17 @@ impl Compiler<'_> {
         TlsConfig { certificates }
     }
 
-    /// Checks that the files hold what they should. What they hold is read when TLS is set up.
+    /// Checks that the files hold a chain and its key. They are read again when TLS is set up.
     fn certificate(&mut self, files: &Placed<Certificate>) -> CertificateConfig {
         let chain = self.read(&files.chain, files.span());
-        if let Some(chain) = &chain
-            && CertificateDer::from_pem_slice(chain).is_err()
-        {
-            let message = format!("{} holds no certificate", files.chain);
-            self.refuse(Problem::at(files.span(), message).hint("a PEM file is expected"));
-        }
-        let key_file = if files.key == files.chain {
-            chain
-        } else {
-            self.read(&files.key, files.span())
+        let key = match files.key == files.chain {
+            true => chain.clone(),
+            false => self.read(&files.key, files.span()),
         };
-        if let Some(key) = key_file
-            && PrivateKeyDer::from_pem_slice(&key).is_err()
+        if let (Some(chain), Some(key)) = (chain, key)
+            && let Err((reason, hint)) = check_pair(&chain, &key)
         {
-            let message = format!("{} holds no private key", files.key);
-            self.refuse(Problem::at(files.span(), message).hint(
-                "put the key into the same PEM file, or write { chain = \"…\", key = \"…\" }",
-            ));
+            self.refuse(Problem::at(files.span(), reason).hint(hint));
         }
         CertificateConfig {
             cert_chain_path: self.path(&files.chain),
@@ -114,5 +105,35 @@ impl Compiler<'_> {
             networks.push(network);
         }
         networks
+    }
+}
+
+/// Whether PEM texts are a certificate chain and the key of its first certificate; if not, the
+/// reason and what to do.
+fn check_pair(chain: &[u8], key: &[u8]) -> Result<(), (&'static str, &'static str)> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|_| ("the certificates cannot be read", "a PEM file is expected"))?;
+    if chain.is_empty() {
+        return Err((
+            "there is no certificate in the file",
+            "a PEM file is expected",
+        ));
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| {
+        let hint = "put the key into the same PEM file, or write { chain = \"…\", key = \"…\" }";
+        ("there is no private key in the file", hint)
+    })?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    match CertifiedKey::from_der(chain, key, &provider) {
+        Ok(_) => Ok(()),
+        Err(rustls::Error::InconsistentKeys(_)) => Err((
+            "the private key belongs to another certificate",
+            "the chain begins with the certificate the key was made for",
+        )),
+        Err(_) => Err((
+            "certificate or key is of a kind TLS cannot use",
+            "use RSA of at least 2048 bits, P-256, P-384 or Ed25519",
+        )),
     }
 }
