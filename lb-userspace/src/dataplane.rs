@@ -82,7 +82,7 @@ pub enum Error {
         wanted: u32,
     },
     /// A pinned map of another shape or size.
-    #[error("the pinned map {map} has {found} {what}, the configuration asks for {wanted}")]
+    #[error("the pinned map {map} has {found} {what}, this build and configuration need {wanted}")]
     Size {
         /// Name of the map.
         map: &'static str,
@@ -189,13 +189,27 @@ impl Error {
     }
 
     fn map(verb: &'static str, map: &'static str, source: aya::maps::MapError) -> Self {
+        use aya::maps::MapError;
         if is_permission(&source) {
             return Self::Permission("access to BPF maps");
         }
-        Self::Map {
-            verb,
+        // For aya, what the map has is what is expected of us.
+        let (what, found, wanted) = match source {
+            MapError::InvalidKeySize { size, expected } => ("bytes to a key", expected, size),
+            MapError::InvalidValueSize { size, expected } => ("bytes to a value", expected, size),
+            source => {
+                return Self::Map {
+                    verb,
+                    map,
+                    source: Box::new(source),
+                };
+            }
+        };
+        Self::Size {
             map,
-            source: Box::new(source),
+            what,
+            found: found as u32,
+            wanted: wanted as u32,
         }
     }
 
