@@ -87,29 +87,46 @@ fn accept(
         return;
     };
     tcp::tune(&stream, worker.plane().limits().body_idle_timeout);
-    let (config, tls, worker) = (Arc::clone(config), tls.cloned(), Rc::clone(worker));
-    tokio::task::spawn_local(async move {
-        match tls {
-            None => serve::run(stream, Transport::plain(peer), None, &config, worker).await,
-            Some(tls) => {
-                let timeout = worker.plane().limits().handshake_timeout;
-                match tls::handshake(&tls, stream, timeout).await {
-                    Ok(stream) => {
-                        let session = stream.get_ref().1;
-                        let transport = Transport::tls(peer, session);
-                        let sni = session.server_name().map(|name| Sni {
-                            name: name.to_owned(),
-                            resolver: Arc::clone(&tls.resolver),
-                        });
-                        serve::run(stream, transport, sni, &config, worker).await;
-                    }
-                    Err(error) => {
-                        worker.metrics.handshake_failed();
-                        tracing::debug!(listener = config.name, %peer, %error, "no TLS");
-                    }
-                }
-            }
+    let (config, worker) = (Arc::clone(config), Rc::clone(worker));
+    match tls.cloned() {
+        None => {
+            let served = serve::run(stream, Transport::plain(peer), None, config, worker);
+            tokio::task::spawn_local(async move {
+                served.await;
+                drop(slot);
+            });
         }
-        drop(slot);
+        Some(tls) => {
+            tokio::task::spawn_local(async move {
+                serve_tls(stream, peer, tls, config, worker).await;
+                drop(slot);
+            });
+        }
+    }
+}
+
+async fn serve_tls(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Tls,
+    config: Arc<ListenerConfig>,
+    worker: Rc<Worker>,
+) {
+    let timeout = worker.plane().limits().handshake_timeout;
+    // Boxed: a handshake needs room that the connection after it does not.
+    let stream = match Box::pin(tls::handshake(&tls, stream, timeout)).await {
+        Ok(stream) => stream,
+        Err(error) => {
+            worker.metrics.handshake_failed();
+            tracing::debug!(listener = config.name, %peer, %error, "no TLS");
+            return;
+        }
+    };
+    let session = stream.get_ref().1;
+    let transport = Transport::tls(peer, session);
+    let sni = session.server_name().map(|name| Sni {
+        name: name.to_owned(),
+        resolver: Arc::clone(&tls.resolver),
     });
+    serve::run(stream, transport, sni, config, worker).await;
 }

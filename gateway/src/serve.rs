@@ -5,7 +5,6 @@ mod request;
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -143,18 +142,66 @@ impl Client {
 }
 
 /// Serves a connection to its end.
-pub(crate) async fn run<S>(
+///
+/// Everything of size is boxed, so that the task of an idle connection stays small.
+pub(crate) fn run<S>(
     stream: S,
     transport: Transport,
     sni: Option<Sni>,
-    listener: &Arc<ListenerConfig>,
+    listener: Arc<ListenerConfig>,
     worker: Rc<Worker>,
-) where
+) -> impl Future<Output = ()> + use<S>
+where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let verdict = Arc::new(Verdict::default());
-    let plane = worker.plane();
-    let limits = plane.limits();
+    // Only numbers are kept of the plane: a connection may outlive many of them.
+    let limits = worker.plane().limits().clone();
+    let guard = guard(stream, transport, &limits, Arc::clone(&verdict));
+    let closing = worker.drain.closing();
+    let client = Rc::new(Client {
+        worker,
+        transport,
+        sni,
+        listener,
+        verdict,
+        requests: Cell::new(0),
+        in_flight: Cell::new(0),
+        idle_since: Cell::new(Instant::now()),
+    });
+    let of_requests = Rc::clone(&client);
+    // Boxed, because hyper keeps the room of a request's future for as long as the connection.
+    let handle = move |request| Box::pin(request::handle(Rc::clone(&of_requests), request));
+    let connection = builder(&limits)
+        .serve_connection_with_upgrades(TokioIo::new(guard), service_fn(handle))
+        .into_owned();
+    let mut connection = Box::pin(connection);
+    async move {
+        let until_close = async {
+            tokio::select! {
+                () = closing => {}
+                () = client.idle(limits.idle_timeout) => {}
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = until_close => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(peer = %transport.peer, %error, "client connection ended");
+        }
+    }
+}
+
+fn guard<S>(
+    stream: S,
+    transport: Transport,
+    limits: &ServerLimits,
+    verdict: Arc<Verdict>,
+) -> Guard<S> {
     let head = HeadLimits {
         header_bytes_max: limits.header_bytes_max,
         headers_max: limits.headers_max,
@@ -165,38 +212,7 @@ pub(crate) async fn run<S>(
     } else {
         Scanner::new(head)
     };
-    let guard = Guard::new(stream, scanner, Arc::clone(&verdict), limits.header_timeout);
-    let builder = builder(limits);
-    let closing = worker.drain.closing();
-    let client = Rc::new(Client {
-        worker,
-        transport,
-        sni,
-        listener: Arc::clone(listener),
-        verdict,
-        requests: Cell::new(0),
-        in_flight: Cell::new(0),
-        idle_since: Cell::new(Instant::now()),
-    });
-    let service = service_fn(|request| request::handle(Rc::clone(&client), request));
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(guard), service);
-    let mut connection = pin!(connection);
-    let until_close = async {
-        tokio::select! {
-            () = closing => {}
-            () = client.idle(limits.idle_timeout) => {}
-        }
-    };
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = until_close => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        tracing::debug!(peer = %transport.peer, %error, "client connection ended");
-    }
+    Guard::new(stream, scanner, verdict, limits.header_timeout)
 }
 
 /// hyper with every limit set, in one place.

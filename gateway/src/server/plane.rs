@@ -56,6 +56,13 @@ impl Plane {
             .map(|series| &**series)
     }
 
+    /// Closes idle upstream connections: only requests under way still use this plane.
+    pub(super) fn retire(&self) {
+        for cluster in &self.clusters {
+            cluster.retire();
+        }
+    }
+
     /// Closes upstream connections that were idle for too long.
     pub(super) fn sweep(&self, now: Instant) {
         for cluster in &self.clusters {

@@ -193,9 +193,8 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
 async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Worker>) {
     while generations.changed().await.is_ok() {
         let generation = Arc::clone(&generations.borrow_and_update());
-        worker
-            .plane
-            .replace(Rc::new(Plane::new(generation, worker.index)));
+        let plane = Rc::new(Plane::new(generation, worker.index));
+        worker.plane.replace(plane).retire();
     }
 }
 

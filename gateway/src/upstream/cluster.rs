@@ -140,6 +140,13 @@ impl Cluster {
             endpoint.sweep(now);
         }
     }
+
+    /// Closes all idle connections, and keeps none from now on.
+    pub(crate) fn retire(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.retire();
+        }
+    }
 }
 
 #[cfg(test)]

@@ -76,6 +76,11 @@ impl Endpoint {
     pub(crate) fn sweep(&self, now: Instant) {
         self.pool.sweep(now);
     }
+
+    /// Closes all idle connections, and keeps none from now on.
+    pub(crate) fn retire(&self) {
+        self.pool.retire();
+    }
 }
 
 /// Counts one request while it lives.

@@ -77,7 +77,8 @@ pub(super) struct Pool {
     protocol: UpstreamProtocol,
     connect_timeout: Duration,
     idle_timeout: Duration,
-    idle_max: usize,
+    /// None once the pool is retired.
+    idle_max: Cell<usize>,
     idle: RefCell<Vec<Idle>>,
     /// The HTTP/2 connection; the lock makes all who need one wait for a single handshake.
     shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
@@ -96,7 +97,7 @@ impl Pool {
             protocol: service.protocol,
             connect_timeout: service.connect_timeout,
             idle_timeout: service.idle_timeout,
-            idle_max: service.connections_max,
+            idle_max: Cell::new(service.connections_max),
             idle: RefCell::default(),
             shared: tokio::sync::Mutex::default(),
             permits: Arc::new(Semaphore::new(permits)),
@@ -108,7 +109,7 @@ impl Pool {
     pub(super) async fn take(&self, fresh: bool) -> Result<Taken, ConnectFailure> {
         let permit = self.permit().await?;
         if self.protocol == UpstreamProtocol::Http2 {
-            let (sender, reused) = self.share().await?;
+            let (sender, reused) = Box::pin(self.share()).await?;
             return Ok(Taken {
                 sender: Sender::Http2(sender),
                 reused,
@@ -123,7 +124,8 @@ impl Pool {
         let reused = idle.is_some();
         let sender = match idle {
             Some(sender) => sender,
-            None => self.connect_http1().await?,
+            // Boxed: connecting is the exception, and takes much room in every request's future.
+            None => Box::pin(self.connect_http1()).await?,
         };
         Ok(Taken {
             sender: Sender::Http1(sender),
@@ -139,7 +141,7 @@ impl Pool {
             return;
         };
         let mut idle = self.idle.borrow_mut();
-        if !sender.is_closed() && idle.len() < self.idle_max {
+        if !sender.is_closed() && idle.len() < self.idle_max.get() {
             idle.push(Idle { sender, since: now });
         }
     }
@@ -148,6 +150,12 @@ impl Pool {
     pub(super) fn sweep(&self, now: Instant) {
         let keep = |idle: &Idle| self.usable(idle, now);
         self.idle.borrow_mut().retain(keep);
+    }
+
+    /// Keeps no idle connections any more: another configuration is in force.
+    pub(super) fn retire(&self) {
+        self.idle_max.set(0);
+        self.idle.borrow_mut().clear();
     }
 
     fn usable(&self, idle: &Idle, now: Instant) -> bool {
@@ -170,6 +178,10 @@ impl Pool {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
             return Ok(permit);
         }
+        Box::pin(self.wait_for_permit()).await
+    }
+
+    async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, ConnectFailure> {
         if self.waiting.get() >= WAITING_MAX {
             return Err(ConnectFailure::Busy);
         }
