@@ -60,7 +60,9 @@ fn story(world: &mut World, report: &mut Report) -> Result<()> {
     ));
     failover::instance(world, report)?;
     report.title(&format!("Killing {} under load", failover::GATEWAY));
-    failover::gateway(world, report)
+    failover::gateway(world, report)?;
+    report.title("Killing the balancer's agent");
+    failover::agent(world, report)
 }
 
 /// Ctrl-C works too: the signal removes everything and ends the program.

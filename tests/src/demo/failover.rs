@@ -20,6 +20,9 @@ pub const GATEWAY: &str = "gateway-1";
 /// What the load asks for.
 const PATH: &str = "/users/whoami";
 
+/// How many requests must pass with the agent dead.
+const UNATTENDED_REQUESTS: usize = 50;
+
 /// The load has settled when so many new connections were answered.
 const WARM_UP_REQUESTS: usize = 100;
 
@@ -84,6 +87,28 @@ pub fn gateway(world: &mut World, report: &mut Report) -> Result<()> {
     world.gateway(GATEWAY)?.restart()?;
     let back = until_used(world, |gateway, _| gateway == GATEWAY)?;
     report.back(GATEWAY, back);
+    Ok(())
+}
+
+/// Kills the agent of the balancer: packets do not need it.
+///
+/// # Errors
+///
+/// When the agent does not start again; a failed request goes into the report instead.
+pub fn agent(world: &mut World, report: &mut Report) -> Result<()> {
+    world.balancer.crash()?;
+    let names = world.gateway_names();
+    let mut answered = 0;
+    for number in 0..UNATTENDED_REQUESTS {
+        let client = world.user(Family::BOTH[number % 2], "unattended")?;
+        let outcome = inside(&world.client, || client.once(PATH));
+        match place(&outcome, &names) {
+            Ok(_) => answered += 1,
+            Err(problem) => report.failure(&format!("with the agent dead: {problem}")),
+        }
+    }
+    world.balancer.start()?;
+    report.agent_killed(answered, world.balancer.status()?.adopted);
     Ok(())
 }
 

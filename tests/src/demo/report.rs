@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::failover::Failover;
+use super::scenes::Asked;
 use super::spread::Spread;
 use super::topology::{API_HOST, Family, VIP_V4, VIP_V6, World};
 use crate::binaries;
@@ -35,12 +36,12 @@ impl Report {
         line_of_host(&world.client, "");
         line_of_host(
             world.balancer.host(),
-            &format!("VIP {VIP_V4} and {VIP_V6}, port 443"),
+            &format!("XDP on eth0 for {VIP_V4} and {VIP_V6}, port 443"),
         );
         for gateway in &world.gateways {
             line_of_host(
                 gateway.host(),
-                "VIP on lo, opens tunnels, answers the client directly",
+                "opens tunnels, holds the VIP, answers the client directly",
             );
         }
         for instance in &world.instances {
@@ -52,22 +53,19 @@ impl Report {
         ));
     }
 
-    /// One request and whether its answer is the expected one.
-    pub fn answer(
-        &mut self,
-        family: Family,
-        path: &str,
-        description: &str,
-        outcome: &Result<Reply, RequestError>,
-        expected: u16,
-        told: &str,
-    ) {
+    /// One request and whether its answer is the right one.
+    pub fn answer(&mut self, asked: &Asked, outcome: &Result<Reply, RequestError>, told: &str) {
+        let Asked {
+            family,
+            path,
+            description,
+            expected,
+        } = asked;
         self.sent += 1;
-        let status = outcome
-            .as_ref()
-            .map_or("none".to_owned(), |it| it.status.as_u16().to_string());
-        let right = status == expected.to_string();
+        let status = outcome.as_ref().map(|reply| reply.status.as_u16()).ok();
+        let right = status == Some(*expected);
         let mark = if right { "ok " } else { "BAD" };
+        let status = status.map_or("none".to_owned(), |status| status.to_string());
         let family = match family {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
@@ -77,9 +75,8 @@ impl Report {
         ));
         if !right {
             self.failed += 1;
-            self.problem(&format!(
-                "GET {path} {description}: {status} instead of {expected}"
-            ));
+            let wanted = format!("{family} GET {path} {description}: {expected} is right");
+            self.problem(&format!("{wanted}, {status} came: {told}"));
         }
     }
 
@@ -146,6 +143,18 @@ impl Report {
             self.problem(&format!(
                 "a connection broke that {victim} did not carry: {broken}"
             ));
+        }
+    }
+
+    /// Shows that requests pass while nobody is in control, and that a new agent takes over.
+    pub fn agent_killed(&mut self, unattended: usize, adopted: bool) {
+        self.passed(unattended);
+        say(&format!(
+            "   weir killed; {unattended} requests answered without it"
+        ));
+        say("   weir started again: it took over what it found in the kernel");
+        if !adopted {
+            self.problem("the new agent did not take over what the first one left");
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::report::Report;
 use super::spread::Spread;
-use super::topology::{Family, LIMITED_SERVICE, SERVICES, World};
+use super::topology::{Family, LIMITED_PATH, SERVICES, World};
 use crate::client::{Client, Connection, Reply, RequestError, inside};
 use crate::service::WhoAmI;
 use crate::wait;
@@ -40,6 +40,19 @@ pub struct Place {
     pub instance: String,
 }
 
+/// A request and the status it must be answered with.
+#[derive(Debug)]
+pub struct Asked {
+    /// The VIP it is sent to.
+    pub family: Family,
+    /// The path it asks for.
+    pub path: &'static str,
+    /// What is special about it.
+    pub description: &'static str,
+    /// The right status.
+    pub expected: u16,
+}
+
 /// Requests good and bad, one by one, over both families.
 ///
 /// # Errors
@@ -49,30 +62,31 @@ pub fn answers(world: &World, report: &mut Report) -> Result<()> {
     wait_for_first_answer(world)?;
     for family in Family::BOTH {
         let stranger = world.stranger(family);
-        let bearer = |token: String| stranger.clone().with_token(&token);
-        let user = world.user(family, "alice")?;
+        let forged = stranger
+            .clone()
+            .with_token(&world.credentials.forged_token()?);
+        let expired = stranger
+            .clone()
+            .with_token(&world.credentials.expired_token()?);
+        let alice = world.user(family, "alice")?;
         let cases = [
-            ("without a token", stranger.clone(), "/users/whoami", 401),
-            (
-                "with a forged token",
-                bearer(world.credentials.forged_token()?),
-                "/users/whoami",
-                401,
-            ),
-            (
-                "with an expired token",
-                bearer(world.credentials.expired_token()?),
-                "/users/whoami",
-                401,
-            ),
-            ("with a good token", user.clone(), "/users/whoami", 200),
-            ("with a good token", user.clone(), "/orders/whoami", 200),
-            ("to no known route", user, "/invoices/whoami", 404),
+            ("without a token", &stranger, "/users/whoami", 401),
+            ("with a forged token", &forged, "/users/whoami", 401),
+            ("with an expired token", &expired, "/users/whoami", 401),
+            ("with a good token", &alice, "/users/whoami", 200),
+            ("with a good token", &alice, "/orders/whoami", 200),
+            ("to no known route", &alice, "/invoices/whoami", 404),
         ];
         for (description, client, path, expected) in cases {
             let outcome = inside(&world.client, || client.once(path));
             let told = told(&outcome, &world.gateway_names());
-            report.answer(family, path, description, &outcome, expected, &told);
+            let asked = Asked {
+                family,
+                path,
+                description,
+                expected,
+            };
+            report.answer(&asked, &outcome, &told);
         }
         over_the_limit(world, family, report)?;
     }
@@ -83,7 +97,7 @@ pub fn answers(world: &World, report: &mut Report) -> Result<()> {
 ///
 /// # Errors
 ///
-/// When a gateway or instance got less than its share.
+/// When the clients cannot be built; an unfair share goes into the report instead.
 pub fn spread(world: &World, report: &mut Report) -> Result<()> {
     let requests = spread_requests(world)?;
     let names = world.gateway_names();
@@ -172,14 +186,20 @@ fn wait_for_first_answer(world: &World) -> Result<()> {
 fn over_the_limit(world: &World, family: Family, report: &mut Report) -> Result<()> {
     let subject = format!("eve-{family:?}");
     let client = world.user(family, &subject)?;
-    let path = format!("/{LIMITED_SERVICE}/whoami");
-    let (passed, last) = inside(&world.client, || until_refused(&client, &path));
+    let (passed, last) = inside(&world.client, || until_refused(&client, LIMITED_PATH));
     let told = match &last {
         Ok(reply) => format!("after {passed} requests at once; {}", limit_headers(reply)),
         Err(error) => error.to_string(),
     };
     report.passed(passed);
-    report.answer(family, &path, "over the limit", &last, 429, &told);
+    let description = "over the limit";
+    let asked = Asked {
+        family,
+        path: LIMITED_PATH,
+        description,
+        expected: 429,
+    };
+    report.answer(&asked, &last, &told);
     Ok(())
 }
 

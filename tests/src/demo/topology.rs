@@ -42,7 +42,10 @@ pub const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x1
 pub const API_HOST: &str = "api.example.com";
 
 /// The service whose route is limited.
-pub const LIMITED_SERVICE: &str = "payments";
+const LIMITED_SERVICE: &str = "payments";
+
+/// A path of that service.
+pub const LIMITED_PATH: &str = "/payments/whoami";
 
 /// Each service and how many instances it has.
 pub const SERVICES: [(&str, usize); 3] = [("users", 3), ("orders", 2), ("payments", 2)];
