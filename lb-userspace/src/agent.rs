@@ -4,7 +4,7 @@
 //! program (made or adopted) → plan and apply → attach → health checks → serve. Packets are taken in
 //! last, when there is somebody to give them to.
 //!
-//! Then the loop in [`Agent::serve`]: whatever happens (a probe's verdict, a new MAC address, a request,
+//! Then the loop in `Agent::serve`: whatever happens (a probe's verdict, a new MAC address, a request,
 //! SIGHUP, a deadline) changes what is wanted, and what is wanted is published (`publish`).
 //!
 //! SIGTERM ends the agent and nothing else: the program stays attached and the maps stay pinned, so

@@ -1,9 +1,15 @@
-//! The agent and command line of Weir.
+//! The agent of Weir, and what its command line is made of.
 //!
-//! [`agent`] is the one task that owns everything: it takes the configuration ([`config`]), what probes
-//! say ([`health`]) and what the kernel knows of the network ([`net`]), has [`control`] work out what
-//! the maps should hold ([`maglev`] builds the rings), and has [`dataplane`] write it. [`api`] is how the
-//! command line speaks with it; [`explain`], [`doctor`] and [`metrics`] look and change nothing.
+//! ```text
+//! config ─┐                                  what should be
+//! api    ─┼─▶ control ──▶ dataplane ──▶ kernel
+//! health ─┤      │ rings from maglev         what is
+//! net    ─┘      ▼
+//!            metrics, explain, doctor        what can be seen of it
+//! ```
+//!
+//! `agent` owns all of it and is the only place where something waits. Decisions (`config`, `control`,
+//! `maglev`, the state of `health`) are pure; `dataplane` alone knows aya, `net` alone knows netlink.
 
 pub mod agent;
 pub mod api;
