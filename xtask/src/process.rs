@@ -3,7 +3,7 @@ use std::convert::Infallible;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -24,8 +24,13 @@ const REMIND_EVERY: Duration = Duration::from_secs(20);
 /// Its output goes to a log under `target/xtask/`. While it runs, one line with the elapsed time
 /// and the newest line of output is kept up to date (or repeated, where there is no terminal).
 /// If it fails, the end of its output is printed; if not, all of it is returned.
-pub(crate) fn run(title: &str, mut command: Command) -> Result<String> {
-    let log_path = log_path(title);
+pub(crate) fn run(title: &str, command: Command) -> Result<String> {
+    run_with_log(title, command, &workspace::target_dir().join("xtask"))
+}
+
+fn run_with_log(title: &str, mut command: Command, logs: &Path) -> Result<String> {
+    std::fs::create_dir_all(logs).with_context(|| logs.display().to_string())?;
+    let log_path = logs.join(log_name(title));
     let mut log = File::create(&log_path).with_context(|| log_path.display().to_string())?;
     command.stdin(Stdio::null());
     let mut progress = Progress::begin(title);
@@ -176,21 +181,12 @@ fn read_lines(reader: std::io::PipeReader) -> Receiver<String> {
     receiver
 }
 
-fn log_path(title: &str) -> PathBuf {
-    let name: String = title
-        .chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() {
-                c.to_ascii_lowercase()
-            } else {
-                '-'
-            }
-        })
-        .collect();
-    let directory = workspace::target_dir().join("xtask");
-    // If this fails, creating the log in it fails next and says why.
-    let _created = std::fs::create_dir_all(&directory);
-    directory.join(format!("{name}.log"))
+fn log_name(title: &str) -> String {
+    let plain = |c: char| match c.is_ascii_alphanumeric() {
+        true => c.to_ascii_lowercase(),
+        false => '-',
+    };
+    title.chars().map(plain).chain(".log".chars()).collect()
 }
 
 /// What the person who waits sees of one step.
@@ -297,23 +293,23 @@ mod tests {
 
     #[test]
     fn a_failed_step_names_itself_and_keeps_its_output() {
-        let error = run(
-            "unit test of a failing step",
-            shell("echo seen; echo too >&2; exit 3"),
-        )
-        .expect_err("the script exits with 3")
-        .to_string();
+        let logs = tempfile::tempdir().unwrap();
+        let script = shell("echo seen; echo too >&2; exit 3");
+        let error = run_with_log("The failing step", script, logs.path())
+            .expect_err("the script exits with 3")
+            .to_string();
         assert!(
-            error.contains("unit test of a failing step: exit status: 3"),
+            error.starts_with("The failing step: exit status: 3;"),
             "{error}"
         );
-        let log = std::fs::read_to_string(log_path("unit test of a failing step")).unwrap();
+        let log = std::fs::read_to_string(logs.path().join("the-failing-step.log")).unwrap();
         assert_eq!(log, "seen\ntoo\n");
     }
 
     #[test]
     fn a_step_that_works_returns_its_output() {
-        let said = run("unit test of a working step", shell("echo a; echo b")).unwrap();
+        let logs = tempfile::tempdir().unwrap();
+        let said = run_with_log("step", shell("echo a; echo b"), logs.path()).unwrap();
         assert_eq!(said, "a\nb\n");
     }
 
