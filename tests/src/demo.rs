@@ -16,6 +16,7 @@ use std::io::BufRead;
 
 use anyhow::{Context, Result};
 
+use crate::output::say;
 use crate::{cleanup, object, privilege};
 use report::Report;
 use topology::World;
@@ -32,7 +33,7 @@ pub fn missing() -> Option<String> {
 ///
 /// When a host cannot be built or a program does not start.
 pub fn run(check: bool) -> Result<bool> {
-    let mut report = Report::default();
+    let mut report = Report::new(say);
     report.title("Building the hosts");
     let mut world = World::build().context("building the demo")?;
     report.hosts(&world);

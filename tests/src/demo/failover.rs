@@ -56,6 +56,10 @@ pub struct Failover {
     pub survivor_requests: usize,
     /// What broke those of them that broke: there should be none.
     pub broken: Vec<String>,
+    /// Held connections through the killed gateway that ended with it.
+    pub ended: usize,
+    /// Requests on those that were answered before.
+    pub ended_requests: usize,
 }
 
 /// Kills an instance: the gateways know the others.
@@ -155,20 +159,16 @@ fn assess(record: &Record, killed: Instant, dead: Option<&str>) -> Failover {
             }
         }
     }
-    let survivors = record
-        .held
-        .iter()
-        .filter(|held| dead.is_none() || held.gateway() != dead);
-    for held in survivors {
-        failover.survivors += 1;
-        failover.survivor_requests += held
-            .samples
-            .iter()
-            .filter(|one| one.outcome.is_ok())
-            .count();
-        failover
-            .broken
-            .extend(held.failure().map(|why| format!("{}: {why}", held.local)));
+    for held in &record.held {
+        if dead.is_some() && held.gateway() == dead {
+            failover.ended += usize::from(held.failure().is_some());
+            failover.ended_requests += held.answered();
+        } else {
+            failover.survivors += 1;
+            failover.survivor_requests += held.answered();
+            let broken = held.failure().map(|why| format!("{}: {why}", held.local));
+            failover.broken.extend(broken);
+        }
     }
     failover
 }
@@ -256,6 +256,7 @@ mod tests {
         let failover = assess(&record, now, Some("gateway-1"));
         assert_eq!((failover.survivors, failover.survivor_requests), (2, 3));
         assert_eq!(failover.broken, ["10.0.1.2:40000: connection refused"]);
+        assert_eq!((failover.ended, failover.ended_requests), (1, 1));
         assert_eq!(assess(&record, now, None).broken.len(), 2);
     }
 }

@@ -153,6 +153,15 @@ impl Held {
         Some(&first.gateway)
     }
 
+    /// How many of its requests were answered.
+    #[must_use]
+    pub fn answered(&self) -> usize {
+        self.samples
+            .iter()
+            .filter(|sample| sample.outcome.is_ok())
+            .count()
+    }
+
     /// Why it ended before its time, if it did.
     #[must_use]
     pub fn failure(&self) -> Option<&str> {

@@ -12,11 +12,11 @@ use super::topology::{API_HOST, Family, VIP_V4, VIP_V6, World};
 use crate::binaries;
 use crate::client::{Reply, RequestError};
 use crate::host::Host;
-use crate::output::say;
 
 /// What has been sent and seen so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Report {
+    voice: fn(&str),
     sent: usize,
     failed: usize,
     failed_in_failover: usize,
@@ -26,31 +26,57 @@ pub struct Report {
 }
 
 impl Report {
+    /// A report that prints each line with `voice`.
+    #[must_use]
+    pub fn new(voice: fn(&str)) -> Self {
+        Self {
+            voice,
+            sent: 0,
+            failed: 0,
+            failed_in_failover: 0,
+            spread: Spread::default(),
+            failover_ms: BTreeMap::new(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn say(&self, line: &str) {
+        (self.voice)(line);
+    }
+
     /// Begins a part.
     pub fn title(&mut self, title: &str) {
-        say(&format!("\n== {title}"));
+        self.say(&format!("\n== {title}"));
     }
 
     /// Shows who is where.
     pub fn hosts(&mut self, world: &World) {
-        line_of_host(&world.client, "");
-        line_of_host(
+        self.host(&world.client, "");
+        self.host(
             world.balancer.host(),
             &format!("XDP on eth0 for {VIP_V4} and {VIP_V6}, port 443"),
         );
         for gateway in &world.gateways {
-            line_of_host(
+            self.host(
                 gateway.host(),
                 "opens tunnels, holds the VIP, answers the client directly",
             );
         }
         for instance in &world.instances {
-            line_of_host(&instance.host, "");
+            self.host(&instance.host, "");
         }
-        say(&format!(
+        self.say(&format!(
             "   files and logs: {}",
             world.directory().display()
         ));
+    }
+
+    fn host(&self, host: &Host, remark: &str) {
+        let addresses = host.addresses();
+        let (v4, v6) = (addresses.v4.to_string(), addresses.v6.to_string());
+        let (name, namespace) = (host.name(), host.namespace().name());
+        let line = format!("   {name:<11} {v4:<10} {v6:<15} netns {namespace:<22} {remark}");
+        self.say(line.trim_end());
     }
 
     /// One request and whether its answer is the right one.
@@ -70,7 +96,7 @@ impl Report {
             Family::V4 => "IPv4",
             Family::V6 => "IPv6",
         };
-        say(&format!(
+        self.say(&format!(
             "   {mark} {family}  GET {path:<17} {description:<22} {status}  {told}"
         ));
         if !right {
@@ -94,14 +120,14 @@ impl Report {
 
     /// Remembers what did not hold, and says so at once.
     pub fn problem(&mut self, problem: &str) {
-        say(&format!("   BAD {problem}"));
+        self.say(&format!("   BAD {problem}"));
         self.problems.push(problem.to_owned());
     }
 
     /// Shows where many requests went.
     pub fn spread(&mut self, spread: Spread) {
         for line in spread.table() {
-            say(&format!("   {line}"));
+            self.say(&format!("   {line}"));
         }
         self.spread = spread;
     }
@@ -110,33 +136,52 @@ impl Report {
     pub fn failover(&mut self, kind: &'static str, victim: &str, felt: &Failover) {
         let Failover {
             answered,
+            failed_before,
             failed_after,
             last_failure_ms,
-            survivors,
             ..
         } = felt;
-        self.sent += answered + failed_after + felt.failed_before + felt.survivor_requests;
-        self.failed += felt.failed_before + failed_after + felt.broken.len();
-        self.failed_in_failover += failed_after;
+        let Failover {
+            survivors,
+            survivor_requests,
+            broken,
+            ended,
+            ended_requests,
+            ..
+        } = felt;
+        let broken = broken.len();
+        let while_failing_over = failed_after + ended;
+        let failed = failed_before + broken + while_failing_over;
+        self.sent += answered + survivor_requests + ended_requests + failed;
+        self.failed += failed;
+        self.failed_in_failover += while_failing_over;
         self.failover_ms.insert(kind, *last_failure_ms);
-        say(&format!(
+        self.say(&format!(
             "   {victim} killed; new connections: {answered} answered, {failed_after} failed"
         ));
-        say(&format!(
+        self.say(&format!(
             "   last failure {last_failure_ms} ms after the kill"
         ));
-        say(&format!(
-            "   connections it did not carry: {survivors} held, {} requests on them, {} broken",
-            felt.survivor_requests,
-            felt.broken.len()
-        ));
-        if felt.failed_before > 0 {
-            self.problem(&format!(
-                "{} requests failed before {victim} was killed",
-                felt.failed_before
+        if *ended > 0 {
+            self.say(&format!(
+                "   connections held through it: {ended} ended with it"
             ));
         }
-        if *survivors == 0 {
+        self.say(&format!(
+            "   connections held through others: {survivors}, with {survivor_requests} requests \
+             and {broken} failures"
+        ));
+        self.judge(victim, felt);
+    }
+
+    fn judge(&mut self, victim: &str, felt: &Failover) {
+        if felt.failed_before > 0 {
+            let count = felt.failed_before;
+            self.problem(&format!(
+                "{count} requests failed before {victim} was killed"
+            ));
+        }
+        if felt.survivors == 0 {
             self.problem("no held connection could show that survivors are untouched");
         }
         for broken in &felt.broken {
@@ -149,10 +194,10 @@ impl Report {
     /// Shows that requests pass while nobody is in control, and that a new agent takes over.
     pub fn agent_killed(&mut self, unattended: usize, adopted: bool) {
         self.passed(unattended);
-        say(&format!(
+        self.say(&format!(
             "   weir killed; {unattended} requests answered without it"
         ));
-        say("   weir started again: it took over what it found in the kernel");
+        self.say("   weir started again: it took over what it found in the kernel");
         if !adopted {
             self.problem("the new agent did not take over what the first one left");
         }
@@ -160,7 +205,7 @@ impl Report {
 
     /// Shows that what was killed takes part again.
     pub fn back(&mut self, name: &str, after: Duration) {
-        say(&format!(
+        self.say(&format!(
             "   {name} started again: used again {} ms later",
             after.as_millis()
         ));
@@ -170,11 +215,11 @@ impl Report {
     pub fn last_words(&mut self, world: &mut World) {
         for gateway in &mut world.gateways {
             let name = gateway.host().name().to_owned();
-            say(&format!("--- last lines of weir-gateway on {name}:"));
-            say(&gateway.process().log_tail());
+            self.say(&format!("--- last lines of weir-gateway on {name}:"));
+            self.say(&gateway.process().log_tail());
         }
-        say("--- last lines of weir on balancer:");
-        say(&world.balancer.log_tail());
+        self.say("--- last lines of weir on balancer:");
+        self.say(&world.balancer.log_tail());
     }
 
     /// Tells the user what to try.
@@ -192,25 +237,25 @@ impl Report {
         let files = &world.credentials;
         let client = world.client.namespace().name();
         let source = world.client.addresses().v4;
-        say("   a request from the client, over IPv4 or IPv6:");
+        self.say("   a request from the client, over IPv4 or IPv6:");
         for vip in [VIP_V4.to_string(), format!("[{VIP_V6}]")] {
-            say(&format!(
+            self.say(&format!(
                 "     ip netns exec {client} curl -i --cacert {} -H @{} \\\n       \
                  --resolve {API_HOST}:443:{vip} https://{API_HOST}/users/whoami",
                 files.authority_file.display(),
                 files.header_file.display()
             ));
         }
-        say("   the balancer:");
+        self.say("   the balancer:");
         for command in [
             "status".to_owned(),
             "stats".to_owned(),
             format!("explain {source}:40000 {VIP_V4}:443/tcp"),
             "backend drain api-v4 gateway-1".to_owned(),
         ] {
-            say(&format!("     {weir} {command}"));
+            self.say(&format!("     {weir} {command}"));
         }
-        say("   press Enter or Ctrl-C to end and clean up");
+        self.say("   press Enter or Ctrl-C to end and clean up");
         Ok(())
     }
 
@@ -218,10 +263,10 @@ impl Report {
     #[must_use]
     pub fn conclude(self) -> bool {
         for problem in &self.problems {
-            say(&format!("BAD {problem}"));
+            self.say(&format!("BAD {problem}"));
         }
-        say("");
-        say(&self.summary());
+        self.say("");
+        self.say(&self.summary());
         self.problems.is_empty()
     }
 
@@ -232,8 +277,8 @@ impl Report {
                 .map_or("-".to_owned(), u128::to_string)
         };
         format!(
-            "demo: {} requests sent, {} failed ({} of them while failing over); {}; failover: \
-             instance {} ms, gateway {} ms; {}",
+            "demo: {} requests sent, {} failed ({} of them while failing over); spread: {}; \
+             failover: instance {} ms, gateway {} ms; {}",
             self.sent,
             self.failed,
             self.failed_in_failover,
@@ -249,17 +294,6 @@ impl Report {
     }
 }
 
-fn line_of_host(host: &Host, remark: &str) {
-    let addresses = host.addresses();
-    let (v4, v6) = (addresses.v4.to_string(), addresses.v6.to_string());
-    let namespace = host.namespace().name();
-    say(format!(
-        "   {:<11} {v4:<10} {v6:<15} netns {namespace:<22} {remark}",
-        host.name()
-    )
-    .trim_end());
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -267,10 +301,8 @@ mod tests {
 
     #[test]
     fn the_last_line_names_every_figure() {
-        let mut report = Report {
-            spread: spread::example(),
-            ..Report::default()
-        };
+        let mut report = Report::new(|_| {});
+        report.spread(spread::example());
         report.passed(8);
         let felt = Failover {
             answered: 90,
@@ -288,14 +320,14 @@ mod tests {
         );
         assert_eq!(
             report.summary(),
-            "demo: 100 requests sent, 2 failed (2 of them while failing over); \
-             gateway-1 38 %, gateway-2 62 %; failover: instance - ms, gateway 412 ms; all held"
+            "demo: 100 requests sent, 2 failed (2 of them while failing over); spread: \
+             gateway-1 3 (38 %), gateway-2 5 (62 %); failover: instance - ms, gateway 412 ms; all held"
         );
     }
 
     #[test]
     fn a_failure_is_counted_and_remembered() {
-        let mut report = Report::default();
+        let mut report = Report::new(|_| {});
         report.failure("connection refused");
         assert_eq!(
             (report.sent, report.failed, report.problems.len()),

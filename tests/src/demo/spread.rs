@@ -78,15 +78,19 @@ impl Spread {
         line(name, counts.map(|count| count.to_string()))
     }
 
-    /// Such as `gateway-1 52 %, gateway-2 48 %`.
+    /// Such as `gateway-1 220 (52 %), gateway-2 200 (48 %)`.
     #[must_use]
     pub fn shares(&self) -> String {
-        let share = |gateway| 100.0 * self.of_gateway(gateway) as f64 / self.sum().max(1) as f64;
-        let shares = self
-            .gateways()
+        let share = |gateway| {
+            let count = self.of_gateway(gateway);
+            let percent = 100.0 * count as f64 / self.sum().max(1) as f64;
+            format!("{gateway} {count} ({percent:.0} %)")
+        };
+        self.gateways()
             .into_iter()
-            .map(|one| format!("{one} {:.0} %", share(one)));
-        shares.collect::<Vec<_>>().join(", ")
+            .map(share)
+            .collect::<Vec<_>>()
+            .join(", ")
     }
 }
 
@@ -130,7 +134,7 @@ mod tests {
 
     #[test]
     fn shares_are_percentages_of_all() {
-        assert_eq!(example().shares(), "gateway-1 38 %, gateway-2 62 %");
+        assert_eq!(example().shares(), "gateway-1 3 (38 %), gateway-2 5 (62 %)");
         assert_eq!(Spread::default().shares(), "");
     }
 }
