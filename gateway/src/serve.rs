@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use self::guard::Guard;
 pub(crate) use self::guard::Verdict;
 use crate::config::{ListenerConfig, ServerLimits};
+use crate::filter::reject::Reject;
 use crate::listen::sni::Resolver;
 use crate::normalise::framing::{HeadLimits, Scanner};
 use crate::server::executor::LocalExecutor;
@@ -192,6 +193,10 @@ where
         };
         if let Err(error) = ended {
             tracing::debug!(peer = %transport.peer, %error, "client connection ended");
+            // Hyper has answered this one itself: a target or method that is no HTTP.
+            if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
+                client.worker.metrics.reason(Reject::BadRequest.name());
+            }
         }
     }
 }

@@ -216,4 +216,6 @@ struct Step {
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

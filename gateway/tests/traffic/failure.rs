@@ -293,3 +293,28 @@ async fn an_idle_connection_is_closed() {
     assert!(is_silent(&mut stream).await, "not closed at once");
     assert_eq!(client::read_to_end(&mut stream).await, "");
 }
+
+#[tokio::test]
+async fn unused_connections_to_instances_are_closed() {
+    let origin = Origin::start("one").await;
+    let settings = "idle_timeout = \"200ms\"";
+    let gateway = Gateway::in_front_of_with(&[origin.address], settings, "").await;
+    assert_eq!(client::get(gateway.address(), "/").await.status, 200);
+    assert_eq!(origin.open(), 1, "kept for the next request");
+    eventually("closed", async || (origin.open() == 0).then_some(())).await;
+    assert_eq!(client::get(gateway.address(), "/").await.status, 200);
+}
+
+#[tokio::test]
+async fn an_instance_that_closes_after_each_answer_fails_nobody() {
+    let closing = origin::answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+    let gateway = Gateway::in_front_of(&[closing]).await;
+    for round in 0..100 {
+        let answer = client::get(gateway.address(), "/").await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.text()),
+            (200, "ok".to_owned()),
+            "{round}"
+        );
+    }
+}

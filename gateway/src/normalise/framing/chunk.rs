@@ -1,6 +1,7 @@
 //! The chunked transfer coding (RFC 9112 section 7.1), followed byte by byte where it matters.
 
 use super::Violation;
+use super::head::is_token;
 
 /// Chunk extensions are ignored by everybody and a favourite of smugglers: a small bound suffices.
 const EXTENSION_BYTES_MAX: u16 = 256;
@@ -22,8 +23,10 @@ pub(super) enum Chunked {
     DataLf,
     /// At the start of a trailer line or of the final empty line.
     LineStart { trailer_bytes: u32 },
-    /// Inside a trailer line.
-    Line { trailer_bytes: u32 },
+    /// In the name of a trailer field, after its first character.
+    Name { trailer_bytes: u32 },
+    /// After the colon of a trailer field.
+    Value { trailer_bytes: u32 },
     /// After the CR of a trailer line.
     LineLf { trailer_bytes: u32 },
     /// After the CR of the final empty line.
@@ -81,14 +84,18 @@ impl Chunked {
             Self::DataCr => next(byte, b'\r', Self::DataLf),
             Self::DataLf => next(byte, b'\n', Self::default()),
             Self::LineStart { .. } if byte == b'\r' => Some(Self::FinalLf),
-            // A line that starts with white space would be a folded trailer.
-            Self::LineStart { .. } if matches!(byte, b' ' | b'\t') => None,
-            Self::Line { trailer_bytes } if byte == b'\r' => Some(Self::LineLf { trailer_bytes }),
-            Self::LineStart { trailer_bytes } | Self::Line { trailer_bytes } => {
+            Self::Name { trailer_bytes } if byte == b':' => Some(Self::Value { trailer_bytes }),
+            // No white space either: a line that starts with it would be a folded one.
+            Self::LineStart { trailer_bytes } | Self::Name { trailer_bytes } => {
                 let within = (trailer_bytes as usize) < trailer_max;
-                (within && plain(byte)).then(|| Self::Line {
-                    trailer_bytes: trailer_bytes + 1,
-                })
+                let trailer_bytes = trailer_bytes + 1;
+                (within && is_token(byte)).then_some(Self::Name { trailer_bytes })
+            }
+            Self::Value { trailer_bytes } if byte == b'\r' => Some(Self::LineLf { trailer_bytes }),
+            Self::Value { trailer_bytes } => {
+                let within = (trailer_bytes as usize) < trailer_max;
+                let trailer_bytes = trailer_bytes + 1;
+                (within && plain(byte)).then_some(Self::Value { trailer_bytes })
             }
             Self::LineLf { trailer_bytes } => next(byte, b'\n', Self::LineStart { trailer_bytes }),
             Self::FinalLf => next(byte, b'\n', Self::Finished),

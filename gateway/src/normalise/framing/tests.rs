@@ -184,6 +184,9 @@ fn refuses_malformed_chunks() {
         ("data too long", "1\r\nxy\r\n"),
         ("folded trailer", "0\r\n x\r\n\r\n"),
         ("bare LF trailer", "0\r\nt: 1\n\r\n"),
+        ("trailer without colon", "0\r\nt\r\n\r\n"),
+        ("space before the trailer's colon", "0\r\nt : 1\r\n\r\n"),
+        ("more data after the last chunk", "0\r\nhello\r\n0\r\n\r\n"),
     ];
     for (what, body) in table {
         let progress = scan(&format!("{head}{body}"));

@@ -46,6 +46,7 @@ struct Shared {
     name: String,
     requests: AtomicU64,
     connections: AtomicU64,
+    open: AtomicU64,
     held: watch::Sender<u64>,
     released: Semaphore,
     /// Requests whose handling was given up: the gateway closed the connection.
@@ -59,6 +60,7 @@ impl Origin {
             name: name.to_owned(),
             requests: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            open: AtomicU64::new(0),
             held: watch::Sender::new(0),
             released: Semaphore::new(0),
             cancelled: watch::Sender::new(0),
@@ -80,6 +82,11 @@ impl Origin {
     /// Connections that were accepted.
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::Relaxed)
+    }
+
+    /// Connections that are open.
+    pub(crate) fn open(&self) -> u64 {
+        self.shared.open.load(Ordering::Relaxed)
     }
 
     /// Waits until this many requests hang in `/hold`.
@@ -153,6 +160,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         shared.connections.fetch_add(1, Ordering::Relaxed);
+        shared.open.fetch_add(1, Ordering::Relaxed);
         let shared = Arc::clone(&shared);
         connections.spawn(async move {
             let service = service_fn(|request| {
@@ -162,6 +170,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             let _ = auto::Builder::new(TokioExecutor::new())
                 .serve_connection_with_upgrades(TokioIo::new(stream), service)
                 .await;
+            shared.open.fetch_sub(1, Ordering::Relaxed);
         });
     }
 }
