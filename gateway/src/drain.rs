@@ -12,6 +12,9 @@ use tokio::sync::watch;
 
 use crate::config::DrainConfig;
 
+/// How long the last bytes of cut connections may take to leave the process.
+pub(crate) const CUT_GRACE: Duration = Duration::from_millis(100);
+
 /// How far the end has come. The order of the variants is the order of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Phase {
@@ -98,9 +101,6 @@ async fn phases(
         tracing::warn!("draining: deadline reached, cutting what is still open");
     }
 }
-
-/// How long the last bytes of cut connections may take to leave the process.
-pub(crate) const CUT_GRACE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {

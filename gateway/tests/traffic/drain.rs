@@ -106,3 +106,22 @@ async fn what_does_not_finish_is_cut_at_the_deadline() {
     });
     assert_eq!(hanging.await.unwrap(), (Some(0), true));
 }
+
+#[tokio::test]
+async fn a_second_signal_cuts_at_once() {
+    let origin = Origin::start("one").await;
+    let configuration = format!(
+        "[listeners.public]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
+         [drain]\ndelay = \"60s\"\ndeadline = \"60s\"\n\
+         [services.app]\nendpoints = [\"{}\"]\n[routes.all]\nmatch = {{}}\nservice = \"app\"\n",
+        origin.address,
+    );
+    let mut gateway = Gateway::start_with(&configuration, &[]).await;
+    gateway.terminate().await;
+    eventually("not ready", async || {
+        (gateway.admin("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    gateway.terminate().await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+}

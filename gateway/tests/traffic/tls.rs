@@ -153,6 +153,37 @@ async fn a_request_for_another_certificate_is_misdirected() {
 }
 
 #[tokio::test]
+async fn certificates_are_renewed_by_a_reload() {
+    let mut bed = bed().await;
+    let (pem, renewed) = certificate(&["a.test"]);
+    bed.certificates.push(renewed.clone());
+    let before = bed.connect("a.test", &[]).await.unwrap();
+    assert_eq!(presented(&before), bed.certificates[0]);
+
+    std::fs::write(bed.gateway.file("a.pem"), pem).unwrap();
+    bed.gateway.signal("-HUP").await;
+    eventually("the renewed certificate", async || {
+        let stream = bed.connect("a.test", &[]).await.unwrap();
+        (presented(&stream) == renewed).then_some(())
+    })
+    .await;
+    let mut sender = client::handshake(before).await.unwrap();
+    let request = client::request("/").body(Full::<Bytes>::default()).unwrap();
+    let response = sender.send_request(request).await.unwrap();
+    assert_eq!(response.status(), 200, "connections from before live on");
+
+    std::fs::write(bed.gateway.file("a.pem"), "no certificate").unwrap();
+    bed.gateway.signal("-HUP").await;
+    eventually("a refusal", async || {
+        let series = "weir_gateway_reloads_total{result=\"refused\"}";
+        (bed.gateway.metric(series).await > 0.5).then_some(())
+    })
+    .await;
+    let stream = bed.connect("a.test", &[]).await.unwrap();
+    assert_eq!(presented(&stream), renewed);
+}
+
+#[tokio::test]
 async fn framing_is_checked_inside_tls_too() {
     let bed = bed().await;
     let mut stream = bed.connect("a.test", &[]).await.unwrap();
