@@ -85,13 +85,13 @@ impl TokenIssuer {
         Ok(encode(&header, claims, &key)?)
     }
 
-    /// A good token for `subject`, valid for an hour.
+    /// A good token for `subject`, valid for a day: as long as anybody plays with the demo.
     ///
     /// # Errors
     ///
     /// As [`TokenIssuer::sign`].
     pub fn token(&self, subject: &str) -> Result<String> {
-        self.sign(&self.claims(subject, Duration::from_secs(3600)))
+        self.sign(&self.claims(subject, Duration::from_secs(24 * 3600)))
     }
 
     /// A token that expired an hour ago.

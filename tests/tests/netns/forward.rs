@@ -93,8 +93,10 @@ fn by_udp(stage: &Stage, vip: SocketAddr, number: usize) -> String {
     inside(&stage.client, || ask_by_udp(any_source(vip), vip, &payload)).unwrap()
 }
 
-/// Every packet has one reason, and none of ours was dropped.
+/// Every packet has one reason, none of ours was dropped, and the agent finds nothing amiss.
 fn accounted(stage: &Stage) {
+    // Doctor's exit code tells of failures.
+    stage.balancer.weir(&["doctor"]).unwrap();
     let stats = stage.balancer.stats().unwrap();
     let by_reason: u64 = stats.reasons.iter().map(|reason| reason.packets).sum();
     assert_eq!(by_reason, stats.packets, "{stats:#?}");
