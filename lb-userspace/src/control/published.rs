@@ -168,10 +168,16 @@ impl Published {
 
     /// Addresses that own slots of the VIP `key`, with the number of slots.
     pub fn owners(&self, key: &VipKey) -> BTreeMap<IpAddr, u32> {
-        let mut owners = BTreeMap::new();
+        // A ring has tens of thousands of slots, so they are counted without a look-up for each.
+        let mut counts = vec![0_u32; BACKEND_IDS_END as usize];
         for slot in self.vips.get(key).map_or(&[][..], |ring| &ring.slots) {
-            if let Some(entry) = self.backends.get(&slot.current) {
-                *owners.entry(entry.address).or_default() += 1;
+            counts[usize::from(slot.current)] += 1;
+        }
+        let mut owners = BTreeMap::new();
+        for (id, entry) in &self.backends {
+            let slots = counts[usize::from(*id)];
+            if slots > 0 {
+                *owners.entry(entry.address).or_default() += slots;
             }
         }
         owners
