@@ -35,6 +35,8 @@ pub(crate) fn prepare(config: &TlsConfig) -> anyhow::Result<Tls> {
         .with_safe_default_protocol_versions()?
         .with_no_client_auth()
         .with_cert_resolver(Arc::clone(&resolver) as _);
+    // Tickets let clients resume at any worker, without a table that workers would share.
+    server.ticketer = aws_lc_rs::Ticketer::new()?;
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(server));
     Ok(Tls { acceptor, resolver })

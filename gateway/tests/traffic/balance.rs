@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use http_body_util::Empty;
 
 use crate::support::client;
+use crate::support::eventually;
 use crate::support::gateway::Gateway;
 use crate::support::origin::Origin;
 
@@ -63,13 +64,10 @@ async fn least_request_avoids_the_instance_that_hangs() {
     let origins = instances(2).await;
     let gateway = gateway(&origins, "balance = \"least-request\"").await;
     let held = tokio::spawn(client::get(gateway.address(), "/hold"));
-    let busy = loop {
-        let busy = origins.iter().position(|origin| origin.requests() > 0);
-        if let Some(busy) = busy {
-            break busy;
-        }
-        tokio::task::yield_now().await;
-    };
+    let busy = eventually("one is busy", async || {
+        origins.iter().position(|origin| origin.requests() > 0)
+    })
+    .await;
     origins[busy].holds(1).await;
     // In-flight counts are a worker's own: the requests of the worker that holds one must all go
     // to the other instance; those of the other worker see two idle ones.

@@ -177,7 +177,7 @@ pub(crate) async fn load(gateway: SocketAddr, stop: Arc<AtomicBool>) -> (u64, Ve
 async fn health_checks_take_instances_out_and_in() {
     let (origin, other) = (Origin::start("one").await, Origin::start("two").await);
     let dead = origin::answering(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
-    let health = "health = { path = \"/healthz\", every = \"50ms\", timeout = \"50ms\", fall = 2, rise = 1 }";
+    let health = "health = { path = \"/healthz\", every = \"200ms\", timeout = \"200ms\", fall = 2, rise = 1 }";
     let gateway =
         Gateway::in_front_of_with(&[origin.address, other.address, dead], health, "").await;
     let healthy = |address: SocketAddr| {

@@ -94,3 +94,103 @@ fn request(
         .header(header::USER_AGENT, USER_AGENT)
         .body(Empty::new())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::time::Instant;
+
+    use http::Response;
+    use hyper::body::Incoming;
+    use hyper::service::service_fn;
+    use hyper_util::server::conn::auto;
+    use tokio::net::TcpListener;
+    use tokio::task::{LocalSet, spawn_local};
+
+    use super::*;
+    use crate::config::HealthConfig;
+    use crate::upstream::health::Health;
+
+    /// A server that answers `/N` with status N, and `/hang` never.
+    async fn server() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                spawn_local(async move {
+                    let service = service_fn(answer);
+                    let builder = auto::Builder::new(LocalExecutor);
+                    let _ = builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
+                });
+            }
+        });
+        address
+    }
+
+    async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
+        let Ok(status) = request.uri().path()[1..].parse::<u16>() else {
+            return std::future::pending().await;
+        };
+        let mut response = Response::new(Empty::new());
+        *response.status_mut() = StatusCode::from_u16(status).unwrap();
+        Ok(response)
+    }
+
+    async fn outcome(address: SocketAddr, protocol: UpstreamProtocol, path: &str) -> String {
+        let limit = if path == "/hang" { 50 } else { 10_000 };
+        let target = Target {
+            service: "app".into(),
+            address,
+            protocol,
+            check: HealthConfig {
+                path: path.into(),
+                every: Duration::from_secs(60),
+                timeout: Duration::from_millis(limit),
+                rise: 1,
+                fall: 1,
+            },
+            health: Arc::new(Health::new(Instant::now())),
+        };
+        probe(&target)
+            .await
+            .err()
+            .map_or("passed".into(), |failure| failure.to_string())
+    }
+
+    #[tokio::test]
+    async fn the_status_decides_over_either_protocol() {
+        let table = [
+            ("/200", "passed"),
+            ("/204", "passed"),
+            ("/302", "passed"),
+            ("/400", "answered 400 Bad Request"),
+            ("/503", "answered 503 Service Unavailable"),
+            ("/hang", "no answer within 50ms"),
+        ];
+        let check = async {
+            let address = server().await;
+            for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+                for (path, expected) in table {
+                    assert_eq!(
+                        outcome(address, protocol, path).await,
+                        expected,
+                        "{protocol:?}"
+                    );
+                }
+            }
+        };
+        LocalSet::new().run_until(check).await;
+    }
+
+    #[tokio::test]
+    async fn an_address_nobody_listens_on_fails() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        drop(listener);
+        let outcome = outcome(address, UpstreamProtocol::Http1, "/200").await;
+        assert!(outcome.starts_with("cannot connect: "), "{outcome}");
+    }
+}
