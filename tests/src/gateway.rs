@@ -119,8 +119,8 @@ impl GatewayConfig {
                 text,
                 "\n[services.{service}]\n\
                  endpoints = {endpoints:?}\n\
-                 health = {{ path = \"/healthz\", every = \"200ms\", timeout = \"150ms\", \
-                 fall = 2, rise = 2 }}\n\
+                 health = {{ path = \"/healthz\", every = \"200ms\", timeout = \"200ms\", \
+                 fall = 3, rise = 2 }}\n\
                  \n\
                  [routes.{service}]\n\
                  match = {{ host = \"api.example.com\", path = \"/{service}/{{*rest}}\" }}\n\

@@ -32,7 +32,7 @@ const WARM_UP_LIMIT: Duration = Duration::from_secs(15);
 /// A failover is over when no request has failed for so long.
 const QUIET: Duration = Duration::from_millis(1500);
 
-/// A failover that takes longer has failed: probes every 200 ms, two of which must fail, and
+/// A failover that takes longer has failed: probes every 200 ms, three of which must fail, and
 /// plenty for a busy machine.
 const FAILOVER_LIMIT: Duration = Duration::from_secs(5);
 

@@ -354,8 +354,8 @@ fn vips(gateways: &[Gateway]) -> [Vip; 2] {
         protocol: "tcp",
         forward: "ipip",
         health: Some(
-            "{ http = \"/readyz\", port = 9901, every = \"200ms\", timeout = \"150ms\", \
-             fall = 2, rise = 2 }",
+            "{ http = \"/readyz\", port = 9901, every = \"200ms\", timeout = \"200ms\", \
+             fall = 3, rise = 2 }",
         ),
         backends: backends.clone(),
     };

@@ -8,8 +8,12 @@ use crate::stage::{Mode, PORT, SETTLE_LIMIT, Stage, VIP_V4};
 
 const VIP: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(VIP_V4), PORT);
 
-/// Two failed probes, 200 ms apart, and much room for a busy machine.
-const FAILOVER_LIMIT: Duration = Duration::from_secs(5);
+/// A dead process refuses at once, so patience costs nothing here.
+const HEALTH: &str =
+    "{ tcp = true, port = 7100, every = \"500ms\", timeout = \"500ms\", fall = 2, rise = 2 }";
+
+/// Two failed probes, half a second apart, and much room for a busy machine.
+const FAILOVER_LIMIT: Duration = Duration::from_secs(10);
 
 #[test]
 fn a_dead_backend_is_left_out_and_taken_back() {
@@ -17,7 +21,8 @@ fn a_dead_backend_is_left_out_and_taken_back() {
         return;
     }
     let mut stage = Stage::new("health", Mode::Ipip, 2);
-    let vip = stage.tunnel_vip("web", "tcp");
+    let mut vip = stage.tunnel_vip("web", "tcp");
+    vip.health = Some(HEALTH);
     stage.start(&[vip]);
     let mut held: Vec<Connection> = (0..32).map(|_| connect(&stage)).collect();
     assert!(

@@ -24,9 +24,10 @@ pub(crate) const OTHER_PORTS: [u16; 2] = [7001, 40_000];
 /// How long health checks and neighbour resolution may take until all backends are used.
 pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 
-/// The echo servers answer on their own address too, where the balancer probes them.
+/// The echo servers answer on their own address too, where the balancer probes them. Patient: a
+/// busy machine must not look like a dead backend.
 const HEALTH: &str =
-    "{ tcp = true, port = 7100, every = \"200ms\", timeout = \"150ms\", fall = 2, rise = 2 }";
+    "{ tcp = true, port = 7100, every = \"1s\", timeout = \"1s\", fall = 3, rise = 1 }";
 const HEALTH_PORT: u16 = 7100;
 
 /// How packets reach the backends, and so where these stand.
