@@ -20,7 +20,7 @@ const READY: Duration = Duration::from_secs(20);
 
 #[test]
 fn hosts_reach_each_other_over_both_families() {
-    if !crate::granted("netns::bed") {
+    if !crate::granted() {
         return;
     }
     let mut network = Network::new("reach").unwrap();
@@ -52,7 +52,7 @@ fn hosts_reach_each_other_over_both_families() {
 
 #[test]
 fn hosts_of_a_lan_share_a_link_layer_and_hosts_beside_it_do_not() {
-    if !crate::granted("netns::bed") {
+    if !crate::granted() {
         return;
     }
     let mut network = Network::new("lan").unwrap();
@@ -87,7 +87,7 @@ fn hosts_of_a_lan_share_a_link_layer_and_hosts_beside_it_do_not() {
 
 #[test]
 fn a_host_that_holds_the_vip_answers_from_it() {
-    if !crate::granted("netns::bed") {
+    if !crate::granted() {
         return;
     }
     let mut network = Network::new("vip").unwrap();
@@ -112,7 +112,7 @@ fn a_host_that_holds_the_vip_answers_from_it() {
 
 #[test]
 fn a_dropped_bed_leaves_nothing() {
-    if !crate::granted("netns::bed") {
+    if !crate::granted() {
         return;
     }
     let mut network = Network::new("gone").unwrap();

@@ -7,17 +7,13 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tests::{cleanup, demo, privilege, wait};
+use tests::{cleanup, wait};
 
 const BUILD_LIMIT: Duration = Duration::from_secs(60);
 
-fn granted() -> bool {
-    privilege::granted("netns::demo", demo::missing())
-}
-
 #[test]
 fn the_demo_holds_and_sums_up_in_its_last_line() {
-    if !granted() {
+    if !crate::balancer_granted() {
         return;
     }
     let output = demo().output().unwrap();
@@ -39,7 +35,7 @@ fn the_demo_holds_and_sums_up_in_its_last_line() {
 
 #[test]
 fn an_interrupted_demo_leaves_nothing() {
-    if !granted() {
+    if !crate::balancer_granted() {
         return;
     }
     let mut demo = started();
@@ -51,7 +47,7 @@ fn an_interrupted_demo_leaves_nothing() {
 
 #[test]
 fn what_a_killed_demo_leaves_is_swept_by_the_next_test_bed() {
-    if !granted() {
+    if !crate::balancer_granted() {
         return;
     }
     let mut demo = started();

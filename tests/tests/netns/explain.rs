@@ -29,7 +29,7 @@ const COMMAND_LINE_EVERY: usize = 1_000;
 
 #[test]
 fn explain_names_the_backend_of_ten_thousand_real_flows() {
-    if !crate::balancer_granted("netns::explain") {
+    if !crate::balancer_granted() {
         return;
     }
     let mut stage = Stage::new("explain", Mode::Ipip, 3);

@@ -19,7 +19,7 @@ const UDP_PAYLOAD_BYTES: usize = 1_200;
 
 #[test]
 fn l2_reaches_backends_on_the_same_link() {
-    if !crate::balancer_granted("netns::forward") {
+    if !crate::balancer_granted() {
         return;
     }
     let mut stage = Stage::new("l2", Mode::L2, 2);
@@ -32,7 +32,7 @@ fn l2_reaches_backends_on_the_same_link() {
 
 #[test]
 fn ipip_reaches_backends_through_every_tunnel() {
-    if !crate::balancer_granted("netns::forward") {
+    if !crate::balancer_granted() {
         return;
     }
     let mut stage = Stage::new("ipip", Mode::Ipip, 2);

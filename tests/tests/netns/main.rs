@@ -17,15 +17,15 @@ mod stage;
 
 use tests::{object, privilege};
 
-/// Whether a suite without a balancer can run here; otherwise it has said why not.
-fn granted(suite: &str) -> bool {
-    privilege::granted(suite, privilege::missing_for_namespaces())
+/// Whether a test without a balancer can run here; otherwise it has said why not.
+fn granted() -> bool {
+    privilege::granted("netns", privilege::missing_for_namespaces())
 }
 
-/// Whether a suite with a balancer can run here; otherwise it has said why not.
-fn balancer_granted(suite: &str) -> bool {
+/// Whether a test with a balancer can run here; otherwise it has said why not.
+fn balancer_granted() -> bool {
     privilege::granted(
-        suite,
+        "netns",
         privilege::missing_for_namespaces().or_else(object::missing),
     )
 }

@@ -23,7 +23,7 @@ const BLOCK_PAUSE: Duration = Duration::from_millis(20);
 
 #[test]
 fn a_transfer_outlives_the_agent_and_a_restart_takes_over() {
-    if !crate::balancer_granted("netns::restart") {
+    if !crate::balancer_granted() {
         return;
     }
     let mut stage = Stage::new("restart", Mode::Ipip, 2);
