@@ -16,17 +16,18 @@ pub use key::{AddressKey, VipKey};
 pub use limit::{BACKENDS_MAX, RING_SIZE_MAX, RING_SLOTS_MAX, SLOTS_PER_CELL, VIPS_MAX};
 pub use stats::Counts;
 pub use value::{
-    Backend, Forward, HashKind, Hop, RingCell, Settings, Slot, Vip, forward, hash_kind,
+    Backend, Forward, HashKind, Hop, RingCell, Settings, Slot, Vip, VipCell, cell_state, forward,
+    hash_kind,
 };
 
 /// Version of this contract. Kept in [`Settings::version`] and checked before maps are re-adopted.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Names of the maps in the `balancer` object, as the loader and `bpftool` see them.
 pub mod map {
     /// `Array<Settings>` of one element.
     pub const SETTINGS: &str = "SETTINGS";
-    /// `HashMap<VipKey, Vip>`, not preallocated, so that a reader never sees an element reused.
+    /// `Array<VipCell>`: the hash table of [`vip_table`](crate::vip_table), a power of two of cells.
     pub const VIPS: &str = "VIPS";
     /// `Array<RingCell>`, mmap-able: all rings of all VIPs, two slots to a cell.
     pub const RINGS: &str = "RINGS";
@@ -44,6 +45,12 @@ pub mod map {
     /// `PerCpuArray<u64>` of the `decap` object: packets by
     /// [`DecapReason`](crate::decap::DecapReason).
     pub const DECAP_COUNTS: &str = "DECAP_COUNTS";
+}
+
+/// Names of the read-only globals that the loader sets.
+pub mod global {
+    /// `u32`: cells of the VIP table minus one.
+    pub const VIP_CELL_MASK: &str = "VIP_CELL_MASK";
 }
 
 /// Names of the programs in the objects.

@@ -22,4 +22,5 @@ pub mod parse;
 mod pod;
 pub mod reason;
 pub mod steer;
+pub mod vip_table;
 pub mod wire;

@@ -9,13 +9,11 @@ use aya::Pod;
 use crate::abi;
 
 // SAFETY: repr(C), integers only, every bit pattern valid, no padding (sizes asserted in `abi`).
-unsafe impl Pod for abi::VipKey {}
-// SAFETY: as above.
 unsafe impl Pod for abi::AddressKey {}
 // SAFETY: as above.
 unsafe impl Pod for abi::Settings {}
 // SAFETY: as above.
-unsafe impl Pod for abi::Vip {}
+unsafe impl Pod for abi::VipCell {}
 // SAFETY: as above.
 unsafe impl Pod for abi::RingCell {}
 // SAFETY: as above.

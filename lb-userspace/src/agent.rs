@@ -183,8 +183,8 @@ struct Agent {
     unsettled: BTreeMap<VipKey, (u64, Instant)>,
     /// Names of VIPs whose backends are all down, so that all are used.
     panics: BTreeSet<String>,
-    /// The flip that a grace period under way will have followed.
-    grace: Option<(u64, JoinHandle<()>)>,
+    /// A grace period under way, and what it will have followed.
+    grace: Option<(publish::Flips, JoinHandle<()>)>,
     /// When to publish again although nothing has happened.
     retry_at: Option<Instant>,
     started: Instant,
@@ -259,8 +259,9 @@ impl Agent {
                     // Whoever asked may have gone.
                     let _ = reply.send(answer);
                 }
-                flip = Self::grace_passed(&mut self.grace) => {
-                    self.published.grace_passed(flip);
+                flips = Self::grace_passed(&mut self.grace) => {
+                    self.published.grace_passed(flips.published);
+                    self.dataplane.maps_mut().grace_passed(flips.vip_changes);
                     self.publish_or_retry("cleaning up");
                 }
                 () = until(deadline) => self.publish_or_retry("time"),

@@ -27,6 +27,7 @@ mod mmap;
 mod pin;
 mod ring;
 mod stats;
+mod vips;
 
 pub use link::{Attached, check_interfaces};
 pub use load::{Dataplane, objects_present, pinned_version};
@@ -146,6 +147,9 @@ pub enum Error {
         /// What aya said.
         source: Box<aya::maps::MapError>,
     },
+    /// Every cell of the VIP table that the key may lie in is taken.
+    #[error("the VIP table has no free cell for the VIP")]
+    VipTableFull,
     /// A ring does not fit where it was to be written: the allocator and the map disagree.
     #[error("slots {start}+{len} are not in the ring map")]
     RingBounds {
@@ -229,6 +233,7 @@ impl Error {
             Self::Version { .. } | Self::Size { .. } => {
                 "`weir detach` removes the pinned maps (forwarding stops); then start the agent again"
             }
+            Self::VipTableFull => "raise limits.vips_max, which makes the table larger",
             Self::InterfaceUnknown(_) => "`ip link` lists the interfaces; see agent.interfaces",
             Self::InterfaceBusy(_) => "`ip link show` names the program; detach it first",
             Self::NativeUnsupported { .. } => {

@@ -1,6 +1,6 @@
 //! The real BPF objects under `BPF_PROG_TEST_RUN`: packets in, bytes and counters out.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -9,9 +9,10 @@ use aya::{
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_ebpf::{
-    abi::{self, AddressKey, Backend, Counts, RingCell, Settings, Slot, Vip, VipKey},
+    abi::{self, AddressKey, Backend, Counts, RingCell, Settings, Slot, Vip, VipCell, cell_state},
     address::Address,
     reason::Reason,
+    vip_table,
 };
 
 use crate::fixture::Fixture;
@@ -127,9 +128,20 @@ impl Object {
     fn install(&mut self, fixture: &Fixture) -> Result<()> {
         let mut settings: Array<_, Settings> = self.map(abi::map::SETTINGS)?.try_into()?;
         settings.set(0, fixture.settings, 0)?;
-        let mut vips: HashMap<_, VipKey, Vip> = self.map(abi::map::VIPS)?.try_into()?;
+        let mut vips: Array<_, VipCell> = self.map(abi::map::VIPS)?.try_into()?;
+        let mask = vips.len() - 1;
+        let mut used = BTreeSet::new();
         for (key, vip) in &fixture.vips {
-            vips.insert(key, vip, 0)?;
+            let free = vip_table::run(key, mask).find(|index| used.insert(*index));
+            let generations = [*vip, Vip::default()];
+            let state = cell_state::LIVE_FIRST;
+            let cell = VipCell {
+                key: *key,
+                generations,
+                state,
+                reserved: 0,
+            };
+            vips.set(free.context("no cell is free for a VIP")?, cell, 0)?;
         }
         let mut rings: Array<_, RingCell> = self.map(abi::map::RINGS)?.try_into()?;
         for (index, pair) in fixture.slots.chunks(2).enumerate() {

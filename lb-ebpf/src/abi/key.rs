@@ -10,7 +10,7 @@ use crate::address::Address;
 /// Beside each VIP the agent keeps an *address entry* ([`VipKey::address_entry`]): port 0 and
 /// protocol 0. It lets the data path recognise packets to a VIP's address that carry no ports
 /// (fragments, ICMP) without knowing which VIP they belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(C, align(8))]
 pub struct VipKey {
     /// The well-known address.

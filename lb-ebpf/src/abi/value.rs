@@ -2,6 +2,7 @@
 
 use core::mem::{offset_of, size_of};
 
+use super::VipKey;
 use crate::address::{Address, Mac};
 
 /// What holds for the whole data path: one element, written before the program is attached.
@@ -25,7 +26,7 @@ const _: () = assert!(size_of::<Settings>() == 56);
 /// One VIP: where its ring lies and how its packets are forwarded.
 ///
 /// Replacing this value is the generation flip: a reader sees the old ring or the new one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Vip {
     /// First slot of the ring; always even.
@@ -43,6 +44,39 @@ pub struct Vip {
 }
 
 const _: () = assert!(size_of::<Vip>() == 16);
+
+/// One cell of the VIP table ([`vip_table`](crate::vip_table)): a key and two generations of its
+/// value. One cache line.
+///
+/// The kernel copies array values in 8-byte words. The agent writes the idle generation first and
+/// then flips `state`, which lies in one word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
+pub struct VipCell {
+    /// Whose value this is. Meaningless in an empty or removed cell.
+    pub key: VipKey,
+    /// The two generations of the value.
+    pub generations: [Vip; 2],
+    /// Which generation is live, one of [`cell_state`].
+    pub state: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<VipCell>() == 64);
+const _: () = assert!(offset_of!(VipCell, state) % 8 == 0);
+
+/// States of a cell of the VIP table.
+pub mod cell_state {
+    /// Never used: a search ends here.
+    pub const EMPTY: u32 = 0;
+    /// The first generation is live.
+    pub const LIVE_FIRST: u32 = 1;
+    /// The second generation is live.
+    pub const LIVE_SECOND: u32 = 2;
+    /// Used once: a search goes on behind it.
+    pub const REMOVED: u32 = 3;
+}
 
 /// A forwarding mode on the wire of the ABI. A plain byte, because a value from a map may be
 /// anything.

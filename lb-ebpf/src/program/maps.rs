@@ -1,27 +1,29 @@
 //! The balancer's maps; `lb_ebpf::abi` says what they hold. The agent may resize them.
 
 use aya_ebpf::{
-    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
+    Global,
+    bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, PerCpuArray},
 };
 use lb_ebpf::{
     abi::{
         BACKENDS_MAX, Backend, Counts, RING_SLOTS_MAX, RingCell, SLOTS_PER_CELL, Settings,
-        VIPS_MAX, Vip, VipKey,
+        VIPS_MAX, VipCell,
     },
     reason::REASONS,
+    vip_table,
 };
 
 #[map]
 pub(crate) static SETTINGS: Array<Settings> = Array::with_max_entries(1, 0);
 
-// Not preallocated: a preallocated element is reused at once when it is replaced, so a reader
-// could see half of a new value; these are freed after a grace period. Twice the VIPs, since each
-// may have an address of its own and so an address entry.
 #[map]
-pub(crate) static VIPS: HashMap<VipKey, Vip> =
-    HashMap::with_max_entries(2 * VIPS_MAX, BPF_F_NO_PREALLOC);
+pub(crate) static VIPS: Array<VipCell> = Array::with_max_entries(vip_table::cells(VIPS_MAX), 0);
+
+/// Cells of `VIPS` minus one. Read-only to the program: the verifier sees a constant.
+#[unsafe(no_mangle)]
+pub(crate) static VIP_CELL_MASK: Global<u32> = Global::new(vip_table::cells(VIPS_MAX) - 1);
 
 #[map]
 pub(crate) static RINGS: Array<RingCell> =

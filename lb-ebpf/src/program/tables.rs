@@ -3,6 +3,7 @@
 use lb_ebpf::{
     abi::{Backend, SLOTS_PER_CELL, Settings, Slot, Vip, VipKey},
     steer::Tables,
+    vip_table,
 };
 
 use crate::maps;
@@ -18,9 +19,9 @@ impl Tables for MapTables {
 
     #[inline(always)]
     fn vip(&self, key: &VipKey) -> Option<Vip> {
-        // SAFETY: the element stays for the whole run of the program (RCU), and its value is
-        // never written in place: an update puts a new element in its stead.
-        unsafe { maps::VIPS.get(key).copied() }
+        vip_table::find(key, maps::VIP_CELL_MASK.load(), |index| {
+            maps::VIPS.get(index)
+        })
     }
 
     #[inline(always)]

@@ -38,6 +38,15 @@ impl From<Error> for super::Error {
     }
 }
 
+/// How far things had gone when a grace period began.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Flips {
+    /// The latest flip of what is published.
+    pub(super) published: u64,
+    /// Changes of the VIP table.
+    pub(super) vip_changes: u64,
+}
+
 impl Agent {
     /// Publishes what is desired.
     pub(super) fn publish(&mut self) -> Result<(), Error> {
@@ -91,17 +100,26 @@ impl Agent {
     /// has, there may be something to clean up.
     fn let_grace_pass(&mut self) {
         if let (None, Some(flip)) = (&self.grace, self.published.pending_flip()) {
-            self.grace = Some((flip, tokio::task::spawn_blocking(grace::wait)));
+            let vip_changes = self.dataplane.maps().vip_changes();
+            let flips = Flips {
+                published: flip,
+                vip_changes,
+            };
+            self.grace = Some((flips, tokio::task::spawn_blocking(grace::wait)));
         }
     }
 
     /// Returns when the grace period under way has passed; never when there is none.
-    pub(super) async fn grace_passed(grace: &mut Option<(u64, JoinHandle<()>)>) -> u64 {
-        let Some((flip, task)) = grace else {
+    pub(super) async fn grace_passed(grace: &mut Option<(Flips, JoinHandle<()>)>) -> Flips {
+        let Some((flips, task)) = grace else {
             return std::future::pending().await;
         };
         // A task that panicked proves nothing: then changes wait in line, as they would without it.
-        let passed = if task.await.is_ok() { *flip } else { 0 };
+        let passed = if task.await.is_ok() {
+            *flips
+        } else {
+            Flips::default()
+        };
         *grace = None;
         passed
     }

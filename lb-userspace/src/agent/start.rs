@@ -155,7 +155,7 @@ fn published(adopted: bool, sizes: Sizes, maps: &Maps) -> Result<Published, Erro
         return Ok(Published::new(sizes));
     }
     let ring = |start, len| maps.read_ring(start, len);
-    let published = Published::adopt(sizes, maps.read_vips()?, maps.read_backends()?, ring);
+    let published = Published::adopt(sizes, maps.read_vips(), maps.read_backends()?, ring);
     info!(
         vips = published.vips.len(),
         backends = published.backends.len(),

@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map};
 use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
-use lb_ebpf::abi::{self, Settings, map, program};
+use lb_ebpf::abi::{self, Settings, global, map, program};
 use lb_ebpf::address::Address;
+use lb_ebpf::vip_table;
 use tracing::{debug, info, warn};
 
 use super::link::{self, Attached};
@@ -271,6 +272,8 @@ fn load(object: &[u8], pins: &Pins, sizes: Sizes, log: KernelLog) -> Result<Ebpf
     for (name, elements) in sizes.elements() {
         loader.map_max_entries(name, elements);
     }
+    let vip_cell_mask = vip_table::cells(sizes.vips) - 1;
+    loader.override_global(global::VIP_CELL_MASK, &vip_cell_mask, true);
     // An object built without logging has no such constant.
     loader.override_global(aya_log::LEVEL, &level, false);
     let mut ebpf = loader.load(object).map_err(load_error)?;

@@ -3,12 +3,14 @@
 use std::os::fd::AsFd as _;
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use lb_ebpf::abi::{self, Backend, Settings, Slot, Vip, VipKey, map};
+use aya::maps::{Array, Map, MapData, MapError};
+use lb_ebpf::abi::{self, Backend, Settings, Slot, Vip, VipCell, VipKey, map};
 use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
+use lb_ebpf::vip_table;
 
 use super::ring::Rings;
+use super::vips::{Full, Table};
 use super::{Error, Pins, grace, stats};
 use crate::config::Limits;
 use crate::control::apply::Store;
@@ -38,7 +40,7 @@ impl Sizes {
     /// Map name and number of elements. The VIP table has room for as many addresses as VIPs.
     pub(super) fn elements(self) -> [(&'static str, u32); 6] {
         [
-            (map::VIPS, self.vips.saturating_mul(2)),
+            (map::VIPS, vip_table::cells(self.vips)),
             (map::RINGS, self.ring_slots / abi::SLOTS_PER_CELL),
             (map::BACKENDS, self.backends),
             (map::VIP_COUNTS, self.vips),
@@ -51,7 +53,8 @@ impl Sizes {
 /// All maps of the balancer.
 pub struct Maps {
     settings: Array<MapData, Settings>,
-    vips: HashMap<MapData, VipKey, Vip>,
+    vips: Array<MapData, VipCell>,
+    vip_table: Table,
     backends: Array<MapData, Backend>,
     rings: Rings,
     pub(super) counters: stats::Counters,
@@ -65,10 +68,16 @@ impl Maps {
         let cells = rings.info().map_err(fail)?.max_entries();
         let rings = Rings::of_map(rings.fd().as_fd(), cells)
             .map_err(|source| Error::io("map into memory", &pins.map(map::RINGS), source))?;
+        let vips: Array<MapData, VipCell> = open_array(pins, map::VIPS)?;
+        let vip_table = vips
+            .iter()
+            .collect::<Result<Vec<_>, _>>()
+            .map(Table::new)
+            .map_err(|source| Error::map("read", map::VIPS, source))?;
         Ok(Self {
             settings: open_array(pins, map::SETTINGS)?,
-            vips: open_map(pins, map::VIPS)
-                .and_then(|data| typed(map::VIPS, Map::HashMap(data)))?,
+            vips,
+            vip_table,
             backends: open_array(pins, map::BACKENDS)?,
             rings,
             counters: stats::Counters::open(pins)?,
@@ -90,11 +99,19 @@ impl Maps {
     }
 
     /// All VIP and address entries.
-    pub fn read_vips(&self) -> Result<Vec<(VipKey, Vip)>, Error> {
-        self.vips
-            .iter()
-            .collect::<Result<_, _>>()
-            .map_err(|source| Error::map("read", map::VIPS, source))
+    pub fn read_vips(&self) -> Vec<(VipKey, Vip)> {
+        self.vip_table.entries().collect()
+    }
+
+    /// Changes of the VIP table so far: to be told to [`grace_passed`](Self::grace_passed) by whoever
+    /// begins to wait for a grace period now.
+    pub fn vip_changes(&self) -> u64 {
+        self.vip_table.changes()
+    }
+
+    /// Notes that a grace period has passed since there were so many changes of the VIP table.
+    pub fn grace_passed(&mut self, vip_changes: u64) {
+        self.vip_table.grace_passed(vip_changes);
     }
 
     /// All backends, by id.
@@ -129,7 +146,9 @@ impl Store for Maps {
     type Error = Error;
 
     fn wait_grace_period(&mut self) {
+        let changes = self.vip_table.changes();
         grace::wait();
+        self.vip_table.grace_passed(changes);
     }
 
     fn write_ring(&mut self, start: u32, slots: &[Slot]) -> Result<(), Error> {
@@ -144,14 +163,26 @@ impl Store for Maps {
     }
 
     fn write_vip(&mut self, key: VipKey, vip: Option<Vip>) -> Result<(), Error> {
-        let result = match vip {
-            Some(vip) => self.vips.insert(key, vip, 0),
-            None => match self.vips.remove(&key) {
-                Err(MapError::KeyNotFound) => Ok(()),
-                result => result,
+        let change = match vip {
+            Some(vip) => self
+                .vip_table
+                .set(key, vip)
+                .map_err(|_: Full| Error::VipTableFull)?,
+            None => match self.vip_table.remove(&key) {
+                Some(change) => change,
+                None => return Ok(()),
             },
         };
-        result.map_err(|source| Error::map("write", map::VIPS, source))
+        if change.grace_period {
+            self.wait_grace_period();
+        }
+        for step in &change.steps {
+            self.vips
+                .set(change.index, step, 0)
+                .map_err(|source| Error::map("write", map::VIPS, source))?;
+        }
+        self.vip_table.commit(&change);
+        Ok(())
     }
 
     fn write_backend(&mut self, id: u16, backend: &Backend) -> Result<(), Error> {
@@ -191,7 +222,8 @@ impl Tables for LiveTables<'_> {
     }
 
     fn vip(&self, key: &VipKey) -> Option<Vip> {
-        self.maps.vips.get(key, 0).ok()
+        let mask = self.maps.vips.len().checked_sub(1)?;
+        vip_table::find(key, mask, |index| self.maps.vips.get(&index, 0).ok())
     }
 
     fn slot(&self, index: u32) -> Option<Slot> {
@@ -235,6 +267,6 @@ mod tests {
         // Two rings of 251 slots: each generation takes 252.
         assert_eq!(sizes.ring_slots, 4 * 252);
         assert_eq!(sizes.backends, 11);
-        assert_eq!(sizes.elements()[0], (map::VIPS, 4));
+        assert_eq!(sizes.elements()[0], (map::VIPS, 32));
     }
 }
