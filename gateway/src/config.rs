@@ -1,6 +1,6 @@
 //! The configuration: one TOML file, in two stages.
 //!
-//! [`file`] is the file as typed: every value keeps its place, unknown keys are errors.
+//! [`mod@file`] is the file as typed: every value keeps its place, unknown keys are errors.
 //! [`model`] is what it means: names resolved, units read, keys loaded, routes compiled. A wrong
 //! file gives an [`Error`] with every problem found, each with file, line, column and a hint.
 

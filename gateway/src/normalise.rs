@@ -1,7 +1,7 @@
 //! One reading of a request: what another server could read differently is settled or refused.
 //!
 //! [`framing`] watches the bytes of HTTP/1.1 before hyper reads them. This file looks at the head
-//! hyper has made of them, of HTTP/2 too, and settles its [`target`]: which host, which path.
+//! hyper has made of them, of HTTP/2 too, and settles its `target`: which host, which path.
 
 pub mod framing;
 pub(crate) mod target;

@@ -2,7 +2,7 @@
 //!
 //! What every worker must agree on, the health of an instance, is shared as atomics ([`health`]).
 //! Everything else, connections and requests in flight above all, belongs to one worker alone, so
-//! the request path takes no lock. A worker has one [`cluster::Cluster`] per service.
+//! the request path takes no lock. A worker has one `cluster::Cluster` per service.
 
 pub(crate) mod balance;
 pub(crate) mod cluster;

@@ -1,7 +1,7 @@
 //! The configuration as typed: the shape of the TOML file, with the place of every value.
 //!
 //! Only syntax, types and key names are checked here; what the values mean is checked in
-//! [`compile`](super::compile). Defaults stand here, so the file written back is complete.
+//! `compile`. Defaults stand here, so the file written back is complete.
 
 mod forms;
 mod placed;

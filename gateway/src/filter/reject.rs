@@ -157,12 +157,6 @@ refusals! {
     /// The instance would not upgrade, or the client asked in a way that cannot be passed on.
     UpgradeRefused = BAD_GATEWAY, "upgrade-refused",
         "The protocol upgrade was not possible.";
-    /// The gateway is closing and takes no new requests.
-    Draining = SERVICE_UNAVAILABLE, "draining",
-        "This gateway is closing; try again.";
-    /// The gateway is at `connections_max`.
-    Overloaded = SERVICE_UNAVAILABLE, "overloaded",
-        "This gateway is at its limit; try again.";
     /// A fault of the gateway itself.
     Internal = INTERNAL_SERVER_ERROR, "internal",
         "The gateway failed to handle the request.";
@@ -239,7 +233,6 @@ impl Reject {
         match self {
             Self::RateLimited { retry_after } => Some(*retry_after),
             Self::LimiterFull | Self::NoInstance | Self::UpstreamBusy => Some(1),
-            Self::Draining | Self::Overloaded => Some(1),
             _ => None,
         }
     }
@@ -272,7 +265,7 @@ mod tests {
             R::TokenScope,
             R::ApiKeyUnknown,
             R::RateLimited { retry_after: 7 },
-            R::Draining,
+            R::NoInstance,
             R::RouteNotFound,
         ]
     }

@@ -1,8 +1,26 @@
 //! Counters for Prometheus.
 //!
-//! Each worker counts in a [`Shard`] of its own, so that counting never makes two cores share a
+//! Each worker counts in a `Shard` of its own, so that counting never makes two cores share a
 //! cache line; a scrape adds the shards up. Labels are names from the configuration, which bounds
 //! the number of series by its size.
+//!
+//! | series, after `weir_gateway_` | labels | what |
+//! |---|---|---|
+//! | `requests_total` | route, service, instance, status | requests by class of status |
+//! | `request_duration_seconds` | route, le | head of the request to last byte of the response |
+//! | `refusals_total` | reason | refused or broken off, by [`Reject::name`] or how they broke |
+//! | `retries_total` | | attempts after the first |
+//! | `requests_in_flight` | | requests under way |
+//! | `connections_total`, `_open`, `_refused_total` | | client connections |
+//! | `tls_handshakes_failed_total` | | TLS handshakes that failed |
+//! | `tunnels_open` | | upgraded connections |
+//! | `instance_healthy`, `instance_suspect` | service, instance | 1 or 0 |
+//! | `token_cache_total` | auth, result | verified tokens found again |
+//! | `rate_limit_total`, `rate_limit_keys` | limit, result | what limits did and remember |
+//! | `reloads_total` | result | configurations applied and refused |
+//! | `access_log_lines_dropped_total` | | log lines lost |
+//!
+//! [`Reject::name`]: crate::filter::reject::Reject::name
 
 mod counter;
 mod render;

@@ -2,7 +2,7 @@
 //!
 //! One prober checks each instance for all workers and publishes the outcome as an atomic. A worker
 //! that cannot connect marks the instance *suspect* for a moment, which all workers see at once:
-//! it is then used only where no other is left. The state machine ([`Streak`]) is pure.
+//! it is then used only where no other is left. The state machine (`Streak`) is pure.
 
 mod probe;
 
