@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -80,6 +81,9 @@ pub enum RequestError {
     /// The connection ended, or the answer is no HTTP.
     #[error("HTTP: {0}")]
     Http(#[from] hyper::Error),
+    /// The server went on with HTTP.
+    #[error("{0} came instead of another protocol")]
+    NotUpgraded(StatusCode),
     /// No whole answer in time.
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
@@ -263,6 +267,34 @@ impl Connection {
         };
         client.in_time(exchange).await
     }
+
+    /// Asks for `path` as a WebSocket client would, and hands over the bytes both ways.
+    ///
+    /// # Errors
+    ///
+    /// When the answer is not 101, or is not there in time.
+    pub async fn upgrade(&mut self, path: &str) -> Result<TokioIo<Upgraded>, RequestError> {
+        let mut request = self.client.request(Method::GET, path, Bytes::new());
+        for (name, value) in [
+            ("connection", "upgrade"),
+            ("upgrade", "websocket"),
+            ("sec-websocket-version", "13"),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+        ] {
+            request
+                .headers_mut()
+                .insert(name, HeaderValue::from_static(value));
+        }
+        let client = self.client.clone();
+        let exchange = async {
+            let response = self.sender.send_request(request).await?;
+            if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                return Err(RequestError::NotUpgraded(response.status()));
+            }
+            Ok(TokioIo::new(hyper::upgrade::on(response).await?))
+        };
+        client.in_time(exchange).await
+    }
 }
 
 impl Drop for Connection {
@@ -315,6 +347,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
@@ -365,6 +398,24 @@ mod tests {
         let bytes = body.collect().await.unwrap().to_bytes();
         assert_eq!((status, bytes.len()), (StatusCode::OK, 100_000));
         assert_eq!(bytes[..65_536], service::pattern_block(0));
+    }
+
+    #[tokio::test]
+    async fn an_upgrade_gives_the_bytes_and_a_refusal_its_status() {
+        let client = client().await;
+        let mut connection = Connection::open(&client).await.unwrap();
+        let mut socket = connection.upgrade("/websocket").await.unwrap();
+        socket.write_all(b"hello").await.unwrap();
+        let mut answer = [0; 5];
+        socket.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"hello");
+
+        let mut connection = Connection::open(&client).await.unwrap();
+        let refused = connection.upgrade("/healthz").await.unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "200 OK came instead of another protocol"
+        );
     }
 
     #[tokio::test]

@@ -162,8 +162,12 @@ pub fn place(
     })
 }
 
-/// The balancer probes the gateways before it sends anything there.
-fn wait_for_first_answer(world: &World) -> Result<()> {
+/// Waits until requests pass: the balancer probes the gateways before it sends anything there.
+///
+/// # Errors
+///
+/// With the last answer, when none is good in time.
+pub fn wait_for_first_answer(world: &World) -> Result<()> {
     for family in Family::BOTH {
         let client = world
             .user(family, "first")?

@@ -6,6 +6,7 @@
 )]
 
 mod bed;
+mod chain;
 mod demo;
 mod every_port;
 mod explain;
