@@ -7,10 +7,10 @@
 
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::config::DrainConfig;
+use crate::signals::End;
 
 /// How long the last bytes of cut connections may take to leave the process.
 pub(crate) const CUT_GRACE: Duration = Duration::from_millis(100);
@@ -68,25 +68,17 @@ impl Drain {
 pub(crate) async fn run(
     phase: &watch::Sender<Phase>,
     config: &DrainConfig,
+    signals: &mut End,
     idle: impl Future<Output = ()>,
-) -> std::io::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut signalled = async || {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
-    signalled().await;
+) {
+    signals.recv().await;
     tracing::info!(delay = ?config.delay, "draining: not ready any more");
     phase.send_replace(Phase::Unready);
     tokio::select! {
         () = phases(phase, config, idle) => {}
-        () = signalled() => tracing::warn!("second signal: closing at once"),
+        () = signals.recv() => tracing::warn!("second signal: closing at once"),
     }
     phase.send_replace(Phase::Cut);
-    Ok(())
 }
 
 async fn phases(

@@ -29,5 +29,6 @@ pub mod reload;
 pub mod route;
 pub mod serve;
 pub mod server;
+mod signals;
 pub mod telemetry;
 pub mod upstream;

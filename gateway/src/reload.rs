@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -45,14 +45,7 @@ pub(crate) struct Reloader {
 
 impl Reloader {
     /// Reloads at every SIGHUP, forever.
-    pub(crate) async fn run(mut self) {
-        let mut hangup = match signal(SignalKind::hangup()) {
-            Ok(hangup) => hangup,
-            Err(error) => {
-                tracing::error!(%error, "cannot wait for SIGHUP: no reload");
-                return std::future::pending().await;
-            }
-        };
+    pub(crate) async fn run(mut self, mut hangup: Signal) {
         while hangup.recv().await.is_some() {
             let outcome = self.reload();
             let reloads = &self.metrics.reloads;

@@ -27,6 +27,7 @@ use crate::drain::{self, Drain, Phase};
 use crate::listen::sni::Resolver;
 use crate::listen::{Listener, tcp, tls};
 use crate::reload::Reloader;
+use crate::signals::{End, Signals};
 use crate::telemetry::access_log::Writer;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -40,6 +41,11 @@ use crate::upstream::health;
 /// or the access log cannot be opened; later only if a worker ends by itself.
 pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
     log::start();
+    let runtime = runtime()?;
+    let signals = {
+        let _within = runtime.enter();
+        Signals::handle().context("cannot handle signals")?
+    };
     let count = config.workers.unwrap_or_else(cores).max(1);
     let Bound {
         listeners,
@@ -65,7 +71,7 @@ pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
     };
     let mut workers = Workers::start(listeners.into_iter().enumerate().map(seed))?;
 
-    let outcome = LocalSet::new().block_on(&runtime()?, async {
+    let outcome = LocalSet::new().block_on(&runtime, async {
         let checks = health::start(&config.services, &generation.services);
         admin::start(config.admin.as_ref(), Arc::clone(&metrics), drain.clone())?;
         let source = source.to_owned();
@@ -76,8 +82,8 @@ pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
             metrics,
             checks,
         };
-        tokio::task::spawn_local(reloader.run());
-        supervise(&phase, config, &mut workers).await
+        tokio::task::spawn_local(reloader.run(signals.reload));
+        supervise(&phase, config, signals.end, &mut workers).await
     });
     drop(phase);
     let outcome = workers.join().and(outcome);
@@ -93,6 +99,7 @@ pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
 async fn supervise(
     phase: &watch::Sender<Phase>,
     config: &Config,
+    mut signals: End,
     workers: &mut Workers,
 ) -> anyhow::Result<()> {
     let Workers {
@@ -100,9 +107,7 @@ async fn supervise(
     } = workers;
     let all_ended = async { while ended.recv().await.is_some() {} };
     tokio::select! {
-        drained = drain::run(phase, &config.drain, all_ended) => {
-            drained.context("cannot wait for signals")
-        }
+        () = drain::run(phase, &config.drain, &mut signals, all_ended) => Ok(()),
         _ = failures.recv() => Ok(()),
     }
 }
