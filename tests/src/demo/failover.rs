@@ -23,7 +23,7 @@ const PATH: &str = "/users/whoami";
 /// How many requests must pass with the agent dead.
 const UNATTENDED_REQUESTS: usize = 50;
 
-/// The load has settled when so many new connections were answered.
+/// How many new connections are answered before anything is killed.
 const WARM_UP_REQUESTS: usize = 100;
 
 /// How long starting the load may take.
@@ -122,8 +122,7 @@ fn under_load(
 ) -> Result<(Record, Instant)> {
     let load = Load::start(world, PATH)?;
     wait::until("the load to run", WARM_UP_LIMIT, || {
-        let (fresh, held) = load.progress();
-        (fresh >= WARM_UP_REQUESTS && held > 0).then_some(())
+        load.has_settled(WARM_UP_REQUESTS).then_some(())
     })?;
     let killed = Instant::now();
     kill(world)?;

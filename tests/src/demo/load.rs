@@ -38,7 +38,7 @@ const DURATION_MAX: Duration = Duration::from_secs(60);
 
 /// Running load.
 pub struct Load {
-    record: Arc<Shared>,
+    shared: Arc<Shared>,
     thread: JoinHandle<()>,
 }
 
@@ -105,23 +105,25 @@ impl Load {
             .client
             .namespace()
             .thread(move || runtime().block_on(task.all()))?;
-        Ok(Self {
-            record: shared,
-            thread,
-        })
+        Ok(Self { shared, thread })
     }
 
-    /// How many new connections were answered so far, and how many of the held ones have begun.
+    /// Whether `fresh` new connections and every held one have brought an answer.
     #[must_use]
-    pub fn progress(&self) -> (usize, usize) {
-        let record = self.record.lock();
-        (record.fresh.len(), record.held.len())
+    pub fn has_settled(&self, fresh: usize) -> bool {
+        let record = self.shared.lock();
+        let answering = record
+            .held
+            .iter()
+            .filter(|held| held.answered() > 0)
+            .count();
+        record.fresh.len() >= fresh && answering == HELD_CONNECTIONS
     }
 
     /// When the last failed request on a new connection ended.
     #[must_use]
     pub fn last_failure(&self) -> Option<Instant> {
-        let record = self.record.lock();
+        let record = self.shared.lock();
         record
             .fresh
             .iter()
@@ -137,11 +139,11 @@ impl Load {
     /// When the load itself has panicked.
     #[must_use]
     pub fn stop(self) -> Record {
-        self.record.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         self.thread
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        std::mem::take(&mut *self.record.lock())
+        std::mem::take(&mut *self.shared.lock())
     }
 }
 
