@@ -50,7 +50,8 @@ impl Reloader {
             let outcome = self.reload();
             let reloads = &self.metrics.reloads;
             match outcome {
-                Ok(()) => {
+                Ok(next) => {
+                    next.followed_by(self.metrics.shards.len()).await;
                     reloads.applied.fetch_add(1, Ordering::Relaxed);
                     tracing::info!("configuration reloaded");
                 }
@@ -62,7 +63,7 @@ impl Reloader {
         }
     }
 
-    fn reload(&mut self) -> Result<(), Refused> {
+    fn reload(&mut self) -> Result<Arc<Generation>, Refused> {
         let current = Arc::clone(&self.generations.borrow());
         let config = config::reload(&self.source, &current.config)?;
         restart_free(&current.config, &config)?;
@@ -78,8 +79,8 @@ impl Reloader {
         let next = Arc::new(Generation::new(config, workers, Some(&current)));
         self.checks = health::start(&next.config.services, &next.services);
         self.metrics.configured.store(Arc::clone(&next.metrics));
-        self.generations.send_replace(next);
-        Ok(())
+        self.generations.send_replace(Arc::clone(&next));
+        Ok(next)
     }
 }
 

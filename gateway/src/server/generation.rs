@@ -6,6 +6,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
 use crate::config::Config;
 use crate::telemetry::metrics::Configured;
 use crate::upstream::cluster::SharedService;
@@ -17,6 +19,8 @@ pub(crate) struct Generation {
     /// One per service, in the order of the configuration.
     pub(crate) services: Vec<SharedService>,
     pub(crate) metrics: Arc<Configured>,
+    /// A permit for each worker that serves by it.
+    followed: Semaphore,
 }
 
 impl Generation {
@@ -43,6 +47,19 @@ impl Generation {
             config,
             services,
             metrics,
+            followed: Semaphore::new(0),
         }
+    }
+
+    /// A worker serves by it from now on.
+    pub(crate) fn follow(&self) {
+        self.followed.add_permits(1);
+    }
+
+    /// Completes when so many workers serve by it: then no new request meets an earlier one.
+    pub(crate) async fn followed_by(&self, workers: usize) {
+        let workers = u32::try_from(workers).unwrap_or(u32::MAX);
+        // An error would mean that the semaphore was closed, which nobody does.
+        let _ = self.followed.acquire_many(workers).await;
     }
 }

@@ -193,8 +193,9 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
 async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Worker>) {
     while generations.changed().await.is_ok() {
         let generation = Arc::clone(&generations.borrow_and_update());
-        let plane = Rc::new(Plane::new(generation, worker.index));
+        let plane = Rc::new(Plane::new(Arc::clone(&generation), worker.index));
         worker.plane.replace(plane).retire();
+        generation.follow();
     }
 }
 
