@@ -10,6 +10,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod frame;
+#[cfg(target_arch = "bpf")]
+mod object;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -56,16 +58,6 @@ mod program {
     fn is_local(address: Address) -> bool {
         TUNNELS.get_ptr(AddressKey { address }).is_some()
     }
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        // The verifier refuses a program that can reach this.
-        loop {}
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]

@@ -16,6 +16,8 @@
 
 #[cfg(target_arch = "bpf")]
 mod frame;
+#[cfg(target_arch = "bpf")]
+mod object;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -102,16 +104,6 @@ mod program {
             None => xdp_action::XDP_ABORTED,
         }
     }
-
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        // The verifier refuses a program that can reach this.
-        loop {}
-    }
-
-    #[unsafe(link_section = "license")]
-    #[unsafe(no_mangle)]
-    static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 }
 
 #[cfg(not(target_arch = "bpf"))]
