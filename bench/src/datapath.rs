@@ -1,7 +1,5 @@
 //! ns per packet of the balancer, by forwarding mode, packet kind and number of flows.
 
-use std::path::Path;
-
 use anyhow::Result;
 use aya::programs::ProgramFd;
 use lb_ebpf::{
@@ -20,10 +18,7 @@ use tests::{
     packet::{self, Addresses, Segment},
 };
 
-use crate::{
-    harness::Harness,
-    report::{say, write_json},
-};
+use crate::{harness::Harness, report::say};
 
 /// Slots of the ring under test.
 const RING_SIZE: usize = 65_537;
@@ -37,7 +32,7 @@ const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
 
 /// One line of the result.
 #[derive(Serialize)]
-struct Row {
+pub(crate) struct Row {
     case: &'static str,
     flows: u32,
     /// The program under test with the harness.
@@ -55,7 +50,7 @@ struct Case {
 }
 
 /// Runs all cases and prints the table.
-pub(crate) fn run(json: Option<&Path>, only: &str) -> Result<()> {
+pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     pin_to_first_cpu()?;
     let mut harness = Harness::load()?;
     let object = Object::balancer(&fixture())?;
@@ -67,7 +62,7 @@ pub(crate) fn run(json: Option<&Path>, only: &str) -> Result<()> {
         }
     }
     print(&rows);
-    write_json(json, &rows)
+    Ok(rows)
 }
 
 /// The test run happens on the calling CPU, and its counters are that CPU's.

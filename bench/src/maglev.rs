@@ -2,7 +2,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr},
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -24,7 +23,7 @@ use lb_userspace::{
 use serde::Serialize;
 use tests::{bpffs::Bpffs, object};
 
-use crate::report::{say, write_json};
+use crate::report::{complain, say};
 
 /// Slots of the rings under test.
 const RING_SIZE: u32 = 65_537;
@@ -35,7 +34,7 @@ const PUBLISHES: usize = 51;
 
 /// One line of the result.
 #[derive(Serialize)]
-struct Row {
+pub(crate) struct Row {
     case: &'static str,
     slots: u32,
     backends: usize,
@@ -45,14 +44,14 @@ struct Row {
 }
 
 /// Runs all cases and prints the table.
-pub(crate) fn run(json: Option<&Path>) -> Result<()> {
+pub(crate) fn run() -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for backends in [10, 100, 400, 1000] {
         rows.push(build(backends)?);
     }
     match object::missing() {
         None => rows.extend(publish()?),
-        Some(reason) => say(&format!("no publish rows: {reason}")),
+        Some(reason) => complain(&format!("no publish rows: {reason}")),
     }
     say("case                          slots  backends  least us  median us  most us");
     for row in &rows {
@@ -61,7 +60,7 @@ pub(crate) fn run(json: Option<&Path>) -> Result<()> {
             row.case, row.slots, row.backends, row.least_us, row.median_us, row.most_us
         ));
     }
-    write_json(json, &rows)
+    Ok(rows)
 }
 
 fn members(count: usize, first: u8) -> Vec<Member> {

@@ -10,14 +10,17 @@ mod report;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
 
 /// Benchmarks of Weir.
 #[derive(Parser)]
 struct Arguments {
+    /// One of them; all by default.
     #[command(subcommand)]
-    bench: Bench,
-    /// Also write the rows as a JSON array to this file.
+    bench: Option<Bench>,
+    /// Also write the rows to this file: a JSON array, or an object of arrays when all are run.
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
 }
@@ -36,16 +39,21 @@ enum Bench {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let json = arguments.json.as_deref();
-    let result = match arguments.bench {
-        Bench::Datapath { only } => datapath::run(json, &only),
-        Bench::Maglev => maglev::run(json),
-    };
-    match result {
+    let written =
+        rows(arguments.bench).and_then(|rows| report::write_json(arguments.json.as_deref(), &rows));
+    match written {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            report::say(&format!("error: {error:#}"));
+            report::complain(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn rows(bench: Option<Bench>) -> Result<Value> {
+    Ok(match bench {
+        Some(Bench::Datapath { only }) => json!(datapath::run(&only)?),
+        Some(Bench::Maglev) => json!(maglev::run()?),
+        None => json!({ "datapath": datapath::run("")?, "maglev": maglev::run()? }),
+    })
 }

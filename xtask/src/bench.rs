@@ -14,6 +14,9 @@ pub(crate) struct Args {
     toolchain: ebpf::Toolchain,
     /// One suite; all of them by default
     suite: Option<Suite>,
+    /// Only cases of the data path whose name contains this
+    #[arg(long, value_name = "TEXT")]
+    only: Option<String>,
     /// Write the rows to this file too, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -23,7 +26,6 @@ pub(crate) struct Args {
 enum Suite {
     Datapath,
     Maglev,
-    Gateway,
 }
 
 impl Suite {
@@ -31,7 +33,6 @@ impl Suite {
         match self {
             Self::Datapath => "datapath",
             Self::Maglev => "maglev",
-            Self::Gateway => "gateway",
         }
     }
 }
@@ -41,20 +42,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ebpf::build(&args.toolchain)?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "--locked"]);
-    cargo.args([
-        "--package",
-        "bench",
-        "--package",
-        "gateway",
-        "--package",
-        "lb-userspace",
-    ]);
+    cargo.args(["--package", "bench"]);
     process::show("build the benchmarks", cargo)?;
 
     let programs = workspace::target_dir().join("release");
     let mut bench = Command::new(programs.join("bench"));
-    bench.env(workspace::PROGRAMS_VARIABLE, &programs);
     bench.args(args.suite.map(Suite::name));
+    if let Some(only) = &args.only {
+        bench.arg("--only").arg(only);
+    }
     if let Some(json) = &args.json {
         bench.arg("--json").arg(json);
     }
