@@ -1,5 +1,5 @@
 //! Protocol headers, one to a file, all of the same form: a type over the header's bytes, made by
-//! [`header!`], with `read` and `write` against a [`Frame`](crate::frame::Frame), getters in
+//! `header!`, with `read` and `write` against a [`Frame`](crate::frame::Frame), getters in
 //! host order for numbers and in network order for what is only compared or copied, and the
 //! protocol's numbers as constants. The bytes are kept in words of the fields' own width, so that
 //! a field is one load.

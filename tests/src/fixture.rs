@@ -1,7 +1,7 @@
 //! A small balancer whose tables a reader can hold in the head, for kernel and host alike.
 //!
 //! The same [`Fixture`] answers the packet logic on the host (it implements
-//! [`Tables`](lb_ebpf::steer::Tables)) and fills the maps of the kernel program, so a test can
+//! [`Tables`]) and fills the maps of the kernel program, so a test can
 //! ask both the same question.
 
 use std::collections::BTreeMap;

@@ -85,7 +85,7 @@ impl Network {
     ///
     /// # Errors
     ///
-    /// When a tool refuses, or after [`SUBNETS_MAX`] subnets.
+    /// When a tool refuses, or after `SUBNETS_MAX` subnets.
     pub fn attach(&mut self, name: &str, mtu_bytes: u32) -> Result<Host> {
         let number = self.next_subnet()?;
         let host = self.host(name, subnet(number, 0))?;
