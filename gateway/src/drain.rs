@@ -44,6 +44,11 @@ impl Drain {
         *self.0.borrow() == Phase::Serving
     }
 
+    /// Whether connections are to be closed.
+    pub(crate) fn is_closing(&self) -> bool {
+        *self.0.borrow() >= Phase::Closing
+    }
+
     /// Completes when connections are to be closed.
     pub(crate) fn closing(&self) -> impl Future<Output = ()> + use<> {
         self.reaches(Phase::Closing)
@@ -112,8 +117,10 @@ mod tests {
         let (sender, drain) = Drain::new();
         let start = Instant::now();
         assert!(drain.is_ready());
+        assert!(!drain.is_closing());
         let closed_at = async {
             drain.closing().await;
+            assert!(drain.is_closing());
             start.elapsed()
         };
         let ended_at = async {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::header::{CONNECTION, HeaderName};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, Version};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
@@ -51,8 +51,13 @@ pub(super) async fn handle(
         Ok(reply) => respond(reply, exchange),
         Err(reject) => refuse(&reject, version, &request_id, exchange),
     };
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
+    if version < Version::HTTP_2 && !upgraded && client.worker.drain.is_closing() {
+        // The connection's own task closes it too, but may not have heard of the end yet.
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
     headers.extend(std::mem::take(&mut context.response_headers));
     Ok(response)
 }
