@@ -3,8 +3,9 @@
 use anyhow::Result;
 use aya::programs::ProgramFd;
 use lb_ebpf::{
-    abi::{self, forward},
+    abi::{self, Forward, forward},
     address::Address,
+    flow::Family,
     wire::protocol::{TCP, UDP},
 };
 use nix::{
@@ -20,49 +21,171 @@ use tests::{
 
 use crate::{harness::Harness, report::say};
 
-/// Slots of the ring under test.
+/// Slots of the rings under test, but for those of many VIPs.
 const RING_SIZE: usize = 65_537;
-/// Port of the VIPs under test that tunnel.
-const PORT_IPIP: u16 = 7001;
-/// Port of the VIPs under test that rewrite MAC addresses.
-const PORT_L2: u16 = 7002;
-/// Turns through all cases; the least time of each counts.
+/// Slots of each ring where there are many VIPs.
+const RING_SIZE_SMALL: usize = 251;
+/// Port of the first VIP under test.
+const FIRST_PORT: u16 = 10_000;
+/// Turns through floor and program; the least time of each counts.
 const ROUNDS: usize = 7;
-const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
+const FLOWS: [u32; 4] = [1, 1 << 16, 1 << 20, 1 << 22];
 
 /// One line of the result.
 #[derive(Serialize)]
 pub(crate) struct Row {
-    case: &'static str,
+    case: String,
+    family: &'static str,
+    mode: &'static str,
+    packet: &'static str,
     flows: u32,
+    /// VIPs that there are.
+    vips: u32,
+    /// VIPs that packets go to, in no order.
+    vips_used: u32,
+    backends: usize,
     /// The program under test with the harness.
     ns_per_packet: u64,
     /// Bare encapsulation with the harness.
     floor_ns: u64,
 }
 
+/// What is sent, and through what.
+#[derive(Clone, Copy)]
 struct Case {
-    name: &'static str,
-    frame: Vec<u8>,
-    growth: u32,
-    source_at: u32,
-    port_at: u32,
+    family: Family,
+    mode: Forward,
+    packet: &'static str,
+    vips: u32,
+    vips_used: u32,
+    backends: usize,
 }
 
-/// Runs all cases and prints the table.
+/// Runs all cases whose name contains `only`, and prints the table.
 pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     pin_to_first_cpu()?;
     let mut harness = Harness::load()?;
-    let object = Object::balancer(&fixture())?;
-    let program = object.xdp().fd()?.try_clone()?;
     let mut rows = Vec::new();
-    for case in cases().iter().filter(|case| case.name.contains(only)) {
+    say("case                                           flows  ns/packet  floor  above floor");
+    for case in cases().iter().filter(|case| case.name().contains(only)) {
+        let object = Object::balancer(&case.fixture())?;
+        let program = object.xdp().fd()?.try_clone()?;
         for flows in FLOWS {
             rows.push(measure(&mut harness, &program, case, flows)?);
+            rows.last().into_iter().for_each(print);
         }
     }
-    print(&rows);
     Ok(rows)
+}
+
+/// Every mode, family and packet once, then one of them at other scales.
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for mode in [forward::IPIP, forward::L2] {
+        for family in [Family::V4, Family::V6] {
+            for packet in ["tcp ack", "tcp syn", "udp"] {
+                cases.push(Case {
+                    family,
+                    mode,
+                    packet,
+                    vips: 1,
+                    vips_used: 1,
+                    backends: 100,
+                });
+            }
+        }
+    }
+    let common = cases[0];
+    cases.extend([
+        Case {
+            backends: 10,
+            ..common
+        },
+        Case {
+            backends: 4000,
+            ..common
+        },
+        Case {
+            vips: 10_000,
+            ..common
+        },
+        Case {
+            vips: 10_000,
+            vips_used: 10_000,
+            ..common
+        },
+    ]);
+    cases
+}
+
+impl Case {
+    fn name(&self) -> String {
+        let (mode, family, packet) = (self.mode_name(), self.family_name(), self.packet);
+        format!(
+            "{mode} {family} {packet}, {}/{} vips, {} backends",
+            self.vips_used, self.vips, self.backends
+        )
+    }
+
+    fn mode_name(&self) -> &'static str {
+        if self.mode == forward::L2 {
+            "l2"
+        } else {
+            "ipip"
+        }
+    }
+
+    fn family_name(&self) -> &'static str {
+        if self.family == Family::V4 {
+            "v4"
+        } else {
+            "v6"
+        }
+    }
+
+    /// Bytes that the program puts in front.
+    fn growth(&self) -> u32 {
+        match (self.mode, self.family) {
+            (forward::L2, _) => 0,
+            (_, Family::V4) => 20,
+            (_, Family::V6) => 40,
+        }
+    }
+
+    fn frame(&self) -> Vec<u8> {
+        let addresses = match self.family {
+            Family::V4 => Addresses::V4([198, 18, 0, 0], VIP_V4),
+            Family::V6 => Addresses::V6([0x20; 16], VIP_V6),
+        };
+        let ports = (1, FIRST_PORT);
+        match self.packet {
+            "tcp syn" => packet::tcp(addresses, ports, Segment::Syn, &[0; 6]),
+            "tcp ack" => packet::tcp(addresses, ports, Segment::Ack, &[0; 6]),
+            _ => packet::udp(addresses, ports, &[0; 18]),
+        }
+    }
+
+    fn fixture(&self) -> Fixture {
+        let mut fixture = Fixture::new();
+        let (address, model) = match self.family {
+            Family::V4 => (Address::v4(VIP_V4), backend::V4),
+            Family::V6 => (Address::v6(VIP_V6), backend::V6),
+        };
+        let ids = fixture.add_backends(model, self.backends);
+        let size = if self.vips == 1 {
+            RING_SIZE
+        } else {
+            RING_SIZE_SMALL
+        };
+        // Neighbouring slots have different owners, as in a Maglev ring.
+        let ring: Vec<u16> = (0..size).map(|slot| ids[slot * 7919 % ids.len()]).collect();
+        let protocol = if self.packet == "udp" { UDP } else { TCP };
+        for number in 0..self.vips {
+            let port = FIRST_PORT + number as u16;
+            fixture.add_vip(address, port, protocol, self.mode, &ring);
+        }
+        fixture
+    }
 }
 
 /// The test run happens on the calling CPU, and its counters are that CPU's.
@@ -72,86 +195,51 @@ fn pin_to_first_cpu() -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }
 
-fn fixture() -> Fixture {
-    let mut fixture = Fixture::new();
-    for (address, id) in [
-        (Address::v4(VIP_V4), backend::V4),
-        (Address::v6(VIP_V6), backend::V6),
-    ] {
-        let ring = vec![id; RING_SIZE];
-        for protocol in [TCP, UDP] {
-            fixture.add_vip(address, PORT_IPIP, protocol, forward::IPIP, &ring);
-        }
-        fixture.add_vip(address, PORT_L2, TCP, forward::L2, &ring);
-    }
-    fixture
-}
-
-fn cases() -> Vec<Case> {
-    let v4 = Addresses::V4([198, 18, 0, 0], VIP_V4);
-    let v6 = Addresses::V6([0x20; 16], VIP_V6);
-    let of_v4 = |name, frame, growth| Case {
-        name,
-        frame,
-        growth,
-        source_at: 26,
-        port_at: 34,
-    };
-    let of_v6 = |name, frame, growth| Case {
-        name,
-        frame,
-        growth,
-        source_at: 34,
-        port_at: 54,
-    };
-    let tcp = |addresses, port, segment| packet::tcp(addresses, (1, port), segment, &[0; 6]);
-    let udp = |addresses| packet::udp(addresses, (1, PORT_IPIP), &[0; 18]);
-    vec![
-        of_v4("ipip v4 tcp ack", tcp(v4, PORT_IPIP, Segment::Ack), 20),
-        of_v4("ipip v4 tcp syn", tcp(v4, PORT_IPIP, Segment::Syn), 20),
-        of_v4("ipip v4 udp", udp(v4), 20),
-        of_v6("ipip v6 tcp ack", tcp(v6, PORT_IPIP, Segment::Ack), 40),
-        of_v6("ipip v6 udp", udp(v6), 40),
-        of_v4("l2 v4 tcp ack", tcp(v4, PORT_L2, Segment::Ack), 0),
-        of_v6("l2 v6 tcp ack", tcp(v6, PORT_L2, Segment::Ack), 0),
-    ]
-}
-
 /// The least of several runs, floor and program in turn: noise only ever adds.
 fn measure(harness: &mut Harness, program: &ProgramFd, case: &Case, flows: u32) -> Result<Row> {
-    let word = |at: usize| u16::from_ne_bytes([case.frame[2 * at], case.frame[2 * at + 1]]);
-    let ethernet = std::array::from_fn(word);
+    let frame = case.frame();
+    let word = |at: usize| u16::from_ne_bytes([frame[2 * at], frame[2 * at + 1]]);
+    let (source_at, port_at) = if case.family == Family::V4 {
+        (26, 34)
+    } else {
+        (34, 54)
+    };
     let settings = abi::Harness {
         flow_mask: flows - 1,
         source: 0xc612_0000,
-        source_at: case.source_at,
-        port_at: case.port_at,
-        frame_len: case.frame.len() as u32,
-        growth: case.growth,
-        ethernet,
+        source_at,
+        port_at,
+        vips: case.vips_used,
+        first_port: u32::from(FIRST_PORT),
+        frame_len: frame.len() as u32,
+        growth: case.growth(),
+        ethernet: std::array::from_fn(word),
         reserved: [0; 2],
     };
-    let floor = harness.floor(case.growth)?;
+    let floor = harness.floor(case.growth())?;
     let (mut ns_per_packet, mut floor_ns) = (u64::MAX, u64::MAX);
     for _ in 0..ROUNDS {
-        floor_ns = floor_ns.min(harness.time(&floor, settings, &case.frame)?);
-        ns_per_packet = ns_per_packet.min(harness.time(program, settings, &case.frame)?);
+        floor_ns = floor_ns.min(harness.time(&floor, settings, &frame)?);
+        ns_per_packet = ns_per_packet.min(harness.time(program, settings, &frame)?);
     }
     Ok(Row {
-        case: case.name,
+        case: case.name(),
+        family: case.family_name(),
+        mode: case.mode_name(),
+        packet: case.packet,
         flows,
+        vips: case.vips,
+        vips_used: case.vips_used,
+        backends: case.backends,
         ns_per_packet,
         floor_ns,
     })
 }
 
-fn print(rows: &[Row]) {
-    say("case               flows  ns/packet  floor  above floor");
-    for row in rows {
-        let above = row.ns_per_packet.saturating_sub(row.floor_ns);
-        say(&format!(
-            "{:<16} {:>8} {:>10} {:>6} {:>12}",
-            row.case, row.flows, row.ns_per_packet, row.floor_ns, above
-        ));
-    }
+fn print(row: &Row) {
+    let above = row.ns_per_packet.saturating_sub(row.floor_ns);
+    say(&format!(
+        "{:<44} {:>7} {:>10} {:>6} {:>12}",
+        row.case, row.flows, row.ns_per_packet, row.floor_ns, above
+    ));
 }

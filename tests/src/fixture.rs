@@ -157,6 +157,22 @@ impl Fixture {
         self.vips.insert(VipKey::new(address, port, protocol), vip);
     }
 
+    /// Adds `count` backends like `model`, each with an address of its own; returns their ids.
+    pub fn add_backends(&mut self, model: u16, count: usize) -> Vec<u16> {
+        let first = self.backends.len();
+        let ids = first..first + count;
+        for id in ids.clone() {
+            let mut bytes = self.backends[usize::from(model)].address.to_bytes();
+            bytes[14..].copy_from_slice(&(id as u16).to_be_bytes());
+            let address = Address::v6(bytes);
+            self.backends.push(Backend {
+                address,
+                ..self.backends[usize::from(model)]
+            });
+        }
+        ids.map(|id| id as u16).collect()
+    }
+
     fn add(&mut self, port: u16, forward: Forward, rings: [Vec<u16>; 2], hash: HashKind) {
         for (address, ring) in [Address::v4(VIP_V4), Address::v6(VIP_V6)]
             .into_iter()

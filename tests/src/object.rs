@@ -87,10 +87,19 @@ impl Object {
     ///
     /// When the object is not built, or the kernel refuses it; the verifier's log is in the text.
     pub fn balancer(fixture: &Fixture) -> Result<Self> {
-        let cells = (fixture.slots.len() as u32)
+        let vips = (fixture.vips.len() as u32).max(abi::VIPS_MAX);
+        let vip_cells = vip_table::cells(vips);
+        let ring_cells = (fixture.slots.len() as u32)
             .div_ceil(abi::SLOTS_PER_CELL)
             .max(1);
-        let mut object = Self::load("balancer", abi::program::BALANCER, cells)?;
+        let mut loader = EbpfLoader::new();
+        loader
+            .map_max_entries(abi::map::RINGS, ring_cells)
+            .map_max_entries(abi::map::VIPS, vip_cells)
+            .map_max_entries(abi::map::VIP_COUNTS, vips);
+        let mask = vip_cells - 1;
+        loader.override_global(abi::global::VIP_CELL_MASK, &mask, true);
+        let mut object = Self::load("balancer", abi::program::BALANCER, &mut loader)?;
         object.install(fixture)?;
         Ok(object)
     }
@@ -101,7 +110,7 @@ impl Object {
     ///
     /// As [`balancer`](Self::balancer).
     pub fn decap(addresses: &[Address]) -> Result<Self> {
-        let mut object = Self::load("decap", abi::program::DECAP, 1)?;
+        let mut object = Self::load("decap", abi::program::DECAP, &mut EbpfLoader::new())?;
         let mut tunnels: HashMap<_, AddressKey, u32> = object.map(abi::map::TUNNELS)?.try_into()?;
         for address in addresses {
             tunnels.insert(AddressKey { address: *address }, 1, 0)?;
@@ -109,12 +118,11 @@ impl Object {
         Ok(object)
     }
 
-    fn load(name: &str, program: &'static str, ring_cells: u32) -> Result<Self> {
+    fn load(name: &str, program: &'static str, loader: &mut EbpfLoader<'_>) -> Result<Self> {
         let path = path(name);
         let bytes = std::fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-        let mut ebpf = EbpfLoader::new()
+        let mut ebpf = loader
             .verifier_log_level(VerifierLogLevel::STATS)
-            .map_max_entries(abi::map::RINGS, ring_cells)
             .load(&bytes)
             .with_context(|| format!("creating the maps of {}", path.display()))?;
         let xdp: &mut Xdp = ebpf

@@ -12,8 +12,12 @@ pub struct Harness {
     pub source: u32,
     /// Offset of these 32 bits in the frame.
     pub source_at: u32,
-    /// Offset of the source port in the frame.
+    /// Offset of the source port in the frame; the destination port follows.
     pub port_at: u32,
+    /// VIPs that packets go to in turn: consecutive ports of one address.
+    pub vips: u32,
+    /// Destination port of the first of them, in host order.
+    pub first_port: u32,
     /// Length of the frame before the program under test grew it, in bytes.
     pub frame_len: u32,
     /// Bytes that the program under test adds in front: 0, 20 or 40.
@@ -24,4 +28,4 @@ pub struct Harness {
     pub reserved: [u8; 2],
 }
 
-const _: () = assert!(size_of::<Harness>() == 40);
+const _: () = assert!(size_of::<Harness>() == 48);

@@ -73,13 +73,20 @@ mod program {
             *round
         };
         // An odd factor visits every flow before it repeats one, in no order that a cache likes.
-        let flow = count.wrapping_mul(0x9e37_79b1) & harness.flow_mask;
+        let mixed = count.wrapping_mul(0x9e37_79b1);
+        let flow = mixed & harness.flow_mask;
         frame.store(
             harness.source_at as usize,
             (harness.source ^ flow).to_be_bytes(),
         )?;
-        let port = (flow as u16).wrapping_mul(31) | 1024;
-        frame.store(harness.port_at as usize, [port.to_be()])
+        let source_port = (flow as u16).wrapping_mul(31) | 1024;
+        // Scaled to the number of VIPs by multiply-and-shift, from the half that moves fastest.
+        let vip = ((mixed >> 16) * harness.vips) >> 16;
+        let port = (harness.first_port + vip) as u16;
+        frame.store(
+            harness.port_at as usize,
+            [source_port.to_be(), port.to_be()],
+        )
     }
 
     #[xdp]
