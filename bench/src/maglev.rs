@@ -154,7 +154,7 @@ fn wanted(backends: usize, without: usize) -> Wanted {
         members,
         backends: all.iter().map(|member| member.address).collect(),
         dead: std::collections::BTreeSet::new(),
-        settle: true,
+        marks: Vec::new(),
     };
     Wanted {
         vips: vec![vip],

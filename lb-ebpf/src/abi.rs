@@ -12,16 +12,19 @@ mod stats;
 mod value;
 
 pub use harness::Harness;
-pub use key::{AddressKey, VipKey};
-pub use limit::{BACKENDS_MAX, RING_SIZE_MAX, RING_SLOTS_MAX, SLOTS_PER_CELL, VIPS_MAX};
+pub use key::{AddressKey, FlowKey, VipKey};
+pub use limit::{
+    BACKENDS_MAX, EXCEPTIONS_MAX, INSERTS_PER_SECOND_MAX, RING_SIZE_MAX, RING_SLOTS_MAX,
+    SLOTS_PER_CELL, VIPS_MAX,
+};
 pub use stats::Counts;
 pub use value::{
-    Backend, Forward, HashKind, Hop, RingCell, Settings, Slot, Vip, VipCell, cell_state, forward,
-    hash_kind,
+    Backend, Budget, Exception, Forward, HashKind, Hop, Mark, MarkCell, RingCell, Settings, Slot,
+    Vip, VipCell, cell_state, forward, hash_kind,
 };
 
 /// Version of this contract. Kept in [`Settings::version`] and checked before maps are re-adopted.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Names of the maps in the `balancer` object, as the loader and `bpftool` see them.
 pub mod map {
@@ -31,6 +34,15 @@ pub mod map {
     pub const VIPS: &str = "VIPS";
     /// `Array<RingCell>`, mmap-able: all rings of all VIPs, two slots to a cell.
     pub const RINGS: &str = "RINGS";
+    /// `Array<MarkCell>`, mmap-able: the life of each slot that moves, at the slot's own index.
+    pub const MARKS: &str = "MARKS";
+    /// `LruHashMap<FlowKey, Exception>`: owners of flows on slots that move.
+    pub const EXCEPTIONS: &str = "EXCEPTIONS";
+    /// `PerCpuArray<Budget>` of one element: exceptions made in this second.
+    pub const BUDGET: &str = "BUDGET";
+    /// `PerCpuArray<u64>`: what happened on slots that move, by
+    /// [`Event`](crate::track::Event).
+    pub const TRACK_COUNTS: &str = "TRACK_COUNTS";
     /// `Array<Backend>`, indexed by backend id; id 0 is never a backend.
     pub const BACKENDS: &str = "BACKENDS";
     /// `PerCpuArray<u64>`: packets by [`Reason`](crate::reason::Reason).
@@ -51,6 +63,8 @@ pub mod map {
 pub mod global {
     /// `u32`: cells of the VIP table minus one.
     pub const VIP_CELL_MASK: &str = "VIP_CELL_MASK";
+    /// `u32`: exceptions that one CPU may make in a second.
+    pub const INSERTS_PER_SECOND: &str = "INSERTS_PER_SECOND";
 }
 
 /// Names of the programs in the objects.

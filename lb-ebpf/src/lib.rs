@@ -5,7 +5,7 @@
 //! host the same code runs in unit tests, property tests, benches and `weir explain`.
 //!
 //! The modules follow the way of a packet: [`frame`] → [`wire`] → [`parse`] → [`flow`] →
-//! [`hash`] → [`steer`] → [`encap`], in the order shown once by [`datapath::run`]. [`abi`] is the
+//! [`hash`] → [`steer`] (and, on slots that move, [`track`]) → [`encap`], in the order shown once by [`datapath::run`]. [`abi`] is the
 //! contract with user space, [`reason`] the one table of what can happen to a packet.
 #![no_std]
 
@@ -22,5 +22,6 @@ pub mod parse;
 mod pod;
 pub mod reason;
 pub mod steer;
+pub mod track;
 pub mod vip_table;
 pub mod wire;

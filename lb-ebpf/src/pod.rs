@@ -17,6 +17,14 @@ unsafe impl Pod for abi::VipCell {}
 // SAFETY: as above.
 unsafe impl Pod for abi::RingCell {}
 // SAFETY: as above.
+unsafe impl Pod for abi::MarkCell {}
+// SAFETY: as above.
+unsafe impl Pod for abi::FlowKey {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Exception {}
+// SAFETY: as above.
+unsafe impl Pod for abi::Budget {}
+// SAFETY: as above.
 unsafe impl Pod for abi::Backend {}
 // SAFETY: as above.
 unsafe impl Pod for abi::Counts {}

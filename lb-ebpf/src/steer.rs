@@ -4,18 +4,19 @@
 //! maps through system calls, tests from plain arrays.
 
 use crate::{
-    abi::{Backend, Settings, Slot, Vip, VipKey, forward},
+    abi::{Backend, FlowKey, Settings, Slot, Vip, VipKey, forward},
     address::Address,
     flow::{Family, Flow},
     hash,
     parse::{Parsed, Payload},
     reason::Reason,
+    track::{self, Chosen, Exceptions, Moving, Packet},
     wire::protocol,
 };
 
 /// The tables that a decision reads. What changes under a reader's feet is copied out, a few words
 /// each; the settings are written once, before the first packet.
-pub trait Tables {
+pub trait Tables: Exceptions {
     /// What holds for the whole data path; `None` when the table is missing.
     fn settings(&self) -> Option<&Settings>;
     /// The VIP or address entry under `key`.
@@ -39,6 +40,8 @@ pub struct Owner {
     pub slot: Slot,
     /// The backend that owns the flow.
     pub backend_id: u16,
+    /// What made it the owner.
+    pub chosen: Chosen,
     /// Its address and next hop.
     pub backend: Backend,
 }
@@ -49,7 +52,9 @@ pub struct Owner {
 #[inline(always)]
 pub fn steer<T: Tables>(parsed: &Parsed, settings: &Settings, tables: &T) -> Result<Owner, Reason> {
     match parsed.payload {
-        Payload::Tcp { .. } | Payload::Udp => owner(&parsed.flow, settings, tables),
+        Payload::Tcp { opens: true } => owner(&parsed.flow, Packet::Opens, settings, tables),
+        Payload::Tcp { opens: false } => owner(&parsed.flow, Packet::Segment, settings, tables),
+        Payload::Udp => owner(&parsed.flow, Packet::Datagram, settings, tables),
         Payload::Echo => Err(if_vip_address(&parsed.flow, tables, Reason::EchoReplied)),
         Payload::Fragment => Err(if_vip_address(&parsed.flow, tables, Reason::Fragment)),
         Payload::Other => Err(if_vip_address(&parsed.flow, tables, Reason::OtherProtocol)),
@@ -58,20 +63,35 @@ pub fn steer<T: Tables>(parsed: &Parsed, settings: &Settings, tables: &T) -> Res
 
 /// Finds the owner of a TCP or UDP flow.
 #[inline(always)]
-pub fn owner<T: Tables>(flow: &Flow, settings: &Settings, tables: &T) -> Result<Owner, Reason> {
+pub fn owner<T: Tables>(
+    flow: &Flow,
+    packet: Packet,
+    settings: &Settings,
+    tables: &T,
+) -> Result<Owner, Reason> {
     let vip = vip(flow, tables)?;
     if vip.ring_size == 0 {
         return Err(Reason::NoBackend);
     }
     let hash = hash::flow(settings.hash_key, flow, vip.hash);
     let slot_index = hash::slot(hash, vip.ring_size);
-    let slot = tables
-        .slot(vip.ring_start + slot_index)
-        .ok_or(Reason::TableMissing)?;
-    let backend_id = slot.current;
-    if backend_id == 0 {
+    let index = vip.ring_start + slot_index;
+    let slot = tables.slot(index).ok_or(Reason::TableMissing)?;
+    if slot.current == 0 {
         return Err(Reason::NoBackend);
     }
+    let (backend_id, chosen) = if slot.moves() {
+        let moving = Moving {
+            key: FlowKey::new(flow),
+            index,
+            slot,
+            packet,
+            udp_window_s: settings.udp_window_s,
+        };
+        track::owner(&moving, tables).unpack()
+    } else {
+        (slot.current, Chosen::Settled)
+    };
     let backend = tables.backend(backend_id).ok_or(Reason::BackendUnknown)?;
     if backend.family == 0 {
         return Err(Reason::BackendUnknown);
@@ -88,6 +108,7 @@ pub fn owner<T: Tables>(flow: &Flow, settings: &Settings, tables: &T) -> Result<
         slot_index,
         slot,
         backend_id,
+        chosen,
         backend,
     })
 }

@@ -10,12 +10,11 @@
 //! SIGTERM ends the agent and nothing else: the program stays attached and the maps stay pinned, so
 //! packets flow on with the last good state, and the next agent takes over. `weir detach` removes them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use lb_ebpf::abi::VipKey;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
@@ -179,8 +178,8 @@ struct Agent {
     net: net::Watch,
     probes: health::Handle,
     meters: Meters,
-    /// Rings in which some slots remember an earlier owner: since which generation, and when.
-    unsettled: BTreeMap<VipKey, (u64, Instant)>,
+    /// When to look whether slots that move may settle; `None` while all are settled.
+    settle_at: Option<Instant>,
     /// Names of VIPs whose backends are all down, so that all are used.
     panics: BTreeSet<String>,
     /// A grace period under way, and what it will have followed.
@@ -313,11 +312,7 @@ impl Agent {
 
     /// When something has to be published although nothing happens.
     fn deadline(&self) -> Option<Instant> {
-        let settles = self
-            .unsettled
-            .values()
-            .map(|(_, since)| *since + publish::SETTLE_AFTER);
-        settles.chain(self.retry_at).min()
+        self.settle_at.into_iter().chain(self.retry_at).min()
     }
 }
 

@@ -16,4 +16,5 @@ pub mod apply;
 pub mod plan;
 pub mod published;
 pub mod runtime;
+pub mod slots;
 pub mod state;

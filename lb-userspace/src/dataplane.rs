@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 pub mod backend;
+pub mod clock;
 pub mod decap;
 pub mod grace;
 mod link;

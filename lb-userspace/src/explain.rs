@@ -9,10 +9,11 @@ use lb_ebpf::abi::{Vip, VipKey, forward};
 use lb_ebpf::flow::{Family, Flow};
 use lb_ebpf::hash;
 use lb_ebpf::reason::Reason;
-use lb_ebpf::steer::{self, Tables};
+use lb_ebpf::steer::{self, Owner, Tables};
+use lb_ebpf::track::{Chosen, Packet};
 
 use crate::api::types::{ExplainQuery, Explanation, Slot};
-use crate::config::Forward;
+use crate::config::{Forward, Protocol};
 use crate::control::state::protocol_number;
 
 /// What the tables do not know: names.
@@ -33,7 +34,7 @@ pub fn explain<T: Tables>(
     let result = tables
         .settings()
         .ok_or(Reason::TableMissing)
-        .and_then(|settings| steer::owner(&flow, settings, tables));
+        .and_then(|settings| steer::owner(&flow, packet_of(query), settings, tables));
     let reason = match &result {
         Err(reason) => *reason,
         Ok(owner) if owner.vip.forward == forward::L2 => Reason::ForwardedL2,
@@ -49,7 +50,13 @@ pub fn explain<T: Tables>(
         forward: None,
         steps: Vec::new(),
     };
-    let owner = retrace(&flow, tables, names, &mut explanation);
+    let current = retrace(&flow, tables, names, &mut explanation);
+    let owner = match &result {
+        Ok(owner) if owner.chosen != Chosen::Settled => {
+            moving(owner, current, names, &mut explanation)
+        }
+        _ => current,
+    };
     let ending = match &result {
         Ok(owner) => {
             let hop = owner.backend.hop();
@@ -60,6 +67,43 @@ pub fn explain<T: Tables>(
     };
     explanation.steps.push(ending);
     (explanation, owner)
+}
+
+/// A packet of a connection that is there already: the question is about live flows. Of those that
+/// are opened now, a slot that moves says where they go.
+fn packet_of(query: &ExplainQuery) -> Packet {
+    match query.protocol {
+        Protocol::Tcp => Packet::Segment,
+        Protocol::Udp => Packet::Datagram,
+    }
+}
+
+/// Notes who owns a flow whose slot moves, and why. Returns the owner's name.
+fn moving(
+    owner: &Owner,
+    current: Option<String>,
+    names: &impl Names,
+    explanation: &mut Explanation,
+) -> Option<String> {
+    let name = |id| {
+        let vip = explanation.vip.as_deref()?;
+        names.backend(vip, id)
+    };
+    let (previous, chosen) = (name(owner.slot.previous), name(owner.backend_id));
+    let show = |name: &Option<String>| name.clone().unwrap_or_else(|| "?".to_owned());
+    let (from, to, chosen_name) = (show(&previous), show(&current), show(&chosen));
+    let why = match owner.chosen {
+        Chosen::Exception => "an exception remembers this flow's owner",
+        Chosen::Previous => "no exception is known, so a live flow is the previous owner's",
+        Chosen::New => "no exception is known, and unknown flows go to the new owner by now",
+        Chosen::Fallback => "its own backend cannot be reached",
+        Chosen::Settled => "the slot is settled",
+    };
+    explanation.steps.push(format!(
+        "the slot moves from {from} to {to}, which gets new connections"
+    ));
+    explanation.steps.push(format!("{why}: {chosen_name}"));
+    chosen
 }
 
 fn flow_of(query: &ExplainQuery) -> Flow {
@@ -155,10 +199,10 @@ fn find_vip<T: Tables>(flow: &Flow, tables: &T) -> Option<(VipKey, Vip)> {
 mod tests {
     use lb_ebpf::address::Address;
 
-    use lb_ebpf::abi::{self, Backend, Hop, Settings, hash_kind};
+    use lb_ebpf::abi::{self, Backend, Exception, FlowKey, Hop, Mark, Settings, hash_kind};
+    use lb_ebpf::track::{Event, Exceptions};
 
     use super::*;
-    use crate::config::Protocol;
     use crate::dataplane::backend::entry;
 
     /// One VIP of every port at 192.0.2.1/tcp with a ring of one slot.
@@ -166,6 +210,34 @@ mod tests {
         settings: Settings,
         ring_size: u32,
         hop: Hop,
+        previous: u16,
+        exception: Option<Exception>,
+    }
+
+    impl Exceptions for Small {
+        fn now_s(&self) -> u32 {
+            100
+        }
+
+        fn mark(&self, _: u32) -> Option<Mark> {
+            Some(Mark::begun(90))
+        }
+
+        fn note_hit(&self, _: u32, _: u16) {}
+
+        fn exception(&self, _: &FlowKey) -> Option<Exception> {
+            self.exception
+        }
+
+        fn spend(&self, _: u32, _: u32) -> bool {
+            false
+        }
+
+        fn remember(&self, _: &FlowKey, _: &Exception) -> bool {
+            false
+        }
+
+        fn count(&self, _: Event) {}
     }
 
     impl Tables for Small {
@@ -189,12 +261,12 @@ mod tests {
         fn slot(&self, index: u32) -> Option<abi::Slot> {
             (index == 4).then_some(abi::Slot {
                 current: 7,
-                previous: 8,
+                previous: self.previous,
             })
         }
 
         fn backend(&self, id: u16) -> Option<Backend> {
-            (id == 7).then(|| entry([10, 0, 0, 7].into(), self.hop, 1500))
+            (id != 0).then(|| entry([10, 0, 0, id as u8].into(), self.hop, 1500))
         }
     }
 
@@ -215,12 +287,22 @@ mod tests {
     }
 
     fn ask(ring_size: u32, ifindex: u32, protocol: Protocol) -> (Explanation, Option<String>) {
+        ask_moving(ring_size, ifindex, protocol, 7, None)
+    }
+
+    fn ask_moving(
+        ring_size: u32,
+        ifindex: u32,
+        protocol: Protocol,
+        previous: u16,
+        exception: Option<Exception>,
+    ) -> (Explanation, Option<String>) {
         let settings = Settings {
             hash_key: [1, 2],
             source_v6: Address::default(),
             source_v4: Address::default(),
             version: 1,
-            reserved: 0,
+            udp_window_s: 60,
         };
         let hop = Hop {
             destination: [2, 0, 0, 0, 0, 7].into(),
@@ -240,6 +322,8 @@ mod tests {
                 settings,
                 ring_size,
                 hop,
+                previous,
+                exception,
             },
             &Numbers,
         )
@@ -255,7 +339,7 @@ mod tests {
         );
         let slot = explanation.slot.unwrap();
         assert_eq!((slot.index, slot.ring_size, slot.generation), (0, 1, 3));
-        assert_eq!(slot.previous.as_deref(), Some("web-8"));
+        assert_eq!(slot.previous.as_deref(), Some("web-7"));
         assert_eq!(
             explanation.steps,
             [
@@ -265,6 +349,23 @@ mod tests {
                 "leaves through interface 3 to 02:00:00:00:00:07",
             ]
         );
+    }
+
+    #[test]
+    fn a_slot_that_moves_says_so_and_who_decided() {
+        let known = Exception {
+            made_s: 95,
+            owner: 7,
+            reserved: 0,
+        };
+        let none = "no exception is known, so a live flow is the previous owner's: web-8";
+        let some = "an exception remembers this flow's owner: web-7";
+        for (exception, owner, why) in [(None, "web-8", none), (Some(known), "web-7", some)] {
+            let (explanation, found) = ask_moving(1, 3, Protocol::Tcp, 8, exception);
+            assert_eq!(found.as_deref(), Some(owner));
+            let moves = "the slot moves from web-8 to web-7, which gets new connections";
+            assert_eq!(explanation.steps[3..5], [moves, why]);
+        }
     }
 
     #[test]

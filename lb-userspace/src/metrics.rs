@@ -96,6 +96,11 @@ struct ReasonLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VipLabels {
     vip: String,
 }
@@ -217,6 +222,18 @@ fn register_counters(registry: &mut Registry, stats: &Stats) {
         "Packets received, by what became of them and why",
         reasons,
     );
+    let tracking = Family::<EventLabels, Counter>::default();
+    for event in &stats.tracking {
+        let labels = EventLabels {
+            event: event.name.clone(),
+        };
+        tracking.get_or_create(&labels).inc_by(event.count);
+    }
+    registry.register(
+        "tracking_events",
+        "What happened on ring slots that move: exceptions found, made, and not made",
+        tracking,
+    );
     let vip_packets = Family::<VipLabels, Counter>::default();
     let vip_bytes = Family::<VipLabels, Counter>::default();
     let packets = Family::<AddressLabels, Counter>::default();
@@ -252,6 +269,7 @@ fn set(counter: &Counter, value: u64) {
 
 fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
     let panic = Family::<VipLabels, Gauge>::default();
+    let moving = Family::<VipLabels, Gauge>::default();
     let up = Family::<BackendLabels, Gauge>::default();
     let draining = Family::<BackendLabels, Gauge>::default();
     let weight = Family::<BackendLabels, Gauge>::default();
@@ -264,6 +282,9 @@ fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
         panic
             .get_or_create(&labels)
             .set(i64::from(scene.panics.contains(&&*vip.name)));
+        moving
+            .get_or_create(&labels)
+            .set(i64::from(vip.slots_moving));
         for backend in &vip.backends {
             let labels = BackendLabels {
                 vip: vip.name.clone(),
@@ -289,6 +310,11 @@ fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
         "1: all backends are down, so all are used",
         panic,
     );
+    registry.register(
+        "vip_slots_moving",
+        "Ring slots whose live flows still belong to an earlier owner",
+        moving,
+    );
     registry.register("backend_up", "1: the health check says up", up);
     registry.register(
         "backend_draining",
@@ -311,7 +337,7 @@ fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::ReasonStats;
+    use crate::api::types::{ReasonStats, TrackStats};
 
     #[test]
     fn counters_gauges_and_histograms_are_rendered() {
@@ -335,10 +361,16 @@ mod tests {
             packets: 7,
             description: String::new(),
         };
+        let hit = TrackStats {
+            name: "hit".into(),
+            count: 3,
+            description: String::new(),
+        };
         let stats = Stats {
             packets: 7,
             vips: Vec::new(),
             reasons: vec![reason],
+            tracking: vec![hit],
         };
         let scene = Scene {
             meters: &meters,
@@ -351,6 +383,7 @@ mod tests {
         for line in [
             "weir_packets_total{reason=\"not_ip\",action=\"pass\"} 7",
             "weir_agent{version=\"0.1.0\"} 1",
+            "weir_tracking_events_total{event=\"hit\"} 3",
             "weir_agent_adopted 1",
             "weir_netlink_events_total 5",
             "weir_publishes_total 1",

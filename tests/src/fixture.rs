@@ -4,15 +4,21 @@
 //! [`Tables`]) and fills the maps of the kernel program, so a test can
 //! ask both the same question.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
 use lb_ebpf::{
-    abi::{Backend, Forward, HashKind, Hop, Settings, Slot, VERSION, Vip, VipKey, forward},
+    abi::{
+        Backend, Exception, FlowKey, Forward, HashKind, Hop, Mark, Settings, Slot, VERSION, Vip,
+        VipKey, forward,
+    },
     address::{Address, Mac},
     flow::Family,
     steer::Tables,
+    track::{EVENTS, Event, Exceptions},
     wire::protocol::{TCP, UDP},
 };
+use lb_userspace::dataplane::clock;
 
 /// Interface that `BPF_PROG_TEST_RUN` says a packet came in through: the loopback device.
 pub const INGRESS: u32 = 1;
@@ -52,6 +58,24 @@ pub const PORT_MISMATCH: u16 = 1004;
 /// Port of the VIPs with a full ring over two backends, by source address.
 pub const PORT_RING: u16 = 1005;
 
+/// Port of the VIPs whose slots all move from [`backend::V4_SECOND`] to [`backend::V4`].
+pub const PORT_MOVING: u16 = 1006;
+/// Port of the same VIPs, when the window for unknown UDP flows is long over.
+pub const PORT_MOVING_LATE: u16 = 1007;
+/// Port of the VIPs whose slots move away from a backend that is not in the table.
+pub const PORT_MOVING_GONE: u16 = 1008;
+/// Port of the VIPs whose slots move away from a backend without a next hop.
+pub const PORT_MOVING_UNRESOLVED: u16 = 1009;
+/// Port of the VIPs with a full ring of which every third slot moves.
+pub const PORT_MOVING_RING: u16 = 1010;
+
+/// How long ago slots began to move, in seconds.
+pub const MOVING_FOR_S: u32 = 100;
+/// And those that began to move when the window was still open.
+pub const MOVING_LATE_FOR_S: u32 = 10_000;
+/// The window for unknown UDP flows, in seconds: far from both.
+pub const UDP_WINDOW_S: u32 = 5_000;
+
 /// Backend ids.
 pub mod backend {
     /// IPv4, same interface.
@@ -84,8 +108,20 @@ pub struct Fixture {
     pub vips: BTreeMap<VipKey, Vip>,
     /// The ring map, slot by slot.
     pub slots: Vec<Slot>,
+    /// The mark map, slot by slot.
+    pub marks: Vec<Mark>,
     /// The backend map by id; empty elements are no backends.
     pub backends: Vec<Backend>,
+    /// Seconds of the monotonic clock. The host's stands still.
+    pub now_s: u32,
+    /// What is remembered about flows on moving slots.
+    pub exceptions: RefCell<BTreeMap<FlowKey, Exception>>,
+    /// Exceptions that may still be made.
+    pub budget: Cell<u32>,
+    /// What happened on moving slots, by event.
+    pub events: RefCell<[u64; EVENTS as usize]>,
+    /// Slots whose previous owner had a packet.
+    pub hits: RefCell<Vec<u32>>,
 }
 
 impl Default for Fixture {
@@ -103,13 +139,19 @@ impl Fixture {
             source_v6: SOURCE_V6,
             source_v4: SOURCE_V4,
             version: VERSION,
-            reserved: 0,
+            udp_window_s: UDP_WINDOW_S,
         };
         let mut fixture = Self {
             settings,
             vips: BTreeMap::new(),
             slots: Vec::new(),
+            marks: Vec::new(),
             backends: backends(),
+            now_s: clock::now_s(),
+            exceptions: RefCell::default(),
+            budget: Cell::new(u32::MAX),
+            events: RefCell::default(),
+            hits: RefCell::default(),
         };
         let l2 = [backend::V4, backend::V6];
         fixture.add(PORT_L2, forward::L2, l2.map(|id| vec![id]), 0);
@@ -135,6 +177,7 @@ impl Fixture {
             })
             .collect();
         fixture.add(PORT_RING, forward::IPIP, [ring.clone(), ring], 1);
+        fixture.add_moving();
         for address in [Address::v4(VIP_V4), Address::v6(VIP_V6)] {
             let entry = fixture.vip(0, 0, forward::ADDRESS, 0);
             fixture.vips.insert(VipKey::address_entry(address), entry);
@@ -184,6 +227,39 @@ impl Fixture {
                 self.vips.insert(VipKey::new(address, port, protocol), vip);
             }
         }
+    }
+
+    fn add_moving(&mut self) {
+        let to = backend::V4;
+        for (port, from, for_s) in [
+            (PORT_MOVING, backend::V4_SECOND, MOVING_FOR_S),
+            (PORT_MOVING_LATE, backend::V4_SECOND, MOVING_LATE_FOR_S),
+            (PORT_MOVING_GONE, backend::UNKNOWN, MOVING_FOR_S),
+            (PORT_MOVING_UNRESOLVED, backend::UNRESOLVED, MOVING_FOR_S),
+        ] {
+            let start = self.slots.len();
+            self.add(port, forward::IPIP, [vec![to], vec![to]], 0);
+            self.moves(start, 1, from, for_s);
+        }
+        let start = self.slots.len();
+        let ring = vec![to; 251];
+        self.add(PORT_MOVING_RING, forward::IPIP, [ring.clone(), ring], 0);
+        self.moves(start, 3, backend::V4_SECOND, MOVING_FOR_S);
+    }
+
+    /// Every `step`-th slot from `start` on moves away from `previous`, and has for `for_s` seconds.
+    fn moves(&mut self, start: usize, step: usize, previous: u16, for_s: u32) {
+        let since = self.now_s.wrapping_sub(for_s) as u16;
+        self.marks.resize(self.slots.len(), Mark::default());
+        for index in (start..self.slots.len()).step_by(step) {
+            self.slots[index].previous = previous;
+            self.marks[index] = Mark::begun(since);
+        }
+    }
+
+    /// How often `event` happened.
+    pub fn event(&self, event: Event) -> u64 {
+        self.events.borrow()[event as usize]
     }
 
     fn vip(&self, ring_start: u32, ring_size: u32, forward: Forward, hash: HashKind) -> Vip {
@@ -261,5 +337,41 @@ impl Tables for Fixture {
 
     fn backend(&self, id: u16) -> Option<Backend> {
         self.backends.get(usize::from(id)).copied()
+    }
+}
+
+impl Exceptions for Fixture {
+    fn now_s(&self) -> u32 {
+        self.now_s
+    }
+
+    fn mark(&self, index: u32) -> Option<Mark> {
+        self.marks.get(index as usize).copied()
+    }
+
+    fn note_hit(&self, index: u32, _: u16) {
+        self.hits.borrow_mut().push(index);
+    }
+
+    fn exception(&self, key: &FlowKey) -> Option<Exception> {
+        self.exceptions.borrow().get(key).copied()
+    }
+
+    fn spend(&self, _: u32, divisor: u32) -> bool {
+        // The kernel knows what was spent, this one what is left: the same while there is plenty.
+        let left = self.budget.get() / divisor;
+        if left > 0 {
+            self.budget.set(self.budget.get() - 1);
+        }
+        left > 0
+    }
+
+    fn remember(&self, key: &FlowKey, exception: &Exception) -> bool {
+        self.exceptions.borrow_mut().insert(*key, *exception);
+        true
+    }
+
+    fn count(&self, event: Event) {
+        self.events.borrow_mut()[event as usize] += 1;
     }
 }

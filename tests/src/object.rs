@@ -5,13 +5,17 @@ use std::{collections::BTreeSet, path::PathBuf};
 use anyhow::{Context, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader, Pod, VerifierLogLevel,
-    maps::{Array, HashMap, PerCpuArray},
+    maps::{Array, HashMap, MapData, PerCpuArray},
     programs::{TestRun, TestRunOptions, Xdp},
 };
 use lb_ebpf::{
-    abi::{self, AddressKey, Backend, Counts, RingCell, Settings, Slot, Vip, VipCell, cell_state},
+    abi::{
+        self, AddressKey, Backend, Counts, Exception, FlowKey, Mark, MarkCell, RingCell, Settings,
+        Slot, Vip, VipCell, cell_state,
+    },
     address::Address,
     reason::Reason,
+    track::Event,
     vip_table,
 };
 
@@ -87,18 +91,30 @@ impl Object {
     ///
     /// When the object is not built, or the kernel refuses it; the verifier's log is in the text.
     pub fn balancer(fixture: &Fixture) -> Result<Self> {
+        Self::balancer_within(fixture, abi::EXCEPTIONS_MAX, u32::MAX)
+    }
+
+    /// The same, with room for `exceptions`, of which a CPU may make `inserts` in a second.
+    ///
+    /// # Errors
+    ///
+    /// As [`balancer`](Self::balancer).
+    pub fn balancer_within(fixture: &Fixture, exceptions: u32, inserts: u32) -> Result<Self> {
         let vips = (fixture.vips.len() as u32).max(abi::VIPS_MAX);
         let vip_cells = vip_table::cells(vips);
         let ring_cells = (fixture.slots.len() as u32)
             .div_ceil(abi::SLOTS_PER_CELL)
             .max(1);
+        let mask = vip_cells - 1;
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(abi::map::RINGS, ring_cells)
+            .map_max_entries(abi::map::MARKS, ring_cells)
             .map_max_entries(abi::map::VIPS, vip_cells)
-            .map_max_entries(abi::map::VIP_COUNTS, vips);
-        let mask = vip_cells - 1;
-        loader.override_global(abi::global::VIP_CELL_MASK, &mask, true);
+            .map_max_entries(abi::map::VIP_COUNTS, vips)
+            .map_max_entries(abi::map::EXCEPTIONS, exceptions)
+            .override_global(abi::global::VIP_CELL_MASK, &mask, true)
+            .override_global(abi::global::INSERTS_PER_SECOND, &inserts, true);
         let mut object = Self::load("balancer", abi::program::BALANCER, &mut loader)?;
         object.install(fixture)?;
         Ok(object)
@@ -162,6 +178,23 @@ impl Object {
                 0,
             )?;
         }
+        let mut marks: Array<_, MarkCell> = self.map(abi::map::MARKS)?.try_into()?;
+        for (index, pair) in fixture.marks.chunks(2).enumerate() {
+            let odd = pair.get(1).copied().unwrap_or_default();
+            let marks_of_both = [pair[0], odd];
+            marks.set(
+                index as u32,
+                MarkCell {
+                    marks: marks_of_both,
+                },
+                0,
+            )?;
+        }
+        let mut exceptions: HashMap<_, FlowKey, Exception> =
+            self.map(abi::map::EXCEPTIONS)?.try_into()?;
+        for (key, exception) in &*fixture.exceptions.borrow() {
+            exceptions.insert(key, exception, 0)?;
+        }
         let mut backends: Array<_, Backend> = self.map(abi::map::BACKENDS)?.try_into()?;
         for (id, backend) in fixture.backends.iter().enumerate() {
             backends.set(id as u32, *backend, 0)?;
@@ -215,6 +248,39 @@ impl Object {
             .per_cpu::<u64>(abi::map::REASON_COUNTS, reason as u32)?
             .iter()
             .sum())
+    }
+
+    /// How often `event` happened, over all CPUs.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn event_count(&self, event: Event) -> Result<u64> {
+        let counts = self.per_cpu::<u64>(abi::map::TRACK_COUNTS, event as u32)?;
+        Ok(counts.iter().sum())
+    }
+
+    /// What is remembered about flows.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn exceptions(&self) -> Result<Vec<(FlowKey, Exception)>> {
+        let map = self.ebpf.map(abi::map::EXCEPTIONS);
+        let map = map.context("no map EXCEPTIONS")?;
+        let map: HashMap<&MapData, FlowKey, Exception> = map.try_into()?;
+        Ok(map.iter().collect::<Result<_, _>>()?)
+    }
+
+    /// The mark of the slot at `index`.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read.
+    pub fn mark(&self, index: u32) -> Result<Mark> {
+        let map = self.ebpf.map(abi::map::MARKS).context("no map MARKS")?;
+        let map: Array<&MapData, MarkCell> = map.try_into()?;
+        Ok(map.get(&(index / 2), 0)?.marks[index as usize % 2])
     }
 
     /// Packets counted over all reasons and CPUs.

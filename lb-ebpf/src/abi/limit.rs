@@ -17,3 +17,14 @@ pub const RING_SLOTS_MAX: u32 = 2 * 64 * 65_537;
 /// Ring slots in one cell of the ring map. Array values are rounded up to 8 bytes by the kernel,
 /// so a cell of two slots wastes nothing and keeps a 65 537-slot ring in 256 KiB.
 pub const SLOTS_PER_CELL: u32 = 2;
+
+/// Flows on moving slots whose owner is remembered, by default. The kernel takes some 112 bytes for
+/// each (key, value, list and hash heads) when the map is made, so this is 56 MiB: room for a third
+/// of 1.5 million live connections, those that a third of the slots moves. Beyond it the flow that
+/// was quiet for longest is forgotten.
+pub const EXCEPTIONS_MAX: u32 = 1 << 19;
+
+/// Exceptions that one CPU may make in a second, by default: so many new connections a second on
+/// *moving* slots keep their backend. On eight CPUs a flood takes six seconds to fill the default
+/// table; without the budget, one. Nothing is spent while all slots are settled.
+pub const INSERTS_PER_SECOND_MAX: u32 = 10_000;

@@ -17,8 +17,9 @@ pub struct Settings {
     pub source_v4: Address,
     /// [`VERSION`](super::VERSION) of the writer.
     pub version: u32,
-    /// Always 0.
-    pub reserved: u32,
+    /// For how long after a slot began to move an unknown UDP flow still goes to the slot's
+    /// previous owner, in seconds.
+    pub udp_window_s: u32,
 }
 
 const _: () = assert!(size_of::<Settings>() == 56);
@@ -125,6 +126,12 @@ impl Slot {
             previous: backend,
         }
     }
+
+    /// True when some flows of the slot belong to an earlier owner.
+    #[inline(always)]
+    pub const fn moves(&self) -> bool {
+        self.previous != self.current && self.previous != 0
+    }
 }
 
 /// Two neighbouring slots: the element of the ring map.
@@ -136,6 +143,70 @@ pub struct RingCell {
 }
 
 const _: () = assert!(size_of::<RingCell>() == 8);
+
+/// The life of a slot that moves. Meaningless while the slot is settled.
+///
+/// Times are seconds of the monotonic clock modulo 2^16 (18 hours): a move lasts minutes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Mark {
+    /// When the slot began to move. Written by the agent, before the slot is published.
+    pub since: u16,
+    /// When a packet last went to the previous owner. Written by the data path.
+    pub hit: u16,
+}
+
+const _: () = assert!(size_of::<Mark>() == 4);
+
+impl Mark {
+    /// The mark of a slot that begins to move at `now`.
+    #[inline(always)]
+    pub const fn begun(now: u16) -> Self {
+        Self {
+            since: now,
+            hit: now,
+        }
+    }
+}
+
+/// The marks of two neighbouring slots: the element of the mark map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct MarkCell {
+    /// Marks of slots `2 i` and `2 i + 1`.
+    pub marks: [Mark; 2],
+}
+
+const _: () = assert!(size_of::<MarkCell>() == 8);
+
+/// The owner of one flow on a slot that moves.
+///
+/// It counts only for the move in which it was made: at the end of a move every flow is the current
+/// owner's, and what was remembered before says nothing about the next move.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct Exception {
+    /// When it was made, in seconds of the monotonic clock.
+    pub made_s: u32,
+    /// Backend id.
+    pub owner: u16,
+    /// Always 0.
+    pub reserved: u16,
+}
+
+const _: () = assert!(size_of::<Exception>() == 8);
+
+/// Exceptions that this CPU made in the second that is running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, align(8))]
+pub struct Budget {
+    /// Which second, of the monotonic clock.
+    pub second: u32,
+    /// How many.
+    pub spent: u32,
+}
+
+const _: () = assert!(size_of::<Budget>() == 8);
 
 /// The next hop to a backend, as the agent learnt it from netlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -9,10 +9,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    abi::{Backend, Hop, Settings, Slot, VERSION, Vip, VipKey},
+    abi::{Backend, Exception, FlowKey, Hop, Mark, Settings, Slot, VERSION, Vip, VipKey},
     address::{Address, Mac},
     frame::Buffer,
     reason::Action,
+    track::{Event, Exceptions},
 };
 
 /// Every address and port is a VIP; `mode` and `backend` answer every question.
@@ -48,6 +49,37 @@ impl Tables for Everything {
     }
 }
 
+/// Every slot is settled: nobody asks.
+impl Exceptions for Everything {
+    fn now_s(&self) -> u32 {
+        unreachable!("a settled slot asks for the time")
+    }
+
+    fn mark(&self, _: u32) -> Option<Mark> {
+        unreachable!("a settled slot has no mark")
+    }
+
+    fn note_hit(&self, _: u32, _: u16) {
+        unreachable!("a settled slot has no previous owner")
+    }
+
+    fn exception(&self, _: &FlowKey) -> Option<Exception> {
+        unreachable!("a settled slot looks nothing up")
+    }
+
+    fn spend(&self, _: u32, _: u32) -> bool {
+        unreachable!("a settled slot inserts nothing")
+    }
+
+    fn remember(&self, _: &FlowKey, _: &Exception) -> bool {
+        unreachable!("a settled slot inserts nothing")
+    }
+
+    fn count(&self, _: Event) {
+        unreachable!("nothing happens on a settled slot")
+    }
+}
+
 fn everything(mode: u8, v6: bool) -> Everything {
     let (address, family) = if v6 {
         (Address::v6([9; 16]), 6)
@@ -65,7 +97,7 @@ fn everything(mode: u8, v6: bool) -> Everything {
             source_v6: Address::v6([8; 16]),
             source_v4: Address::v4([10, 0, 0, 1]),
             version: VERSION,
-            reserved: 0,
+            udp_window_s: 0,
         },
         mode,
         backend: Backend {

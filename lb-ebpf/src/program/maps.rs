@@ -4,14 +4,16 @@ use aya_ebpf::{
     Global,
     bindings::BPF_F_MMAPABLE,
     macros::map,
-    maps::{Array, PerCpuArray},
+    maps::{Array, LruHashMap, PerCpuArray},
 };
 use lb_ebpf::{
     abi::{
-        BACKENDS_MAX, Backend, Counts, RING_SLOTS_MAX, RingCell, SLOTS_PER_CELL, Settings,
+        BACKENDS_MAX, Backend, Budget, Counts, EXCEPTIONS_MAX, Exception, FlowKey,
+        INSERTS_PER_SECOND_MAX, MarkCell, RING_SLOTS_MAX, RingCell, SLOTS_PER_CELL, Settings,
         VIPS_MAX, VipCell,
     },
     reason::REASONS,
+    track::EVENTS,
     vip_table,
 };
 
@@ -28,6 +30,24 @@ pub(crate) static VIP_CELL_MASK: Global<u32> = Global::new(vip_table::cells(VIPS
 #[map]
 pub(crate) static RINGS: Array<RingCell> =
     Array::with_max_entries(RING_SLOTS_MAX / SLOTS_PER_CELL, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static MARKS: Array<MarkCell> =
+    Array::with_max_entries(RING_SLOTS_MAX / SLOTS_PER_CELL, BPF_F_MMAPABLE);
+
+#[map]
+pub(crate) static EXCEPTIONS: LruHashMap<FlowKey, Exception> =
+    LruHashMap::with_max_entries(EXCEPTIONS_MAX, 0);
+
+#[map]
+pub(crate) static BUDGET: PerCpuArray<Budget> = PerCpuArray::with_max_entries(1, 0);
+
+/// Exceptions that a CPU may make in a second. Read-only to the program.
+#[unsafe(no_mangle)]
+pub(crate) static INSERTS_PER_SECOND: Global<u32> = Global::new(INSERTS_PER_SECOND_MAX);
+
+#[map]
+pub(crate) static TRACK_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(EVENTS, 0);
 
 #[map]
 pub(crate) static BACKENDS: Array<Backend> = Array::with_max_entries(BACKENDS_MAX, 0);

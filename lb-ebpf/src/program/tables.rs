@@ -1,8 +1,12 @@
 //! The maps as [`Tables`].
 
+use aya_ebpf::helpers::bpf_ktime_get_ns;
 use lb_ebpf::{
-    abi::{Backend, SLOTS_PER_CELL, Settings, Slot, Vip, VipKey},
+    abi::{
+        Backend, Exception, FlowKey, Mark, MarkCell, SLOTS_PER_CELL, Settings, Slot, Vip, VipKey,
+    },
     steer::Tables,
+    track::{Event, Exceptions},
     vip_table,
 };
 
@@ -39,4 +43,81 @@ impl Tables for MapTables {
     fn backend(&self, id: u16) -> Option<Backend> {
         maps::BACKENDS.get(u32::from(id)).copied()
     }
+}
+
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+impl Exceptions for MapTables {
+    #[inline(always)]
+    fn now_s(&self) -> u32 {
+        // The very clock by which the agent dates moves: a coarse one could lag behind it, and an
+        // exception made after a move began would look older than the move.
+        // SAFETY: the helper takes nothing and returns a number.
+        (unsafe { bpf_ktime_get_ns() } / NANOS_PER_SECOND) as u32
+    }
+
+    #[inline(always)]
+    fn mark(&self, index: u32) -> Option<Mark> {
+        // SAFETY: `mark_at` points to an element of the map; the race is as in `note_hit`.
+        mark_at(index).map(|mark| unsafe { mark.read_volatile() })
+    }
+
+    #[inline(always)]
+    fn note_hit(&self, index: u32, now: u16) {
+        if let Some(mark) = mark_at(index) {
+            // SAFETY: `mark_at` points to an element of the map. CPUs race to store the same
+            // second, 16 bits at a time, which cannot tear.
+            unsafe { (&raw mut (*mark).hit).write_volatile(now) };
+        }
+    }
+
+    #[inline(always)]
+    fn exception(&self, key: &FlowKey) -> Option<Exception> {
+        // SAFETY: a value is one aligned word; when the LRU gives the element to another flow at
+        // this moment, that flow's owner is read, who is checked against the slot's.
+        maps::EXCEPTIONS
+            .get_ptr(key)
+            .map(|exception| unsafe { exception.read() })
+    }
+
+    #[inline(always)]
+    fn spend(&self, now_s: u32, divisor: u32) -> bool {
+        let Some(budget) = maps::BUDGET.get_ptr_mut(0) else {
+            return false;
+        };
+        // SAFETY: the element is this CPU's own, and a program is not preempted by another
+        // instance of itself on the same CPU.
+        let budget = unsafe { &mut *budget };
+        if budget.second != now_s {
+            budget.second = now_s;
+            budget.spent = 0;
+        }
+        let left = budget.spent < maps::INSERTS_PER_SECOND.load() / divisor;
+        budget.spent += u32::from(left);
+        left
+    }
+
+    #[inline(always)]
+    fn remember(&self, key: &FlowKey, exception: &Exception) -> bool {
+        maps::EXCEPTIONS.insert(key, exception, 0).is_ok()
+    }
+
+    #[inline(always)]
+    fn count(&self, event: Event) {
+        if let Some(count) = maps::TRACK_COUNTS.get_ptr_mut(event as u32) {
+            // SAFETY: as in `spend`.
+            unsafe { *count += 1 };
+        }
+    }
+}
+
+#[inline(always)]
+fn mark_at(index: u32) -> Option<*mut Mark> {
+    let cell: *mut MarkCell = maps::MARKS.get_ptr_mut(index / SLOTS_PER_CELL)?;
+    // SAFETY: only computes an address within the element.
+    Some(unsafe {
+        (&raw mut (*cell).marks)
+            .cast::<Mark>()
+            .add((index % SLOTS_PER_CELL) as usize)
+    })
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use lb_ebpf::abi::{self, Mark};
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -12,13 +13,17 @@ use super::{Agent, Desired, RETRY_AFTER};
 use crate::config::{Config, Vip};
 use crate::control::apply::apply;
 use crate::control::plan::{self, Plan, Wanted, Way};
+use crate::control::slots::Clock;
 use crate::control::state::{self, key};
-use crate::dataplane::{self, grace};
+use crate::dataplane::{self, clock, grace};
 use crate::health::Target;
 use crate::net::Known;
 
-/// Slots remember an earlier owner for this long after they moved. Then its id may be used again.
-pub(super) const SETTLE_AFTER: Duration = Duration::from_secs(60);
+/// How often the agent looks whether slots may settle, as a part of the time after which they do.
+const SETTLE_LOOKS: u32 = 12;
+
+/// And at most.
+const SETTLE_LOOK_MIN: Duration = Duration::from_secs(1);
 
 /// Why something was not published. What was published before still is.
 #[derive(Debug, Error)]
@@ -75,7 +80,7 @@ impl Agent {
             self.carry_out(plan)?;
         }
         self.note_panics(panics);
-        self.note_unsettled();
+        self.note_moving();
         self.let_grace_pass();
         Ok(())
     }
@@ -143,21 +148,31 @@ impl Agent {
             effective, healths, ..
         } = desired;
         for vip in effective.config.vips.values() {
-            let settle = self.settles(vip);
+            let marks = self.marks(vip);
             let (wanted, panic) =
-                state::wanted(vip, &effective.draining, healths, reachable, settle);
+                state::wanted(vip, &effective.draining, healths, reachable, marks);
             vips.push(wanted);
             if panic {
                 panics.insert(vip.name.clone());
             }
         }
-        (Wanted { vips, ways }, panics)
+        let clock = clock_of(&effective.config);
+        (Wanted { vips, ways, clock }, panics)
     }
 
-    fn settles(&self, vip: &Vip) -> bool {
-        self.unsettled
-            .get(&key(vip))
-            .is_some_and(|(_, since)| since.elapsed() >= SETTLE_AFTER)
+    /// What the data path noted about the slots of a VIP; nothing while none of them moves.
+    fn marks(&self, vip: &Vip) -> Vec<Mark> {
+        let moving = self.published.vips.get(&key(vip));
+        let moving = moving.filter(|ring| ring.moving > 0);
+        let marks = moving.and_then(|ring| {
+            let abi::Vip {
+                ring_start,
+                ring_size,
+                ..
+            } = ring.vip;
+            self.dataplane.maps().read_marks(ring_start, ring_size)
+        });
+        marks.unwrap_or_default()
     }
 
     fn note_panics(&mut self, panics: BTreeSet<String>) {
@@ -173,20 +188,12 @@ impl Agent {
         self.panics = panics;
     }
 
-    /// Starts the clock of each ring that has slots which remember an earlier owner.
-    fn note_unsettled(&mut self) {
-        let now = Instant::now();
-        let before = std::mem::take(&mut self.unsettled);
-        for (key, ring) in &self.published.vips {
-            if self.published.is_settled(key) {
-                continue;
-            }
-            let running = before
-                .get(key)
-                .filter(|(generation, _)| *generation == ring.generation);
-            let clock = running.copied().unwrap_or((ring.generation, now));
-            self.unsettled.insert(*key, clock);
-        }
+    /// Sees to it that slots that move are looked at again.
+    fn note_moving(&mut self) {
+        let moves = self.published.vips.values().any(|ring| ring.moving > 0);
+        let after = self.desired.config.agent.settle_after;
+        let look = (after / SETTLE_LOOKS).max(SETTLE_LOOK_MIN);
+        self.settle_at = moves.then(|| Instant::now() + look);
     }
 
     /// Outer source addresses: as configured, else what this host would use itself on the way to a
@@ -208,7 +215,20 @@ impl Agent {
         };
         let v4 = choose(agent.source_v4, settings.source_v4.into(), true);
         let v6 = choose(agent.source_v6, settings.source_v6.into(), false);
+        let window = agent.settle_after.as_secs();
+        self.dataplane
+            .set_udp_window(u32::try_from(window).unwrap_or(u32::MAX))?;
         self.dataplane.set_sources(v4, v6)
+    }
+}
+
+/// The time, and how long slots move.
+fn clock_of(config: &Config) -> Clock {
+    let seconds = |time: Duration| u16::try_from(time.as_secs()).unwrap_or(u16::MAX);
+    Clock {
+        now: clock::now_s() as u16,
+        quiet: seconds(config.agent.settle_after),
+        deadline: seconds(config.agent.settle_deadline),
     }
 }
 

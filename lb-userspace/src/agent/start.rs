@@ -1,6 +1,6 @@
 //! The start, step by step. See the parent module for the order and why it is so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,7 @@ async fn gather(
         net,
         probes: health::start(events),
         meters: Meters::default(),
-        unsettled: BTreeMap::new(),
+        settle_at: None,
         panics: BTreeSet::new(),
         grace: None,
         retry_at: None,

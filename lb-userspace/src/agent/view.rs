@@ -5,10 +5,12 @@ use std::net::IpAddr;
 
 use lb_ebpf::abi::VipKey;
 use lb_ebpf::reason::Reason;
+use lb_ebpf::track::Event;
 
 use super::Agent;
 use crate::api::types::{
-    Backend, BackendStats, Health, Interface, NextHop, ReasonStats, Stats, Status, Vip, VipStats,
+    Backend, BackendStats, Health, Interface, NextHop, ReasonStats, Stats, Status, TrackStats, Vip,
+    VipStats,
 };
 use crate::config::{self, XdpMode};
 use crate::control::state::{Health as Known, key};
@@ -72,6 +74,7 @@ impl Agent {
             hash: vip.hash,
             ring_size: vip.ring_size,
             generation: ring.map_or(0, |ring| ring.generation),
+            slots_moving: ring.map_or(0, |ring| ring.moving),
             backends: vip
                 .backends
                 .values()
@@ -127,11 +130,17 @@ impl Agent {
             packets: totals.reason(reason),
             description: reason.describe().to_owned(),
         });
+        let tracking = Event::ALL.iter().map(|&event| TrackStats {
+            name: event.name().to_owned(),
+            count: totals.event(event),
+            description: event.describe().to_owned(),
+        });
         let vips = self.desired.effective.config.vips.values();
         Stats {
             packets: totals.packets(),
             vips: vips.map(|vip| self.vip_stats(vip, totals)).collect(),
             reasons: reasons.collect(),
+            tracking: tracking.collect(),
         }
     }
 
@@ -158,6 +167,7 @@ impl Agent {
             address: vip.vip_address().to_string(),
             packets: counts.packets,
             bytes: counts.bytes,
+            slots_moving: ring.map_or(0, |ring| ring.moving),
             backends: vip.backends.values().map(backend).collect(),
         }
     }

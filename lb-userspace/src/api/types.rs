@@ -106,6 +106,9 @@ pub struct Vip {
     pub ring_size: u32,
     /// Times the ring was published.
     pub generation: u64,
+    /// Slots whose live flows still belong to an earlier owner.
+    #[serde(default)]
+    pub slots_moving: u32,
     /// Backends, by name.
     pub backends: Vec<Backend>,
 }
@@ -185,6 +188,20 @@ pub struct Stats {
     pub vips: Vec<VipStats>,
     /// Counters by reason.
     pub reasons: Vec<ReasonStats>,
+    /// What happened on slots that move.
+    #[serde(default)]
+    pub tracking: Vec<TrackStats>,
+}
+
+/// How often one thing happened on slots that move.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrackStats {
+    /// Stable name.
+    pub name: String,
+    /// How often.
+    pub count: u64,
+    /// What it means, one sentence.
+    pub description: String,
 }
 
 /// Counters of one VIP.
@@ -198,6 +215,9 @@ pub struct VipStats {
     pub packets: u64,
     /// Their bytes, from the Ethernet header on.
     pub bytes: u64,
+    /// Slots whose live flows still belong to an earlier owner.
+    #[serde(default)]
+    pub slots_moving: u32,
     /// Counters by backend.
     pub backends: Vec<BackendStats>,
 }

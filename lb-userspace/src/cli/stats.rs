@@ -1,7 +1,7 @@
 //! `weir stats`: the counters of the data plane.
 
 use lb_userspace::api::client::Client;
-use lb_userspace::api::types::{ReasonStats, Stats, VipStats};
+use lb_userspace::api::types::{ReasonStats, Stats, TrackStats, VipStats};
 
 use super::failure::Failure;
 use super::output::{Column, Output, sections, table};
@@ -23,6 +23,7 @@ fn text(stats: &Stats, all: bool) -> String {
         vips(&stats.vips),
         backends(&stats.vips),
         reasons(&stats.reasons, all),
+        tracking(&stats.tracking, all),
     ])
 }
 
@@ -32,6 +33,7 @@ fn vips(vips: &[VipStats]) -> String {
         Column::Text("ADDRESS"),
         Column::Number("PACKETS"),
         Column::Number("BYTES"),
+        Column::Number("SLOTS MOVING"),
     ];
     let rows = vips.iter().map(|vip| {
         [
@@ -39,6 +41,7 @@ fn vips(vips: &[VipStats]) -> String {
             vip.address.clone(),
             vip.packets.to_string(),
             vip.bytes.to_string(),
+            vip.slots_moving.to_string(),
         ]
     });
     table(columns, rows)
@@ -89,6 +92,30 @@ fn reasons(reasons: &[ReasonStats], all: bool) -> String {
     table(columns, rows)
 }
 
+/// Silent while nothing has ever moved.
+fn tracking(tracking: &[TrackStats], all: bool) -> String {
+    let shown: Vec<_> = tracking
+        .iter()
+        .filter(|event| all || event.count > 0)
+        .collect();
+    if shown.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        Column::Text("ON MOVING SLOTS"),
+        Column::Number("COUNT"),
+        Column::Text("MEANING"),
+    ];
+    let rows = shown.into_iter().map(|event| {
+        [
+            event.name.clone(),
+            event.count.to_string(),
+            event.description.clone(),
+        ]
+    });
+    table(columns, rows)
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
@@ -111,6 +138,7 @@ mod tests {
                 address: "203.0.113.10:443/tcp".to_owned(),
                 packets: 1_000_000,
                 bytes: 64_000_000,
+                slots_moving: 21_846,
                 backends: vec![BackendStats {
                     name: "gateway-1".to_owned(),
                     address: Ipv4Addr::new(10, 0, 0, 11).into(),
@@ -120,6 +148,11 @@ mod tests {
                     packets: 1_000_000,
                     bytes: 64_000_000,
                 }],
+            }],
+            tracking: vec![TrackStats {
+                name: "hit".to_owned(),
+                count: 12,
+                description: "An exception was found.".to_owned(),
             }],
             reasons: vec![
                 reason("forwarded", "forward", 1_000_000),
@@ -140,8 +173,8 @@ mod tests {
         insta::assert_snapshot!(text(&stats(), false), @r#"
         1000005 packets received
 
-        VIP  ADDRESS               PACKETS     BYTES
-        web  203.0.113.10:443/tcp  1000000  64000000
+        VIP  ADDRESS               PACKETS     BYTES  SLOTS MOVING
+        web  203.0.113.10:443/tcp  1000000  64000000         21846
 
         VIP  BACKEND    HEALTHY  WEIGHT  SLOTS  PACKETS     BYTES
         web  gateway-1  yes         100  65537  1000000  64000000
@@ -149,6 +182,9 @@ mod tests {
         REASON     ACTION   PACKETS  MEANING
         forwarded  forward  1000000  The frame was forwarded.
         truncated  drop           5  The frame was truncated.
+
+        ON MOVING SLOTS  COUNT  MEANING
+        hit                 12  An exception was found.
         "#);
     }
 }

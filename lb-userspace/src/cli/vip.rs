@@ -112,6 +112,7 @@ pub(super) mod tests {
             hash: HashBy::FiveTuple,
             ring_size: 65_537,
             generation: 3,
+            slots_moving: 0,
             backends: vec![
                 backend(
                     1,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use toml::Spanned;
 
@@ -23,10 +24,18 @@ pub(super) const INTERFACES_MAX: usize = 64;
 const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Bounds of what the data plane can be created with: ids of VIPs and backends have 16 bits, and ring
-/// slots cost eight bytes each (two generations).
+/// slots cost sixteen bytes each (two generations, each with its mark).
 const VIPS_LIMIT: RangeInclusive<i64> = 1..=65_535;
 const BACKENDS_LIMIT: RangeInclusive<i64> = 1..=65_535;
 const RING_SLOTS_LIMIT: RangeInclusive<i64> = 251..=134_217_728;
+
+/// From almost none to 1.8 GiB.
+const EXCEPTIONS_LIMIT: RangeInclusive<i64> = 1024..=16_777_216;
+
+/// Bounds of both settle times: moves are dated in seconds, modulo 18 hours.
+const SETTLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(12 * 3600);
+const SETTLE_AFTER: Duration = Duration::from_secs(60);
+const SETTLE_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Mistakes found so far, each at its place.
 pub(super) struct Checker<'a> {
@@ -106,6 +115,13 @@ impl Checker<'_> {
             rules::outer_source(text, true).map(Some)
         });
         let hash_secret = self.secret(typed.hash_secret.as_ref());
+        let settle_after = self.optional(typed.settle_after.as_ref(), SETTLE_AFTER, |text| {
+            units::duration("settle_after", text, SETTLE)
+        });
+        let deadline = typed.settle_deadline.as_ref();
+        let settle_deadline = self.optional(deadline, SETTLE_DEADLINE, |text| {
+            units::duration("settle_deadline", text, SETTLE)
+        });
         let limits = self.limits(&typed.limits);
         Some(Agent {
             interfaces: interfaces?,
@@ -116,6 +132,8 @@ impl Checker<'_> {
             source_v4: source_v4?,
             source_v6: source_v6?,
             hash_secret: hash_secret?,
+            settle_after: settle_after?,
+            settle_deadline: settle_deadline?,
             limits: limits?,
         })
     }
@@ -187,10 +205,17 @@ impl Checker<'_> {
             "ring_slots_max",
             RING_SLOTS_LIMIT,
         );
+        let exceptions_max = limit(
+            &typed.exceptions_max,
+            default.exceptions_max,
+            "exceptions_max",
+            EXCEPTIONS_LIMIT,
+        );
         Some(Limits {
             vips_max: vips_max?,
             backends_max: backends_max?,
             ring_slots_max: ring_slots_max?,
+            exceptions_max: exceptions_max?,
         })
     }
 

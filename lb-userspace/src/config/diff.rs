@@ -155,6 +155,16 @@ fn agent(old: &Config, new: &Config) -> Vec<Change> {
             or_none(&old.hash_secret),
             or_none(&new.hash_secret),
         ),
+        (
+            "settle_after",
+            format!("{:?}", old.settle_after),
+            format!("{:?}", new.settle_after),
+        ),
+        (
+            "settle_deadline",
+            format!("{:?}", old.settle_deadline),
+            format!("{:?}", new.settle_deadline),
+        ),
         ("limits", old.limits.to_string(), new.limits.to_string()),
     ];
     settings

@@ -33,6 +33,8 @@ pub(super) struct Agent {
     pub(super) source_v4: Option<Spanned<String>>,
     pub(super) source_v6: Option<Spanned<String>>,
     pub(super) hash_secret: Option<Spanned<Secret>>,
+    pub(super) settle_after: Option<Spanned<String>>,
+    pub(super) settle_deadline: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) limits: Limits,
 }
@@ -52,6 +54,7 @@ pub(super) struct Limits {
     pub(super) vips_max: Option<Spanned<i64>>,
     pub(super) backends_max: Option<Spanned<i64>>,
     pub(super) ring_slots_max: Option<Spanned<i64>>,
+    pub(super) exceptions_max: Option<Spanned<i64>>,
 }
 
 /// `[vips.NAME]`

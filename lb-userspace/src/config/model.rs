@@ -47,6 +47,11 @@ pub struct Agent {
     /// Where the key of the flow hash comes from. Balancers that stand side by side need the same
     /// one; `None` lets the agent keep a random key of its own.
     pub hash_secret: Option<Secret>,
+    /// A slot that moves settles when its previous owner had no packet for so long. Unknown UDP
+    /// flows go to the previous owner for so long after the move began.
+    pub settle_after: Duration,
+    /// A slot settles after so long even if its previous owner still has flows; they are cut.
+    pub settle_deadline: Duration,
     /// Sizes of everything that could grow.
     pub limits: Limits,
 }
@@ -81,6 +86,8 @@ pub struct Limits {
     pub backends_max: u32,
     /// Ring slots of all VIPs together, at most.
     pub ring_slots_max: u32,
+    /// Flows on moving slots whose backend is remembered, at most; 112 bytes each.
+    pub exceptions_max: u32,
 }
 
 /// One virtual service: an address, and the backends that answer for it.
@@ -215,6 +222,7 @@ impl Default for Limits {
             vips_max: 512,
             backends_max: 4096,
             ring_slots_max: 64 * 65_537,
+            exceptions_max: lb_ebpf::abi::EXCEPTIONS_MAX,
         }
     }
 }
@@ -282,10 +290,12 @@ impl fmt::Display for Limits {
             vips_max,
             backends_max,
             ring_slots_max,
+            exceptions_max,
         } = self;
         write!(
             f,
-            "{vips_max} vips, {backends_max} backends, {ring_slots_max} ring slots"
+            "{vips_max} vips, {backends_max} backends, {ring_slots_max} ring slots, \
+             {exceptions_max} exceptions"
         )
     }
 }

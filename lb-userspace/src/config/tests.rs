@@ -62,6 +62,9 @@ fn the_examples_comments_show_the_defaults() {
         "vips_max",
         "backends_max",
         "ring_slots_max",
+        "exceptions_max",
+        "settle_after",
+        "settle_deadline",
         "forward",
         "hash ",
         "ring_size",
@@ -99,10 +102,13 @@ fn what_is_left_out_has_a_default() {
         source_v4: None,
         source_v6: None,
         hash_secret: None,
+        settle_after: Duration::from_secs(60),
+        settle_deadline: Duration::from_secs(900),
         limits: Limits {
             vips_max: 512,
             backends_max: 4096,
             ring_slots_max: 4_194_368,
+            exceptions_max: 524_288,
         },
     };
     assert_eq!(config.agent, agent);

@@ -1,6 +1,6 @@
 //! Carries out a plan: all of it, or none.
 
-use lb_ebpf::abi::{Backend, Slot, Vip, VipKey};
+use lb_ebpf::abi::{Backend, Mark, Slot, Vip, VipKey};
 use tracing::error;
 
 use super::plan::{ADDRESS_ENTRY, Plan};
@@ -13,8 +13,9 @@ pub trait Store {
 
     /// Returns when every packet that was in flight at the call is through.
     fn wait_grace_period(&mut self);
-    /// Writes slots from `start` on; nobody reads them yet.
-    fn write_ring(&mut self, start: u32, slots: &[Slot]) -> Result<(), Self::Error>;
+    /// Writes slots and their marks from `start` on; nobody reads them yet.
+    fn write_ring(&mut self, start: u32, slots: &[Slot], marks: &[Mark])
+    -> Result<(), Self::Error>;
     /// Replaces, adds or (`None`) removes a VIP or address entry, visible at once.
     fn write_vip(&mut self, key: VipKey, vip: Option<Vip>) -> Result<(), Self::Error>;
     /// Replaces a backend, visible at once, 8 bytes at a time.
@@ -77,8 +78,8 @@ fn write<S: Store>(
         undo.push(backend_before(now, *id));
         store.write_backend(*id, staged)?;
     }
-    for (start, slots) in &plan.rings {
-        store.write_ring(*start, slots)?;
+    for (start, slots, marks) in &plan.rings {
+        store.write_ring(*start, slots, marks)?;
     }
     publish(store, now, plan, undo)
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_ebpf::abi::{Backend, Forward, HashKind, Hop, Slot, Vip, VipKey, forward};
+use lb_ebpf::abi::{Backend, Forward, HashKind, Hop, Mark, Slot, Vip, VipKey, forward};
 use thiserror::Error;
 
 use super::alloc::{Extent, Full};
 use super::published::{Entry, Published, Ring};
+use super::slots::{self, Clock, Next};
 use crate::dataplane::backend;
 use crate::maglev::{self, Member};
 
@@ -31,8 +32,8 @@ pub struct WantedVip {
     pub backends: Vec<IpAddr>,
     /// Backends that are down: their flows are dead anyway, so slots forget them at once.
     pub dead: BTreeSet<IpAddr>,
-    /// Slots shall forget earlier owners.
-    pub settle: bool,
+    /// Marks of the published ring's slots, as they are now; none when no slot moves.
+    pub marks: Vec<Mark>,
 }
 
 /// How packets reach one backend address.
@@ -51,6 +52,8 @@ pub struct Wanted {
     pub vips: Vec<WantedVip>,
     /// Ways by backend address; a missing one is not known.
     pub ways: BTreeMap<IpAddr, Way>,
+    /// The time, and how long slots move.
+    pub clock: Clock,
 }
 
 /// Why something wanted cannot be.
@@ -88,8 +91,8 @@ pub struct Plan {
     pub backends_new: Vec<(u16, Backend)>,
     /// Next hops, into the generation that is not in use.
     pub hops_staged: Vec<(u16, Backend)>,
-    /// Rings, into stretches that are not in use: start and slots.
-    pub rings: Vec<(u32, Arc<[Slot]>)>,
+    /// Rings, into stretches that are not in use: start, slots and their marks.
+    pub rings: Vec<(u32, Arc<[Slot]>, Vec<Mark>)>,
     /// Address entries that are not there yet.
     pub addresses_new: Vec<VipKey>,
     /// Next hops: the switches.
@@ -116,7 +119,7 @@ impl Plan {
         plan.learn_backends(wanted)?;
         plan.move_hops(wanted);
         for vip in &wanted.vips {
-            plan.publish(vip)?;
+            plan.publish(vip, &wanted.clock)?;
         }
         plan.remove_vips(now, wanted);
         plan.addresses(now);
@@ -224,7 +227,7 @@ impl Plan {
     }
 
     /// Builds the ring of one VIP, if it has to change, and its value.
-    fn publish(&mut self, wanted: &WantedVip) -> Result<(), Refused> {
+    fn publish(&mut self, wanted: &WantedVip, clock: &Clock) -> Result<(), Refused> {
         let full = |full| Refused::Full {
             vip: wanted.name.clone(),
             full,
@@ -237,21 +240,13 @@ impl Plan {
                 Ring::unpublished(id)
             }
         };
-        let slots = self.slots(&ring, wanted)?;
+        let next = self.slots(&ring, wanted, clock)?;
         let old = ring.vip;
-        if let Some(slots) = slots {
-            let retired = ring.live();
-            let (start, idle_since) = self.place(&mut ring, &slots).map_err(full)?;
-            self.grace_period |= idle_since > self.next.graced;
-            ring.vip.ring_start = start;
-            ring.vip.ring_size = slots.len() as u32;
-            ring.idle = retired;
-            ring.idle_since = self.next.flips + 1;
-            ring.slots = slots.into();
-            ring.describe();
-            ring.generation += 1;
-            if !ring.slots.is_empty() {
-                self.rings.push((start, Arc::clone(&ring.slots)));
+        if let Some(next) = next {
+            ring.deferred = next.deferred;
+            let first = ring.generation == 0 && next.slots.is_empty();
+            if first || next.slots[..] != ring.slots[..] {
+                self.place_ring(&mut ring, next).map_err(full)?;
             }
         }
         ring.members = Some(wanted.members.clone());
@@ -264,20 +259,48 @@ impl Plan {
         Ok(())
     }
 
-    /// The slots `ring` should have; `None` when they are as they should be.
-    fn slots(&self, ring: &Ring, wanted: &WantedVip) -> Result<Option<Vec<Slot>>, Refused> {
+    /// Puts new slots where no VIP points, and the VIP there.
+    fn place_ring(&mut self, ring: &mut Ring, next: Next) -> Result<(), Full> {
+        let retired = ring.live();
+        let (start, idle_since) = self.place(ring, &next.slots)?;
+        self.grace_period |= idle_since > self.next.graced;
+        ring.vip.ring_start = start;
+        ring.vip.ring_size = next.slots.len() as u32;
+        ring.idle = retired;
+        ring.idle_since = self.next.flips + 1;
+        ring.slots = next.slots.into();
+        ring.describe();
+        ring.generation += 1;
+        if !ring.slots.is_empty() {
+            let slots = Arc::clone(&ring.slots);
+            self.rings.push((start, slots, next.marks));
+        }
+        Ok(())
+    }
+
+    /// The slots `ring` should have; `None` when nothing has happened that could change them.
+    fn slots(
+        &self,
+        ring: &Ring,
+        wanted: &WantedVip,
+        clock: &Clock,
+    ) -> Result<Option<Next>, Refused> {
         let same_size = ring.vip.ring_size == wanted.ring_size;
         let same = ring.members.as_ref() == Some(&wanted.members);
         let empty = wanted.members.iter().all(|member| member.weight == 0);
         if empty {
-            return Ok((ring.generation == 0 || ring.vip.ring_size > 0).then(Vec::new));
+            return Ok((ring.generation == 0 || ring.vip.ring_size > 0).then(Next::default));
         }
-        let dead = self.ids(wanted.dead.iter().copied());
-        let forgets = wanted.settle || !dead.is_disjoint(&ring.names);
-        if same_size && same && !forgets {
+        let lost = self.lost(ring, wanted);
+        let moving = ring.slots.iter().zip(&wanted.marks);
+        let ends = ring.moving > 0
+            && moving
+                .into_iter()
+                .any(|(slot, mark)| slot.moves() && clock.ends(*mark));
+        if same_size && same && lost.is_empty() && !ends {
             return Ok(None);
         }
-        let owners: Vec<u16> = if same_size && same {
+        let owners: Vec<u16> = if same_size && same && !ring.deferred {
             ring.slots.iter().map(|slot| slot.current).collect()
         } else {
             let build = maglev::build(&wanted.members, wanted.ring_size);
@@ -291,8 +314,18 @@ impl Plan {
                 .map(|index| ids[usize::from(index)])
                 .collect()
         };
-        let slots = merge(&ring.slots, &owners, &dead, wanted.settle);
-        Ok((slots[..] != ring.slots[..]).then_some(slots))
+        let next = slots::next(&ring.slots, &wanted.marks, &owners, &lost, clock);
+        Ok(Some(next))
+    }
+
+    /// Ids that the ring names and that no flow can reach any more: failed, or removed.
+    fn lost(&self, ring: &Ring, wanted: &WantedVip) -> BTreeSet<u16> {
+        let alive = wanted.backends.iter().copied();
+        let alive = alive.filter(|address| !wanted.dead.contains(address));
+        let alive: BTreeSet<u16> = alive
+            .filter_map(|address| self.next.backend_id(address))
+            .collect();
+        ring.names.difference(&alive).copied().collect()
     }
 
     /// Where the new slots go, and since when that place is out of use.
@@ -358,12 +391,6 @@ impl Plan {
         let id = |member: &Member| self.next.backend_id(member.address).unwrap_or(0);
         members.iter().map(id).collect()
     }
-
-    fn ids(&self, addresses: impl Iterator<Item = IpAddr>) -> BTreeSet<u16> {
-        addresses
-            .filter_map(|address| self.next.backend_id(address))
-            .collect()
-    }
 }
 
 /// The entry that marks an address as one of ours.
@@ -387,32 +414,12 @@ impl Ring {
             generation: 0,
             members: None,
             names: BTreeSet::new(),
-            settled: true,
+            moving: 0,
+            deferred: false,
             idle: None,
             idle_since: 0,
         }
     }
-}
-
-/// New owners over old slots: a slot that changes hands remembers whom it had, unless that one is
-/// dead; a slot that does not keeps what it remembers, unless it shall settle.
-fn merge(old: &[Slot], owners: &[u16], dead: &BTreeSet<u16>, settle: bool) -> Vec<Slot> {
-    // In a ring of another size every flow has another slot: there is nothing to remember.
-    let comparable = old.len() == owners.len();
-    let merged = |(index, &current): (usize, &u16)| {
-        let before = old.get(index).filter(|_| comparable && !settle);
-        let previous = match before {
-            Some(slot) if slot.current == current => slot.previous,
-            Some(slot) => slot.current,
-            None => current,
-        };
-        let forget = previous == 0 || dead.contains(&previous);
-        Slot {
-            current,
-            previous: if forget { current } else { previous },
-        }
-    };
-    owners.iter().enumerate().map(merged).collect()
 }
 
 #[cfg(test)]

@@ -55,8 +55,10 @@ pub struct Ring {
     pub(super) members: Option<Vec<Member>>,
     /// Ids that the slots name, now or before.
     pub(super) names: BTreeSet<u16>,
-    /// No slot remembers an earlier owner.
-    pub(super) settled: bool,
+    /// Slots that remember an earlier owner.
+    pub moving: u32,
+    /// Some slots do not yet have the owner they should have: they still move.
+    pub(super) deferred: bool,
     /// The generation that is not in use, once there was one.
     pub(super) idle: Option<Extent>,
     /// Flip at which `idle` went out of use.
@@ -185,7 +187,7 @@ impl Published {
 
     /// Whether no slot of the VIP `key` remembers an earlier owner.
     pub fn is_settled(&self, key: &VipKey) -> bool {
-        self.vips.get(key).is_none_or(|ring| ring.settled)
+        self.vips.get(key).is_none_or(|ring| ring.moving == 0)
     }
 
     /// Ids that no ring names.
@@ -205,7 +207,8 @@ impl Ring {
             generation: 0,
             members: None,
             names: BTreeSet::new(),
-            settled: true,
+            moving: 0,
+            deferred: false,
             idle: None,
             idle_since: 1,
         };
@@ -221,11 +224,11 @@ impl Ring {
     /// Notes what the slots say: whom they name, and whether they are settled.
     pub(super) fn describe(&mut self) {
         let mut named = vec![false; usize::from(u16::MAX) + 1];
-        self.settled = true;
+        self.moving = 0;
         for slot in &*self.slots {
             named[usize::from(slot.current)] = true;
             named[usize::from(slot.previous)] = true;
-            self.settled &= slot.current == slot.previous;
+            self.moving += u32::from(slot.moves());
         }
         self.names = (1..=u16::MAX)
             .filter(|&id| named[usize::from(id)])

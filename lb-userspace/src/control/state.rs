@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use lb_ebpf::abi::{VipKey, forward, hash_kind};
+use lb_ebpf::abi::{Mark, VipKey, forward, hash_kind};
 
 use super::plan::WantedVip;
 use super::published::Published;
@@ -133,7 +133,7 @@ pub fn wanted(
     draining: &BTreeSet<BackendName>,
     healths: &Healths,
     reachable: impl Fn(IpAddr) -> bool,
-    settle: bool,
+    marks: Vec<Mark>,
 ) -> (WantedVip, bool) {
     let drains = |name: &str| draining.contains(&(vip.name.clone(), name.to_owned()));
     let willing: Vec<_> = vip
@@ -177,7 +177,7 @@ pub fn wanted(
             .map(|backend| backend.address)
             .collect(),
         dead,
-        settle,
+        marks,
     };
     (wanted, panic)
 }

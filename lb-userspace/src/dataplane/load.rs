@@ -30,10 +30,14 @@ const DIRECTORY_VARIABLE: &str = "WEIR_BPF_DIR";
 const VERDICT_LINES_MAX: usize = 10;
 
 /// Maps that are pinned. The program's log ring and its constants are not: they go with the program.
-const PINNED: [&str; 7] = [
+const PINNED: [&str; 11] = [
     map::SETTINGS,
     map::VIPS,
     map::RINGS,
+    map::MARKS,
+    map::EXCEPTIONS,
+    map::BUDGET,
+    map::TRACK_COUNTS,
     map::BACKENDS,
     map::REASON_COUNTS,
     map::VIP_COUNTS,
@@ -101,7 +105,7 @@ impl Dataplane {
                 source_v6: Address::default(),
                 source_v4: Address::default(),
                 version: abi::VERSION,
-                reserved: 0,
+                udp_window_s: 0,
             })?;
         }
         info!(path = %bpffs.display(), adopted, "data plane loaded");
@@ -162,6 +166,22 @@ impl Dataplane {
         }
         info!(?v4, ?v6, "sources of outer headers");
         self.maps.write_settings(&new)
+    }
+
+    /// Sets for how long unknown UDP flows on moving slots go to the previous owner, in seconds.
+    ///
+    /// # Errors
+    ///
+    /// When the map cannot be read or written.
+    pub fn set_udp_window(&mut self, udp_window_s: u32) -> Result<(), Error> {
+        let old = self.maps.read_settings()?;
+        if old.udp_window_s == udp_window_s {
+            return Ok(());
+        }
+        self.maps.write_settings(&Settings {
+            udp_window_s,
+            ..old
+        })
     }
 
     /// Attaches the program to `interface`, or replaces the one in its pinned link.

@@ -3,15 +3,18 @@
 use std::os::fd::AsFd as _;
 
 use aya::Pod;
-use aya::maps::{Array, Map, MapData, MapError};
-use lb_ebpf::abi::{self, Backend, Settings, Slot, Vip, VipCell, VipKey, map};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
+use lb_ebpf::abi::{
+    self, Backend, Exception, FlowKey, Mark, Settings, Slot, Vip, VipCell, VipKey, map,
+};
 use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
+use lb_ebpf::track::{EVENTS, Event, Exceptions};
 use lb_ebpf::vip_table;
 
-use super::ring::Rings;
+use super::ring::{Halves, Rings};
 use super::vips::{Full, Table};
-use super::{Error, Pins, grace, stats};
+use super::{Error, Pins, clock, grace, stats};
 use crate::config::Limits;
 use crate::control::apply::Store;
 
@@ -24,6 +27,8 @@ pub struct Sizes {
     pub backends: u32,
     /// Ring slots over all VIPs and both generations.
     pub ring_slots: u32,
+    /// Flows on moving slots whose owner is remembered.
+    pub exceptions: u32,
 }
 
 impl Sizes {
@@ -34,14 +39,18 @@ impl Sizes {
             vips: limits.vips_max,
             backends: limits.backends_max.saturating_add(1),
             ring_slots: pairs.saturating_mul(2),
+            exceptions: limits.exceptions_max,
         }
     }
 
     /// Map name and number of elements. The VIP table has room for as many addresses as VIPs.
-    pub(super) fn elements(self) -> [(&'static str, u32); 6] {
+    pub(super) fn elements(self) -> [(&'static str, u32); 9] {
         [
             (map::VIPS, vip_table::cells(self.vips)),
             (map::RINGS, self.ring_slots / abi::SLOTS_PER_CELL),
+            (map::MARKS, self.ring_slots / abi::SLOTS_PER_CELL),
+            (map::EXCEPTIONS, self.exceptions),
+            (map::TRACK_COUNTS, EVENTS),
             (map::BACKENDS, self.backends),
             (map::VIP_COUNTS, self.vips),
             (map::BACKEND_COUNTS, self.backends),
@@ -57,17 +66,14 @@ pub struct Maps {
     vip_table: Table,
     backends: Array<MapData, Backend>,
     rings: Rings,
+    marks: Rings<Mark>,
+    exceptions: HashMap<MapData, FlowKey, Exception>,
     pub(super) counters: stats::Counters,
 }
 
 impl Maps {
     /// Opens the pinned maps.
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
-        let rings = open_map(pins, map::RINGS)?;
-        let fail = |source| Error::map("open", map::RINGS, source);
-        let cells = rings.info().map_err(fail)?.max_entries();
-        let rings = Rings::of_map(rings.fd().as_fd(), cells)
-            .map_err(|source| Error::io("map into memory", &pins.map(map::RINGS), source))?;
         let vips: Array<MapData, VipCell> = open_array(pins, map::VIPS)?;
         let vip_table = vips
             .iter()
@@ -79,7 +85,12 @@ impl Maps {
             vips,
             vip_table,
             backends: open_array(pins, map::BACKENDS)?,
-            rings,
+            rings: open_rings(pins, map::RINGS)?,
+            marks: open_rings(pins, map::MARKS)?,
+            exceptions: typed(
+                map::EXCEPTIONS,
+                Map::LruHashMap(open_map(pins, map::EXCEPTIONS)?),
+            )?,
             counters: stats::Counters::open(pins)?,
         })
     }
@@ -131,6 +142,11 @@ impl Maps {
         self.rings.read(start, len)
     }
 
+    /// The marks of the `len` slots from `start` on.
+    pub fn read_marks(&self, start: u32, len: u32) -> Option<Vec<Mark>> {
+        self.marks.read(start, len)
+    }
+
     /// Ring slots there are.
     pub fn ring_slots(&self) -> usize {
         self.rings.slots()
@@ -151,8 +167,8 @@ impl Store for Maps {
         self.vip_table.grace_passed(changes);
     }
 
-    fn write_ring(&mut self, start: u32, slots: &[Slot]) -> Result<(), Error> {
-        if self.rings.write(start, slots) {
+    fn write_ring(&mut self, start: u32, slots: &[Slot], marks: &[Mark]) -> Result<(), Error> {
+        if self.marks.write(start, marks) && self.rings.write(start, slots) {
             Ok(())
         } else {
             Err(Error::RingBounds {
@@ -235,6 +251,42 @@ impl Tables for LiveTables<'_> {
     }
 }
 
+/// Reads only: explaining a packet leaves no trace.
+impl Exceptions for LiveTables<'_> {
+    fn now_s(&self) -> u32 {
+        clock::now_s()
+    }
+
+    fn mark(&self, index: u32) -> Option<Mark> {
+        self.maps.marks.slot(index)
+    }
+
+    fn note_hit(&self, _: u32, _: u16) {}
+
+    fn exception(&self, key: &FlowKey) -> Option<Exception> {
+        self.maps.exceptions.get(key, 0).ok()
+    }
+
+    fn spend(&self, _: u32, _: u32) -> bool {
+        false
+    }
+
+    fn remember(&self, _: &FlowKey, _: &Exception) -> bool {
+        false
+    }
+
+    fn count(&self, _: Event) {}
+}
+
+/// Maps a pinned array of slots or marks into memory.
+fn open_rings<T: Halves>(pins: &Pins, name: &'static str) -> Result<Rings<T>, Error> {
+    let rings = open_map(pins, name)?;
+    let fail = |source| Error::map("open", name, source);
+    let cells = rings.info().map_err(fail)?.max_entries();
+    Rings::of_map(rings.fd().as_fd(), cells)
+        .map_err(|source| Error::io("map into memory", &pins.map(name), source))
+}
+
 /// Opens the pinned map `name`, whatever its type.
 pub(super) fn open_map(pins: &Pins, name: &'static str) -> Result<MapData, Error> {
     MapData::from_pin(pins.map(name)).map_err(|source| Error::map("open", name, source))
@@ -262,6 +314,7 @@ mod tests {
             vips_max: 2,
             backends_max: 10,
             ring_slots_max: 2 * 251,
+            exceptions_max: 16,
         };
         let sizes = Sizes::new(limits);
         // Two rings of 251 slots: each generation takes 252.

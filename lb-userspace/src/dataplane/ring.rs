@@ -1,24 +1,66 @@
-//! Rings in the mapped ring array: slots, two to a cell.
+//! Rings and their marks in the mapped arrays: slots, two to a cell.
 
 use std::io;
+use std::marker::PhantomData;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
-use lb_ebpf::abi::{RingCell, SLOTS_PER_CELL, Slot};
+use lb_ebpf::abi::{Mark, SLOTS_PER_CELL, Slot};
 
 use super::mmap::Cells;
 
-/// All slots of all rings.
-#[derive(Debug)]
-pub(super) struct Rings {
-    cells: Cells,
+/// What a slot of four bytes holds: half a cell.
+pub(super) trait Halves: Copy + Default {
+    /// As it lies in memory.
+    fn bytes(self) -> [u8; 4];
+    /// The opposite of [`bytes`](Self::bytes).
+    fn from_bytes(bytes: [u8; 4]) -> Self;
 }
 
-impl Rings {
+impl Halves for Slot {
+    fn bytes(self) -> [u8; 4] {
+        join(self.current, self.previous)
+    }
+
+    fn from_bytes(bytes: [u8; 4]) -> Self {
+        let [current, previous] = split(bytes);
+        Self { current, previous }
+    }
+}
+
+impl Halves for Mark {
+    fn bytes(self) -> [u8; 4] {
+        join(self.since, self.hit)
+    }
+
+    fn from_bytes(bytes: [u8; 4]) -> Self {
+        let [since, hit] = split(bytes);
+        Self { since, hit }
+    }
+}
+
+fn join(first: u16, second: u16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    [a, b, c, d]
+}
+
+fn split([a, b, c, d]: [u8; 4]) -> [u16; 2] {
+    [u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])]
+}
+
+/// All slots of all rings, or all their marks.
+#[derive(Debug)]
+pub(super) struct Rings<T = Slot> {
+    cells: Cells,
+    holds: PhantomData<T>,
+}
+
+impl<T: Halves> Rings<T> {
     /// Maps the array behind `fd`, which has `cells` elements.
     pub(super) fn of_map(fd: BorrowedFd<'_>, cells: u32) -> io::Result<Self> {
         let cells = Cells::of_map(fd, cells as usize)?;
-        Ok(Self { cells })
+        let holds = PhantomData;
+        Ok(Self { cells, holds })
     }
 
     /// Number of slots.
@@ -30,7 +72,7 @@ impl Rings {
     /// empty one. Returns false, with nothing written, when they do not fit.
     ///
     /// The slots must not be in use: nothing orders the cells of one call among each other.
-    pub(super) fn write(&self, start: u32, slots: &[Slot]) -> bool {
+    pub(super) fn write(&self, start: u32, slots: &[T]) -> bool {
         let Some(cells) = self.cells_of(start, slots.len()) else {
             return false;
         };
@@ -43,18 +85,18 @@ impl Rings {
     }
 
     /// Reads `len` slots from slot `start` on, which must be even; `None` when they do not exist.
-    pub(super) fn read(&self, start: u32, len: u32) -> Option<Vec<Slot>> {
+    pub(super) fn read(&self, start: u32, len: u32) -> Option<Vec<T>> {
         let cells = self.cells_of(start, len as usize)?;
         let slots = cells
             .iter()
-            .flat_map(|cell| unpack(cell.load(Ordering::Relaxed)).slots);
+            .flat_map(|cell| unpack(cell.load(Ordering::Relaxed)));
         Some(slots.take(len as usize).collect())
     }
 
     /// The slot at `index`.
-    pub(super) fn slot(&self, index: u32) -> Option<Slot> {
+    pub(super) fn slot(&self, index: u32) -> Option<T> {
         let cell = unpack(self.cells.load((index / SLOTS_PER_CELL) as usize)?);
-        Some(cell.slots[(index % SLOTS_PER_CELL) as usize])
+        Some(cell[(index % SLOTS_PER_CELL) as usize])
     }
 
     fn cells_of(&self, start: u32, len: usize) -> Option<&[std::sync::atomic::AtomicU64]> {
@@ -67,26 +109,17 @@ impl Rings {
     }
 }
 
-/// A cell as one word, fields in the order in which [`RingCell`] lays them out in memory.
-fn pack([first, second]: [Slot; 2]) -> u64 {
-    let [a, b] = first.current.to_ne_bytes();
-    let [c, d] = first.previous.to_ne_bytes();
-    let [e, f] = second.current.to_ne_bytes();
-    let [g, h] = second.previous.to_ne_bytes();
+/// A cell as one word, fields in the order in which they lie in memory.
+fn pack<T: Halves>([first, second]: [T; 2]) -> u64 {
+    let [a, b, c, d] = first.bytes();
+    let [e, f, g, h] = second.bytes();
     u64::from_ne_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// The opposite of [`pack`].
-fn unpack(word: u64) -> RingCell {
-    let bytes = word.to_ne_bytes();
-    let half = |at: usize| u16::from_ne_bytes([bytes[at], bytes[at + 1]]);
-    let slot = |at: usize| Slot {
-        current: half(at),
-        previous: half(at + 2),
-    };
-    RingCell {
-        slots: [slot(0), slot(4)],
-    }
+fn unpack<T: Halves>(word: u64) -> [T; 2] {
+    let [a, b, c, d, e, f, g, h] = word.to_ne_bytes();
+    [T::from_bytes([a, b, c, d]), T::from_bytes([e, f, g, h])]
 }
 
 #[cfg(test)]
@@ -96,6 +129,7 @@ mod tests {
     fn rings(cells: usize) -> Rings {
         Rings {
             cells: Cells::anonymous(cells).unwrap(),
+            holds: PhantomData,
         }
     }
 

@@ -5,6 +5,7 @@ use aya::maps::{Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use lb_ebpf::abi::{Counts, map};
 use lb_ebpf::reason::Reason;
+use lb_ebpf::track::Event;
 
 use super::maps::{open_map, typed};
 use super::{Error, Pins};
@@ -14,6 +15,8 @@ use super::{Error, Pins};
 pub struct Totals {
     /// Packets by reason, in the order of [`Reason::ALL`].
     pub reasons: Vec<u64>,
+    /// What happened on moving slots, in the order of [`Event::ALL`].
+    pub track: Vec<u64>,
     /// By VIP id.
     pub vips: Vec<Counts>,
     /// By backend id.
@@ -29,6 +32,11 @@ impl Totals {
     /// Packets of one reason.
     pub fn reason(&self, reason: Reason) -> u64 {
         self.reasons.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    /// How often `event` happened.
+    pub fn event(&self, event: Event) -> u64 {
+        self.track.get(event as usize).copied().unwrap_or(0)
     }
 
     /// Counters of the VIP `id`.
@@ -48,6 +56,7 @@ impl Totals {
 /// The counter maps.
 pub(super) struct Counters {
     reasons: PerCpuArray<MapData, u64>,
+    track: PerCpuArray<MapData, u64>,
     vips: PerCpuArray<MapData, Counts>,
     backends: PerCpuArray<MapData, Counts>,
 }
@@ -56,6 +65,7 @@ impl Counters {
     pub(super) fn open(pins: &Pins) -> Result<Self, Error> {
         Ok(Self {
             reasons: open(pins, map::REASON_COUNTS)?,
+            track: open(pins, map::TRACK_COUNTS)?,
             vips: open(pins, map::VIP_COUNTS)?,
             backends: open(pins, map::BACKEND_COUNTS)?,
         })
@@ -67,6 +77,7 @@ impl Counters {
             reasons: read_all(&self.reasons, map::REASON_COUNTS, |sum: &mut u64, n| {
                 *sum += n
             })?,
+            track: read_all(&self.track, map::TRACK_COUNTS, |sum: &mut u64, n| *sum += n)?,
             vips: read_all(&self.vips, map::VIP_COUNTS, add)?,
             backends: read_all(&self.backends, map::BACKEND_COUNTS, add)?,
         })

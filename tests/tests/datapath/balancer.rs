@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use lb_ebpf::{
-    abi::{VipKey, map},
+    abi::{Exception, FlowKey, VipKey, map},
     address::Address,
     reason::{Action, Reason},
+    track::Event,
     wire::protocol::{TCP, UDP},
 };
 use proptest::{
@@ -15,7 +16,10 @@ use proptest::{
 };
 use tests::{
     cases::{self, without_flow_label},
-    fixture::{ELSEWHERE, Fixture, INGRESS, PORT_RING, VIP_V4, VIP_V6, backend},
+    fixture::{
+        ELSEWHERE, Fixture, INGRESS, PORT_MOVING_LATE, PORT_MOVING_RING, PORT_RING, VIP_V4, VIP_V6,
+        backend,
+    },
     object::{Object, XdpAction},
     packet::{self, Addresses, Segment},
 };
@@ -166,6 +170,15 @@ fn host_and_kernel_answer_100_000_random_frames_alike() {
     let object = Object::balancer(&fixture).unwrap();
     let mut sound: Vec<_> = cases::all().into_iter().map(|case| case.frame).collect();
     sound.retain(|frame| frame.len() < 256);
+    // A moving ring: what one frame leaves behind, a later one finds. The damage changes addresses
+    // and ports, and repeats most flows many times.
+    for to in [Addresses::V4([1; 4], VIP_V4), Addresses::V6(VIP_V6, VIP_V6)] {
+        for segment in [Segment::Syn, Segment::Ack] {
+            sound.push(packet::tcp(to, (4000, PORT_MOVING_RING), segment, b""));
+        }
+        sound.push(packet::udp(to, (4000, PORT_MOVING_RING), b""));
+        sound.push(packet::udp(to, (4000, PORT_MOVING_LATE), b""));
+    }
     let ring_v6 = Addresses::V6(VIP_V6, VIP_V6);
     sound.push(packet::tcp(ring_v6, (4000, PORT_RING), Segment::Ack, b""));
     sound.push(packet::udp(
@@ -197,6 +210,18 @@ fn host_and_kernel_answer_100_000_random_frames_alike() {
             reason.name()
         );
     }
+    for event in Event::ALL {
+        let expected = fixture.event(*event);
+        assert_eq!(object.event_count(*event).unwrap(), expected, "{event:?}");
+    }
+    let owners = |exceptions: Vec<(FlowKey, Exception)>| -> BTreeMap<FlowKey, u16> {
+        let owner = |(key, exception): (FlowKey, Exception)| (key, exception.owner);
+        exceptions.into_iter().map(owner).collect()
+    };
+    let host = fixture.exceptions.borrow();
+    let host = host.iter().map(|(key, value)| (*key, *value)).collect();
+    assert_eq!(owners(object.exceptions().unwrap()), owners(host));
+    assert!(fixture.event(Event::Hit) > 100 && fixture.event(Event::Insert) > 100);
     assert_eq!(object.packets().unwrap(), FRAMES);
     assert!(reached.len() > 20, "only {reached:?}");
 }

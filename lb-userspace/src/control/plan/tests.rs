@@ -13,12 +13,14 @@ const SIZES: Sizes = Sizes {
     vips: 4,
     backends: 8,
     ring_slots: 4 * 252,
+    exceptions: 16,
 };
 
 /// Maps in memory. Fails at write number `fail_at`.
 #[derive(Default)]
 struct Maps {
     slots: BTreeMap<u32, Slot>,
+    marks: BTreeMap<u32, Mark>,
     vips: BTreeMap<VipKey, Vip>,
     backends: BTreeMap<u16, Backend>,
     writes: usize,
@@ -62,8 +64,15 @@ impl Store for Maps {
         self.grace_periods += 1;
     }
 
-    fn write_ring(&mut self, start: u32, slots: &[Slot]) -> Result<(), WriteRefused> {
+    fn write_ring(
+        &mut self,
+        start: u32,
+        slots: &[Slot],
+        marks: &[Mark],
+    ) -> Result<(), WriteRefused> {
         self.count()?;
+        assert_eq!(slots.len(), marks.len());
+        self.marks.extend((start..).zip(marks.iter().copied()));
         let end = start + slots.len() as u32;
         for vip in self.vips.values() {
             let live = vip.ring_start..vip.ring_start + vip.ring_size;
@@ -119,7 +128,7 @@ fn vip(number: u8, members: &[u8]) -> WantedVip {
         members: members.iter().map(member).collect(),
         backends: members.iter().map(|&last| address(last)).collect(),
         dead: BTreeSet::new(),
-        settle: false,
+        marks: Vec::new(),
     }
 }
 
@@ -135,15 +144,34 @@ fn way(last: u8) -> Way {
 fn wanted(vips: Vec<WantedVip>) -> Wanted {
     let addresses = vips.iter().flat_map(|vip| vip.backends.iter());
     let ways = addresses.map(|&a| (a, way(1))).collect();
-    Wanted { vips, ways }
+    Wanted {
+        vips,
+        ways,
+        clock: Clock::default(),
+    }
+}
+
+/// With the marks of the published rings, as the agent reads them before it plans.
+fn marked(maps: &Maps, now: &Published, wanted: &Wanted) -> Wanted {
+    let mut wanted = wanted.clone();
+    for want in &mut wanted.vips {
+        if let Some(Ring { vip, .. }) = now.vips.get(&want.key) {
+            let indexes = vip.ring_start..vip.ring_start + vip.ring_size;
+            want.marks = indexes.map(|index| maps.marks[&index]).collect();
+        }
+    }
+    wanted
 }
 
 /// Plans and applies; returns the plan too.
 fn step(maps: &mut Maps, now: &Published, wanted: &Wanted) -> (Published, Plan) {
-    let plan = Plan::new(now, wanted).unwrap();
+    let plan = Plan::new(now, &marked(maps, now, wanted)).unwrap();
     let next = apply(maps, now, plan.clone()).unwrap();
     assert!(
-        Plan::new(&next, wanted).unwrap().vips.is_empty(),
+        Plan::new(&next, &marked(maps, &next, wanted))
+            .unwrap()
+            .vips
+            .is_empty(),
         "a second plan finds work"
     );
     (next, plan)
@@ -184,8 +212,14 @@ fn generations_alternate_and_only_reuse_waits() {
     let mut now = Published::new(SIZES);
     let mut seen = Vec::new();
     for members in members {
+        // Whoever is no member is dead: slots change at once.
         let mut want = wanted(vec![vip(1, members)]);
         want.vips[0].backends = (1..=3).map(address).collect();
+        let members = members.iter().map(|&last| address(last)).collect();
+        let all: BTreeSet<IpAddr> = (1..=3).map(address).collect();
+        want.vips[0].dead = all.difference(&members).copied().collect();
+        // Each change is long after the one before.
+        want.clock.now = 1000 * seen.len() as u16;
         let plan;
         (now, plan) = step(&mut maps, &now, &want);
         seen.push((plan.vips[0].1.ring_start, plan.grace_period));
@@ -214,28 +248,89 @@ fn slots_that_move_remember_their_owner_unless_it_is_dead() {
     want.vips[0].members.remove(0);
     let (now, _) = step(&mut maps, &now, &want);
     assert_eq!(shares(&maps, key), BTreeMap::from([(address(2), 251)]));
-    let moved = now.vips[&key]
-        .slots
-        .iter()
-        .filter(|slot| slot.previous == one)
-        .count();
-    assert_eq!(moved, 125);
+    let slots = &now.vips[&key].slots;
+    let moved = slots.iter().filter(|slot| slot.previous == one).count();
+    assert_eq!((moved, now.vips[&key].moving), (125, 125));
     assert!(!now.is_settled(&key));
 
     // Dead: nothing remembers it any more.
     want.vips[0].dead.insert(address(1));
     let (now, _) = step(&mut maps, &now, &want);
-    assert!(
-        now.vips[&key]
-            .slots
-            .iter()
-            .all(|slot| *slot == Slot::settled(two))
-    );
+    let slots = &now.vips[&key].slots;
+    assert!(slots.iter().all(|slot| *slot == Slot::settled(two)));
     assert!(now.is_settled(&key));
 }
 
 #[test]
-fn a_removed_backend_keeps_its_id_until_no_slot_names_it() {
+fn a_change_waits_in_slots_that_move_and_goes_ahead_in_the_others() {
+    let mut maps = Maps::default();
+    let mut want = wanted(vec![vip(1, &[1, 2])]);
+    let (now, _) = step(&mut maps, &Published::new(SIZES), &want);
+    let key = want.vips[0].key;
+    // A third backend takes a third of the slots; then 1 is drained.
+    let want_third = wanted(vec![vip(1, &[1, 2, 3])]);
+    let (now, _) = step(&mut maps, &now, &want_third);
+    let third_moving = now.vips[&key].moving;
+    let before = Arc::clone(&now.vips[&key].slots);
+    want = want_third;
+    want.vips[0].members.remove(0);
+    want.clock.now = 30;
+    let (now, _) = step(&mut maps, &now, &want);
+    assert!(now.vips[&key].deferred, "1 still owns slots that move");
+    for (old, new) in before.iter().zip(now.vips[&key].slots.iter()) {
+        match old.moves() {
+            true => assert_eq!(old, new, "a slot took a second change"),
+            false => assert!(new.previous == old.current),
+        }
+    }
+    assert!(now.vips[&key].moving > third_moving);
+
+    // At 60 s the first moves are quiet: they settle, and what waited goes ahead. At 120 s, all has
+    // settled.
+    let mut now = now;
+    for (at, moves) in [(59, true), (60, true), (119, true), (120, false)] {
+        want.clock.now = at;
+        (now, _) = step(&mut maps, &now, &want);
+        assert_eq!(now.vips[&key].deferred, at < 60, "at {at} s");
+        assert_eq!(!now.is_settled(&key), moves, "at {at} s");
+    }
+    let mut owners: Vec<_> = shares(&maps, key).into_keys().collect();
+    owners.sort();
+    assert_eq!(owners, [address(2), address(3)]);
+}
+
+#[test]
+fn an_agent_that_starts_in_mid_move_goes_on_with_it() {
+    let mut maps = Maps::default();
+    let (now, _) = step(
+        &mut maps,
+        &Published::new(SIZES),
+        &wanted(vec![vip(1, &[1, 2])]),
+    );
+    let mut want = wanted(vec![vip(1, &[1, 2, 3])]);
+    let key = want.vips[0].key;
+    let (now, _) = step(&mut maps, &now, &want);
+    let ring = |start: u32, len: u32| {
+        let indexes = start..start + len;
+        indexes
+            .map(|index| maps.slots.get(&index).copied())
+            .collect()
+    };
+    let vips = maps.vips.clone().into_iter().collect();
+    let backends = maps.backends.clone().into_iter().collect();
+    let adopted = Published::adopt(SIZES, vips, backends, ring);
+    assert_eq!(adopted.vips[&key].moving, now.vips[&key].moving);
+    want = marked(&maps, &adopted, &want);
+    want.clock.now = 30;
+    assert!(Plan::new(&adopted, &want).unwrap().is_empty());
+    want.clock.now = 60;
+    let plan = Plan::new(&adopted, &want).unwrap();
+    assert!(plan.next.is_settled(&key));
+    assert_eq!(plan.next.owners(&key).len(), 3);
+}
+
+#[test]
+fn a_removed_backend_is_forgotten_at_once_and_its_id_when_no_packet_can_name_it() {
     let mut maps = Maps::default();
     let (now, _) = step(
         &mut maps,
@@ -244,11 +339,9 @@ fn a_removed_backend_keeps_its_id_until_no_slot_names_it() {
     );
     let one = now.backend_id(address(1)).unwrap();
 
-    let mut want = wanted(vec![vip(1, &[2])]);
+    let want = wanted(vec![vip(1, &[2])]);
     let (now, plan) = step(&mut maps, &now, &want);
-    assert!(plan.backends_removed.is_empty(), "slots still remember it");
-    want.vips[0].settle = true;
-    let (now, plan) = step(&mut maps, &now, &want);
+    assert!(now.is_settled(&want.vips[0].key), "no slot remembers it");
     assert!(
         plan.backends_removed.is_empty(),
         "packets in flight may still read the old ring"

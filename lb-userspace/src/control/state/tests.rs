@@ -39,6 +39,7 @@ fn published(owner: Option<u8>) -> Published {
         vips: 2,
         backends: 8,
         ring_slots: 1000,
+        exceptions: 16,
     };
     let Some(owner) = owner else {
         return Published::new(sizes);
@@ -64,7 +65,13 @@ fn ring(config: &Config, draining: &[&str], healths: &Healths) -> (Vec<u8>, Vec<
         .iter()
         .map(|name| ("web".to_owned(), name.to_string()))
         .collect();
-    let (wanted, panic) = wanted(&config.vips["web"], &draining, healths, |_| true, false);
+    let (wanted, panic) = wanted(
+        &config.vips["web"],
+        &draining,
+        healths,
+        |_| true,
+        Vec::new(),
+    );
     let members = wanted
         .members
         .iter()
@@ -178,7 +185,7 @@ fn a_backend_that_no_way_leads_to_takes_no_flows() {
         &none,
         &healths,
         |address| address == first,
-        false,
+        Vec::new(),
     );
     assert_eq!(
         wanted.members.iter().map(|m| m.address).collect::<Vec<_>>(),
