@@ -117,7 +117,6 @@ impl Choice {
 
 /// The owner of a packet's flow on a slot that moves. Out of line: the way of settled slots shall
 /// not pay for it.
-#[cold]
 #[inline(never)]
 pub fn owner<T: Tables>(moving: &Moving, tables: &T) -> Choice {
     let (owner, chosen) = choose(moving, tables);
