@@ -30,6 +30,7 @@ pub struct Balancer {
     configuration: PathBuf,
     socket: PathBuf,
     pins: PathBuf,
+    settings: &'static str,
 }
 
 /// One VIP as it stands in the configuration.
@@ -77,7 +78,13 @@ impl Balancer {
             pins: bpffs.directory(host.name())?,
             host,
             agent: None,
+            settings: "",
         })
+    }
+
+    /// Further lines of the configuration's `[agent]`.
+    pub fn set(&mut self, settings: &'static str) {
+        self.settings = settings;
     }
 
     /// The host.
@@ -212,8 +219,9 @@ impl Balancer {
              xdp_mode = \"native\"\n\
              socket = {:?}\n\
              bpffs = {:?}\n\
-             metrics = \"127.0.0.1:9100\"\n",
-            self.socket, self.pins
+             metrics = \"127.0.0.1:9100\"\n\
+             {}\n",
+            self.socket, self.pins, self.settings
         )
     }
 }

@@ -362,9 +362,11 @@ fn live_flows_take_half_of_the_budget_and_new_ones_the_rest() {
             assert_eq!(object.run(&frame).unwrap().0, XdpAction::Transmit);
         }
     };
-    // On one CPU and within one second. A second that begins in between gives new budget, so the
-    // bounds allow for one such moment; the test run may also change the CPU.
-    pin_to_one_cpu();
+    // On one CPU and within one second. A second that begins in between gives new budget, and the
+    // bounds allow for one such moment.
+    let mut cpu = nix::sched::CpuSet::new();
+    cpu.set(0).unwrap();
+    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpu).unwrap();
     send(Segment::Ack, 1..101);
     let made = object.event_count(Event::Insert).unwrap();
     assert!(made == 5 || made == 10, "{made}");
@@ -372,12 +374,6 @@ fn live_flows_take_half_of_the_budget_and_new_ones_the_rest() {
     let made = object.event_count(Event::Insert).unwrap();
     assert!((10..=20).contains(&made), "{made}");
     assert_eq!(object.event_count(Event::OverBudget).unwrap(), 200 - made);
-}
-
-fn pin_to_one_cpu() {
-    let mut cpus = nix::sched::CpuSet::new();
-    cpus.set(0).unwrap();
-    nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &cpus).unwrap();
 }
 
 #[test]

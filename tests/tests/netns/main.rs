@@ -15,6 +15,7 @@ mod forward;
 mod health;
 mod restart;
 mod stage;
+mod survival;
 
 use tests::{object, privilege};
 
