@@ -14,7 +14,7 @@ use nix::{
 };
 use serde::Serialize;
 use tests::{
-    fixture::{Fixture, VIP_V4, VIP_V6, backend},
+    fixture::{Fixture, MOVING_FOR_S, VIP_V4, VIP_V6, backend},
     object::Object,
     packet::{self, Addresses, Segment},
 };
@@ -25,6 +25,8 @@ use crate::{harness::Harness, report::say};
 const RING_SIZE: usize = 65_537;
 /// Slots of each ring where there are many VIPs.
 const RING_SIZE_SMALL: usize = 251;
+/// Of so many slots one moves, where slots move.
+const MOVING_STEP: usize = 3;
 /// Port of the first VIP under test.
 const FIRST_PORT: u16 = 10_000;
 /// Turns through floor and program; the least time of each counts.
@@ -44,6 +46,8 @@ pub(crate) struct Row {
     /// VIPs that packets go to, in no order.
     vips_used: u32,
     backends: usize,
+    /// Slots that move, in percent.
+    moving: u32,
     /// The program under test with the harness.
     ns_per_packet: u64,
     /// Bare encapsulation with the harness.
@@ -59,6 +63,8 @@ struct Case {
     vips: u32,
     vips_used: u32,
     backends: usize,
+    /// A third of the slots moves, and the flows on them are remembered.
+    moving: bool,
 }
 
 /// Runs all cases whose name contains `only`, and prints the table.
@@ -68,7 +74,7 @@ pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     say("case                                           flows  ns/packet  floor  above floor");
     for case in cases().iter().filter(|case| case.name().contains(only)) {
-        let object = Object::balancer(&case.fixture())?;
+        let object = Object::balancer_within(&case.fixture(), case.exceptions(), u32::MAX)?;
         let program = object.xdp().fd()?.try_clone()?;
         for flows in FLOWS {
             rows.push(measure(&mut harness, &program, case, flows)?);
@@ -91,12 +97,17 @@ fn cases() -> Vec<Case> {
                     vips: 1,
                     vips_used: 1,
                     backends: 100,
+                    moving: false,
                 });
             }
         }
     }
     let common = cases[0];
     cases.extend([
+        Case {
+            moving: true,
+            ..common
+        },
         Case {
             backends: 10,
             ..common
@@ -122,9 +133,22 @@ impl Case {
     fn name(&self) -> String {
         let (mode, family, packet) = (self.mode_name(), self.family_name(), self.packet);
         format!(
-            "{mode} {family} {packet}, {}/{} vips, {} backends",
-            self.vips_used, self.vips, self.backends
+            "{mode} {family} {packet}, {}/{} vips, {} backends{}",
+            self.vips_used,
+            self.vips,
+            self.backends,
+            if self.moving { ", 1/3 moving" } else { "" }
         )
+    }
+
+    /// Room for a third of the most flows there are.
+    fn exceptions(&self) -> u32 {
+        const MOVING: u32 = 1 << 21;
+        if self.moving {
+            MOVING
+        } else {
+            abi::EXCEPTIONS_MAX
+        }
     }
 
     fn mode_name(&self) -> &'static str {
@@ -182,7 +206,11 @@ impl Case {
         let protocol = if self.packet == "udp" { UDP } else { TCP };
         for number in 0..self.vips {
             let port = FIRST_PORT + number as u16;
+            let start = fixture.slots.len();
             fixture.add_vip(address, port, protocol, self.mode, &ring);
+            if self.moving {
+                fixture.moves(start, MOVING_STEP, ids[0], MOVING_FOR_S);
+            }
         }
         fixture
     }
@@ -231,6 +259,7 @@ fn measure(harness: &mut Harness, program: &ProgramFd, case: &Case, flows: u32) 
         vips: case.vips,
         vips_used: case.vips_used,
         backends: case.backends,
+        moving: if case.moving { 33 } else { 0 },
         ns_per_packet,
         floor_ns,
     })

@@ -23,6 +23,14 @@
 //! they may take half of the budget only. The exceptions themselves are a bounded LRU: a flow that
 //! is forgotten counts as previous's again, so what a full table costs is the new connections that
 //! were quiet for longest.
+//!
+//! **Where a live connection can still change its backend**, by name:
+//!
+//! - *deadline*: the slot settles while previous still has flows; they meet current and are reset.
+//! - *quiet*: a connection that sends nothing for as long as slots take to settle counts as ended.
+//! - *forgotten*: an opening packet was over budget, or its exception fell out of the full table.
+//! - *reopened*: a SYN with the ports of a live connection takes it to current; only a client that
+//!   uses the ports again, or a forger who knows them, sends one.
 
 use crate::{
     abi::{Exception, FlowKey, Mark, Slot},

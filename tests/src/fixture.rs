@@ -248,7 +248,7 @@ impl Fixture {
     }
 
     /// Every `step`-th slot from `start` on moves away from `previous`, and has for `for_s` seconds.
-    fn moves(&mut self, start: usize, step: usize, previous: u16, for_s: u32) {
+    pub fn moves(&mut self, start: usize, step: usize, previous: u16, for_s: u32) {
         let since = self.now_s.wrapping_sub(for_s) as u16;
         self.marks.resize(self.slots.len(), Mark::default());
         for index in (start..self.slots.len()).step_by(step) {

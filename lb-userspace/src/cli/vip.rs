@@ -63,11 +63,24 @@ fn show(vip: &Vip) -> String {
         ("hash", vip.hash.to_string()),
         (
             "ring",
-            format!("{} slots, generation {}", vip.ring_size, vip.generation),
+            format!(
+                "{} slots{}, generation {}",
+                vip.ring_size,
+                moving(vip),
+                vip.generation
+            ),
         ),
     ]);
     let rows = vip.backends.iter().map(|backend| (vip, backend));
     sections([head, backend::list(rows)])
+}
+
+/// Says so while live flows of some slots belong to an earlier owner.
+fn moving(vip: &Vip) -> String {
+    match vip.slots_moving {
+        0 => String::new(),
+        slots => format!(" ({slots} moving)"),
+    }
 }
 
 fn address(vip: &Vip) -> String {
