@@ -407,7 +407,7 @@ fn requests_say_what_was_asked_for() {
 
 #[test]
 fn json_is_the_agents_own_answer() {
-    let answer = r#"{"packets":5,"vips":[],"reasons":[{"name":"forwarded","action":"forward","packets":5,"description":"Sent."}]}"#;
+    let answer = r#"{"packets":5,"vips":[],"reasons":[{"name":"forwarded","action":"forward","packets":5,"description":"Sent."}],"tracking":[]}"#;
     let bench = Bench::new();
     bench.agent("200 OK", answer);
     let run = bench.weir("stats --json");
