@@ -10,7 +10,7 @@ use crate::{
     hash,
     parse::{Parsed, Payload},
     reason::Reason,
-    track::{self, Chosen, Exceptions, Moving, Packet},
+    track::{self, Choice, Chosen, Exceptions, Moving, Packet},
     wire::protocol,
 };
 
@@ -50,24 +50,47 @@ pub struct Owner {
 ///
 /// [`Reason::EchoReplied`] means that the caller is to answer the packet.
 #[inline(always)]
-pub fn steer<T: Tables>(parsed: &Parsed, settings: &Settings, tables: &T) -> Result<Owner, Reason> {
+pub fn steer<T: Tables>(
+    parsed: &Parsed,
+    settings: &Settings,
+    tables: &T,
+    moving: impl FnOnce(u32, Slot) -> Choice,
+) -> Result<Owner, Reason> {
     match parsed.payload {
-        Payload::Tcp { opens: true } => owner(&parsed.flow, Packet::Opens, settings, tables),
-        Payload::Tcp { opens: false } => owner(&parsed.flow, Packet::Segment, settings, tables),
-        Payload::Udp => owner(&parsed.flow, Packet::Datagram, settings, tables),
+        Payload::Tcp { .. } | Payload::Udp => find(&parsed.flow, settings, tables, moving),
         Payload::Echo => Err(if_vip_address(&parsed.flow, tables, Reason::EchoReplied)),
         Payload::Fragment => Err(if_vip_address(&parsed.flow, tables, Reason::Fragment)),
         Payload::Other => Err(if_vip_address(&parsed.flow, tables, Reason::OtherProtocol)),
     }
 }
 
-/// Finds the owner of a TCP or UDP flow.
-#[inline(always)]
+/// Finds the owner of a TCP or UDP flow that sends `packet`.
 pub fn owner<T: Tables>(
     flow: &Flow,
     packet: Packet,
     settings: &Settings,
     tables: &T,
+) -> Result<Owner, Reason> {
+    let moving = |index, slot| {
+        let moving = Moving {
+            key: FlowKey::new(flow),
+            index,
+            slot,
+            packet,
+            udp_window_s: settings.udp_window_s,
+        };
+        track::owner(&moving, tables)
+    };
+    find(flow, settings, tables, moving)
+}
+
+/// `moving` answers for slots that move, by index over all rings.
+#[inline(always)]
+fn find<T: Tables>(
+    flow: &Flow,
+    settings: &Settings,
+    tables: &T,
+    moving: impl FnOnce(u32, Slot) -> Choice,
 ) -> Result<Owner, Reason> {
     let vip = vip(flow, tables)?;
     if vip.ring_size == 0 {
@@ -81,14 +104,7 @@ pub fn owner<T: Tables>(
         return Err(Reason::NoBackend);
     }
     let (backend_id, chosen) = if slot.moves() {
-        let moving = Moving {
-            key: FlowKey::new(flow),
-            index,
-            slot,
-            packet,
-            udp_window_s: settings.udp_window_s,
-        };
-        track::owner(&moving, tables).unpack()
+        moving(index, slot).unpack()
     } else {
         (slot.current, Chosen::Settled)
     };
