@@ -21,7 +21,7 @@ pub(super) struct Table {
 #[derive(Clone, Copy, Debug)]
 struct Cell {
     value: VipCell,
-    /// The change that gave the cell its state; 0 for none.
+    /// The last change that retired something in the cell; 0 for none.
     changed: u64,
 }
 
@@ -104,14 +104,16 @@ impl Table {
     /// Takes note of a change that was written.
     pub(super) fn commit(&mut self, change: &Change) {
         self.changes += 1;
-        let changed = self.changes;
+        let changes = self.changes;
         if let (Some(cell), Some(value)) = (
             self.cells.get_mut(change.index as usize),
             change.steps.last(),
         ) {
+            // An insert retires nothing: no packet can have read the cell as its key's before.
+            let retires = live(&cell.value).is_some();
             *cell = Cell {
                 value: *value,
-                changed,
+                changed: if retires { changes } else { cell.changed },
             };
         }
     }
@@ -243,7 +245,10 @@ mod tests {
             !set(&mut table, key(1), 1).grace_period,
             "an empty cell is read by nobody"
         );
-        assert!(set(&mut table, key(1), 2).grace_period);
+        assert!(
+            !set(&mut table, key(1), 2).grace_period,
+            "its other generation neither"
+        );
         let begun = table.changes();
         assert!(
             set(&mut table, key(1), 3).grace_period,
