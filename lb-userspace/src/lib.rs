@@ -3,13 +3,13 @@
 //! ```text
 //! config ─┐                                  what should be
 //! api    ─┼─▶ control ──▶ dataplane ──▶ kernel
-//! health ─┤      │ rings from maglev         what is
+//! health ─┤      │ rings from table          what is
 //! net    ─┘      ▼
 //!            metrics, explain, doctor        what can be seen of it
 //! ```
 //!
 //! `agent` owns all of it and is the only place where something waits. Decisions (`config`, `control`,
-//! `maglev`, the state of `health`) are pure; `dataplane` alone knows aya, `net` alone knows netlink.
+//! `table`, the state of `health`) are pure; `dataplane` alone knows aya, `net` alone knows netlink.
 
 pub mod agent;
 pub mod api;
@@ -22,4 +22,6 @@ pub mod health;
 pub mod maglev;
 pub mod metrics;
 pub mod net;
+pub mod rendezvous;
 pub mod shutdown;
+pub mod table;
