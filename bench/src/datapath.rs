@@ -3,7 +3,7 @@
 use anyhow::Result;
 use aya::programs::ProgramFd;
 use lb_ebpf::{
-    abi::{self, Forward, forward},
+    abi::{self, Forward, Tracking, forward, tracking},
     address::Address,
     flow::Family,
     wire::protocol::{TCP, UDP},
@@ -15,7 +15,7 @@ use nix::{
 use serde::Serialize;
 use tests::{
     fixture::{Fixture, MOVING_FOR_S, VIP_V4, VIP_V6, backend},
-    object::Object,
+    object::{Object, Room},
     packet::{self, Addresses, Segment},
 };
 
@@ -65,6 +65,7 @@ struct Case {
     backends: usize,
     /// A third of the slots moves, and the flows on them are remembered.
     moving: bool,
+    tracking: Tracking,
 }
 
 /// Runs all cases whose name contains `only`, and prints the table.
@@ -74,7 +75,7 @@ pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     say("case                                           flows  ns/packet  floor  above floor");
     for case in cases().iter().filter(|case| case.name().contains(only)) {
-        let object = Object::balancer_within(&case.fixture(), case.exceptions(), u32::MAX)?;
+        let object = Object::balancer_within(&case.fixture(), case.room(), u32::MAX)?;
         let program = object.xdp().fd()?.try_clone()?;
         for flows in FLOWS {
             rows.push(measure(&mut harness, &program, case, flows)?);
@@ -98,6 +99,7 @@ fn cases() -> Vec<Case> {
                     vips_used: 1,
                     backends: 100,
                     moving: false,
+                    tracking: tracking::MOVING,
                 });
             }
         }
@@ -106,6 +108,10 @@ fn cases() -> Vec<Case> {
     cases.extend([
         Case {
             moving: true,
+            ..common
+        },
+        Case {
+            tracking: tracking::FULL,
             ..common
         },
         Case {
@@ -137,17 +143,24 @@ impl Case {
             self.vips_used,
             self.vips,
             self.backends,
-            if self.moving { ", 1/3 moving" } else { "" }
+            match (self.moving, self.tracking) {
+                (true, _) => ", 1/3 moving",
+                (_, tracking::FULL) => ", full tracking",
+                _ => "",
+            }
         )
     }
 
-    /// Room for a third of the most flows there are.
-    fn exceptions(&self) -> u32 {
-        const MOVING: u32 = 1 << 21;
-        if self.moving {
-            MOVING
-        } else {
-            abi::EXCEPTIONS_MAX
+    /// Room for a third of the most flows where slots move, for all of them where all are tracked.
+    fn room(&self) -> Room {
+        const FLOWS: u32 = 1 << 22;
+        Room {
+            exceptions: if self.moving { FLOWS / 2 } else { 1 },
+            flows: if self.tracking == tracking::FULL {
+                FLOWS
+            } else {
+                1
+            },
         }
     }
 
@@ -208,6 +221,7 @@ impl Case {
             let port = FIRST_PORT + number as u16;
             let start = fixture.slots.len();
             fixture.add_vip(address, port, protocol, self.mode, &ring);
+            fixture.track(port, self.tracking);
             if self.moving {
                 fixture.moves(start, MOVING_STEP, ids[0], MOVING_FOR_S);
             }

@@ -116,6 +116,7 @@ fn publish() -> Result<Vec<Row>> {
         backends: 512,
         ring_slots: 4 * (RING_SIZE + 1),
         exceptions: 1024,
+        flows: 16,
     };
     let mut dataplane = Dataplane::open(&bpffs.directory("bench")?, sizes, KernelLog::Off)?;
     let mut published = Published::new(sizes);

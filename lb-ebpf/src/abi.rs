@@ -12,19 +12,19 @@ mod stats;
 mod value;
 
 pub use harness::Harness;
-pub use key::{AddressKey, FlowKey, VipKey};
+pub use key::{AddressKey, VipKey};
 pub use limit::{
-    BACKENDS_MAX, EXCEPTIONS_MAX, INSERTS_PER_SECOND_MAX, RING_SIZE_MAX, RING_SLOTS_MAX,
+    BACKENDS_MAX, EXCEPTIONS_MAX, FLOWS_MAX, INSERTS_PER_SECOND_MAX, RING_SIZE_MAX, RING_SLOTS_MAX,
     SLOTS_PER_CELL, VIPS_MAX,
 };
 pub use stats::Counts;
 pub use value::{
-    Backend, Budget, Exception, Forward, HashKind, Hop, Mark, MarkCell, RingCell, Settings, Slot,
-    Vip, VipCell, cell_state, forward, hash_kind,
+    Backend, Budget, Forward, HashKind, Hop, Mark, MarkCell, RingCell, Settings, Slot, Tracking,
+    Vip, VipCell, cell_state, forward, hash_kind, tracking,
 };
 
 /// Version of this contract. Kept in [`Settings::version`] and checked before maps are re-adopted.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Names of the maps in the `balancer` object, as the loader and `bpftool` see them.
 pub mod map {
@@ -36,8 +36,12 @@ pub mod map {
     pub const RINGS: &str = "RINGS";
     /// `Array<MarkCell>`, mmap-able: the life of each slot that moves, at the slot's own index.
     pub const MARKS: &str = "MARKS";
-    /// `LruHashMap<FlowKey, Exception>`: owners of flows on slots that move.
+    /// `Array<FlowBucket>`, mmap-able: the [`flow_table`](crate::flow_table) of slots that move, a
+    /// power of two of buckets.
     pub const EXCEPTIONS: &str = "EXCEPTIONS";
+    /// `Array<FlowBucket>`, mmap-able: the flow table of VIPs with full tracking, a power of two of
+    /// buckets.
+    pub const FLOWS: &str = "FLOWS";
     /// `PerCpuArray<Budget>` of one element: exceptions made in this second.
     pub const BUDGET: &str = "BUDGET";
     /// `PerCpuArray<u64>`: what happened on slots that move, by
@@ -63,6 +67,10 @@ pub mod map {
 pub mod global {
     /// `u32`: cells of the VIP table minus one.
     pub const VIP_CELL_MASK: &str = "VIP_CELL_MASK";
+    /// `u32`: buckets of `EXCEPTIONS` minus one.
+    pub const EXCEPTION_BUCKET_MASK: &str = "EXCEPTION_BUCKET_MASK";
+    /// `u32`: buckets of `FLOWS` minus one.
+    pub const FLOW_BUCKET_MASK: &str = "FLOW_BUCKET_MASK";
     /// `u32`: exceptions that one CPU may make in a second.
     pub const INSERTS_PER_SECOND: &str = "INSERTS_PER_SECOND";
 }

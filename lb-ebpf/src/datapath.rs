@@ -7,7 +7,7 @@ use crate::{
     parse::{self, Parsed},
     reason::Reason,
     steer::{Owner, Tables, steer},
-    track,
+    track::{self, Place},
     wire::ether_type,
 };
 
@@ -70,9 +70,8 @@ fn steer_and_forward<F: Frame, T: Tables>(
 ) -> Result<(Reason, Option<Forwarded>), Reason> {
     // 3. VIP, flow hash, ring slot, owner. Packets that are not for a VIP end here.
     let settings = tables.settings().ok_or(Reason::TableMissing)?;
-    let window = settings.udp_window_s;
-    let moving = |index, slot| track::owner_of_frame(&*frame, index, slot, window, tables);
-    let owner = match steer(parsed, settings, tables, moving) {
+    let told_apart = |place: &Place| track::owner_of_frame(&*frame, place, tables);
+    let owner = match steer(parsed, settings, tables, told_apart) {
         Ok(owner) => owner,
         Err(Reason::EchoReplied) => {
             encap::echo_reply(frame, parsed)?;

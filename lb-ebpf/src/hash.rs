@@ -12,6 +12,7 @@
 use crate::{
     abi::{HashKind, hash_kind},
     flow::{Family, Flow},
+    flow_table, vip_table,
 };
 
 /// Hash of a flow under `key`, by the fields that `kind` names.
@@ -34,6 +35,18 @@ pub fn flow(key: [u64; 2], flow: &Flow, kind: HashKind) -> u64 {
             sip::<1, 3>(key, words, u64::from(port), 18)
         }
     }
+}
+
+/// Fingerprint of a flow whose hash is `hash`, for the [flow table](crate::flow_table): with what the
+/// hash leaves out, so that no two flows share it but by chance.
+///
+/// The hash is the secret half. What is mixed in needs no key: two flows that an attacker chooses
+/// meet only if their hashes differ by what he knows, and he does not know the hashes.
+#[inline(always)]
+pub fn fingerprint(hash: u64, flow: &Flow) -> u64 {
+    let ports = u64::from(flow.destination_port) << 16 | u64::from(flow.source_port);
+    let rest = u64::from(flow.protocol) << 32 | ports;
+    (hash ^ vip_table::mix(flow.destination, rest)).max(flow_table::FINGERPRINT_MIN)
 }
 
 /// Slot of a ring of `size` slots that `hash` falls into: its high half scaled by
@@ -166,6 +179,31 @@ mod tests {
             by(ZERO, &first, hash_kind::FIVE_TUPLE),
             by([0, 1], &first, hash_kind::FIVE_TUPLE)
         );
+    }
+
+    #[test]
+    fn flows_that_share_a_hash_have_fingerprints_of_their_own() {
+        let one = v4([192, 0, 2, 9], 1);
+        let others = [
+            v4([192, 0, 2, 9], 2),
+            Flow {
+                destination_port: 443_u16.to_be(),
+                ..one
+            },
+            Flow {
+                destination: Address::v4([192, 0, 2, 2]),
+                ..one
+            },
+            Flow {
+                protocol: 17,
+                ..one
+            },
+        ];
+        assert_eq!(fingerprint(5, &one), fingerprint(5, &one));
+        assert_ne!(fingerprint(5, &one), fingerprint(6, &one));
+        for other in others {
+            assert_ne!(fingerprint(5, &one), fingerprint(5, &other), "{other:?}");
+        }
     }
 
     #[test]

@@ -5,8 +5,9 @@
 //! host the same code runs in unit tests, property tests, benches and `weir explain`.
 //!
 //! The modules follow the way of a packet: [`frame`] → [`wire`] → [`parse`] → [`flow`] →
-//! [`hash`] → [`steer`] (and, on slots that move, [`track`]) → [`encap`], in the order shown once by [`datapath::run`]. [`abi`] is the
-//! contract with user space, [`reason`] the one table of what can happen to a packet.
+//! [`hash`] → [`steer`] (and, where flows are told apart, [`track`] over a [`flow_table`]) →
+//! [`encap`], in the order shown once by [`datapath::run`]. [`abi`] is the contract with user space,
+//! [`reason`] the one table of what can happen to a packet.
 #![no_std]
 
 pub mod abi;
@@ -15,6 +16,7 @@ pub mod datapath;
 pub mod decap;
 pub mod encap;
 pub mod flow;
+pub mod flow_table;
 pub mod frame;
 pub mod hash;
 pub mod parse;

@@ -19,10 +19,6 @@ unsafe impl Pod for abi::RingCell {}
 // SAFETY: as above.
 unsafe impl Pod for abi::MarkCell {}
 // SAFETY: as above.
-unsafe impl Pod for abi::FlowKey {}
-// SAFETY: as above.
-unsafe impl Pod for abi::Exception {}
-// SAFETY: as above.
 unsafe impl Pod for abi::Budget {}
 // SAFETY: as above.
 unsafe impl Pod for abi::Backend {}

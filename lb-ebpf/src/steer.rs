@@ -4,19 +4,19 @@
 //! maps through system calls, tests from plain arrays.
 
 use crate::{
-    abi::{Backend, FlowKey, Settings, Slot, Vip, VipKey, forward},
+    abi::{Backend, Settings, Slot, Vip, VipKey, forward, tracking},
     address::Address,
     flow::{Family, Flow},
     hash,
     parse::{Parsed, Payload},
     reason::Reason,
-    track::{self, Choice, Chosen, Exceptions, Moving, Packet},
+    track::{self, Choice, Chosen, FlowTables, Packet, Place},
     wire::protocol,
 };
 
 /// The tables that a decision reads. What changes under a reader's feet is copied out, a few words
 /// each; the settings are written once, before the first packet.
-pub trait Tables: Exceptions {
+pub trait Tables: FlowTables {
     /// What holds for the whole data path; `None` when the table is missing.
     fn settings(&self) -> Option<&Settings>;
     /// The VIP or address entry under `key`.
@@ -48,16 +48,17 @@ pub struct Owner {
 
 /// Finds the owner of a parsed packet, or the reason why it has none.
 ///
-/// [`Reason::EchoReplied`] means that the caller is to answer the packet.
+/// [`Reason::EchoReplied`] means that the caller is to answer the packet. `told_apart` chooses where
+/// flows are told apart: on slots that move, and at VIPs with full tracking.
 #[inline(always)]
 pub fn steer<T: Tables>(
     parsed: &Parsed,
     settings: &Settings,
     tables: &T,
-    moving: impl FnOnce(u32, Slot) -> Choice,
+    told_apart: impl FnOnce(&Place) -> Choice,
 ) -> Result<Owner, Reason> {
     match parsed.payload {
-        Payload::Tcp { .. } | Payload::Udp => find(&parsed.flow, settings, tables, moving),
+        Payload::Tcp { .. } | Payload::Udp => find(&parsed.flow, settings, tables, told_apart),
         Payload::Echo => Err(if_vip_address(&parsed.flow, tables, Reason::EchoReplied)),
         Payload::Fragment => Err(if_vip_address(&parsed.flow, tables, Reason::Fragment)),
         Payload::Other => Err(if_vip_address(&parsed.flow, tables, Reason::OtherProtocol)),
@@ -71,26 +72,19 @@ pub fn owner<T: Tables>(
     settings: &Settings,
     tables: &T,
 ) -> Result<Owner, Reason> {
-    let moving = |index, slot| {
-        let moving = Moving {
-            key: FlowKey::new(flow),
-            index,
-            slot,
-            packet,
-            udp_window_s: settings.udp_window_s,
-        };
-        track::owner(&moving, tables)
+    let told_apart = |place: &Place| {
+        let fingerprint = hash::fingerprint(place.hash, flow);
+        track::owner(packet, fingerprint, place, tables)
     };
-    find(flow, settings, tables, moving)
+    find(flow, settings, tables, told_apart)
 }
 
-/// `moving` answers for slots that move, by index over all rings.
 #[inline(always)]
 fn find<T: Tables>(
     flow: &Flow,
     settings: &Settings,
     tables: &T,
-    moving: impl FnOnce(u32, Slot) -> Choice,
+    told_apart: impl FnOnce(&Place) -> Choice,
 ) -> Result<Owner, Reason> {
     let vip = vip(flow, tables)?;
     if vip.ring_size == 0 {
@@ -100,14 +94,22 @@ fn find<T: Tables>(
     let slot_index = hash::slot(hash, vip.ring_size);
     let index = vip.ring_start + slot_index;
     let slot = tables.slot(index).ok_or(Reason::TableMissing)?;
-    if slot.current == 0 {
-        return Err(Reason::NoBackend);
-    }
-    let (backend_id, chosen) = if slot.moves() {
-        moving(index, slot).unpack()
+    let (backend_id, chosen) = if slot.moves() || vip.tracking == tracking::FULL {
+        let place = Place {
+            hash,
+            index,
+            slot,
+            vip_id: vip.id,
+            quiet_s: settings.quiet_s,
+            tracking: vip.tracking,
+        };
+        told_apart(&place).unpack()
     } else {
         (slot.current, Chosen::Settled)
     };
+    if backend_id == 0 {
+        return Err(Reason::NoBackend);
+    }
     let backend = tables.backend(backend_id).ok_or(Reason::BackendUnknown)?;
     if backend.family == 0 {
         return Err(Reason::BackendUnknown);

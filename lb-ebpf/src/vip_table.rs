@@ -16,7 +16,10 @@
 
 use core::borrow::Borrow;
 
-use crate::abi::{Vip, VipCell, VipKey, cell_state};
+use crate::{
+    abi::{Vip, VipCell, VipKey, cell_state},
+    address::Address,
+};
 
 /// Cells that a key may lie in.
 pub const RUN_MAX: u32 = 8;
@@ -65,16 +68,22 @@ pub fn find<C: Borrow<VipCell>>(
 
 /// Where the search for `key` begins, not yet cut to the table's size.
 ///
-/// Three odd multipliers (digits of the golden ratio, and of the square roots of 2 and 3) carry
-/// every bit of the key upwards, a shift brings the high bits down again in between.
+/// [`mix`] multiplies by three odd numbers (digits of the golden ratio, and of the square roots of 2
+/// and 3), which carry every bit of the key upwards; a shift brings the high bits down in between.
 #[inline(always)]
 fn home(key: &VipKey) -> u32 {
-    let [a, b, c, d] = key.address.words().map(u64::from);
     let rest = u64::from(key.port) << 8 | u64::from(key.protocol);
+    (mix(key.address, rest) >> 40) as u32
+}
+
+/// Mixes an address with up to 64 bits of ports and protocol, not keyed. Different values of `rest`
+/// under one address give different results.
+#[inline(always)]
+pub(crate) fn mix(address: Address, rest: u64) -> u64 {
+    let [a, b, c, d] = address.words().map(u64::from);
     let mixed = (a << 32 | b).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (c << 32 | d);
     let mixed = mixed.wrapping_mul(0x6a09_e667_f3bc_c909);
-    let mixed = (mixed ^ mixed >> 29 ^ rest).wrapping_mul(0xbb67_ae85_84ca_a73b);
-    (mixed >> 40) as u32
+    (mixed ^ mixed >> 29 ^ rest).wrapping_mul(0xbb67_ae85_84ca_a73b)
 }
 
 #[cfg(test)]
@@ -84,7 +93,6 @@ mod tests {
     use std::{vec, vec::Vec};
 
     use super::*;
-    use crate::address::Address;
 
     const MASK: u32 = 63;
 

@@ -19,6 +19,7 @@ use thiserror::Error;
 pub mod backend;
 pub mod clock;
 pub mod decap;
+mod flows;
 pub mod grace;
 mod link;
 mod load;

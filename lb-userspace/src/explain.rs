@@ -96,6 +96,7 @@ fn moving(
         Chosen::Exception => "an exception remembers this flow's owner",
         Chosen::Previous => "no exception is known, so a live flow is the previous owner's",
         Chosen::New => "no exception is known, and unknown flows go to the new owner by now",
+        Chosen::Tracked => "full tracking knows this flow's owner",
         Chosen::Fallback => "its own backend cannot be reached",
         Chosen::Settled => "the slot is settled",
     };
@@ -199,8 +200,9 @@ fn find_vip<T: Tables>(flow: &Flow, tables: &T) -> Option<(VipKey, Vip)> {
 mod tests {
     use lb_ebpf::address::Address;
 
-    use lb_ebpf::abi::{self, Backend, Exception, FlowKey, Hop, Mark, Settings, hash_kind};
-    use lb_ebpf::track::{Event, Exceptions};
+    use lb_ebpf::abi::{self, Backend, Hop, Mark, Settings, hash_kind};
+    use lb_ebpf::flow_table::{Put, Remembered};
+    use lb_ebpf::track::{Event, FlowTable, FlowTables};
 
     use super::*;
     use crate::dataplane::backend::entry;
@@ -211,10 +213,10 @@ mod tests {
         ring_size: u32,
         hop: Hop,
         previous: u16,
-        exception: Option<Exception>,
+        exception: Option<Remembered>,
     }
 
-    impl Exceptions for Small {
+    impl FlowTables for Small {
         fn now_s(&self) -> u32 {
             100
         }
@@ -225,7 +227,7 @@ mod tests {
 
         fn note_hit(&self, _: u32, _: u16) {}
 
-        fn exception(&self, _: &FlowKey) -> Option<Exception> {
+        fn recall(&self, _: FlowTable, _: u64, _: u32) -> Option<Remembered> {
             self.exception
         }
 
@@ -233,8 +235,8 @@ mod tests {
             false
         }
 
-        fn remember(&self, _: &FlowKey, _: &Exception) -> bool {
-            false
+        fn remember(&self, _: FlowTable, _: u64, _: Remembered, _: u32) -> Put {
+            Put::Lost
         }
 
         fn count(&self, _: Event) {}
@@ -253,7 +255,7 @@ mod tests {
                 id: 0,
                 forward: forward::IPIP,
                 hash: hash_kind::FIVE_TUPLE,
-                reserved: [0; 2],
+                ..Vip::default()
             };
             (*key == vip_key()).then_some(vip)
         }
@@ -295,14 +297,14 @@ mod tests {
         ifindex: u32,
         protocol: Protocol,
         previous: u16,
-        exception: Option<Exception>,
+        exception: Option<Remembered>,
     ) -> (Explanation, Option<String>) {
         let settings = Settings {
             hash_key: [1, 2],
             source_v6: Address::default(),
             source_v4: Address::default(),
             version: 1,
-            udp_window_s: 60,
+            quiet_s: 60,
         };
         let hop = Hop {
             destination: [2, 0, 0, 0, 0, 7].into(),
@@ -353,10 +355,10 @@ mod tests {
 
     #[test]
     fn a_slot_that_moves_says_so_and_who_decided() {
-        let known = Exception {
-            made_s: 95,
+        let known = Remembered {
             owner: 7,
-            reserved: 0,
+            tag: 90,
+            seen_s: 95,
         };
         let none = "no exception is known, so a live flow is the previous owner's: web-8";
         let some = "an exception remembers this flow's owner: web-7";

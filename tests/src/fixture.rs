@@ -9,13 +9,15 @@ use std::collections::BTreeMap;
 
 use lb_ebpf::{
     abi::{
-        Backend, Exception, FlowKey, Forward, HashKind, Hop, Mark, Settings, Slot, VERSION, Vip,
-        VipKey, forward,
+        Backend, Forward, HashKind, Hop, Mark, Settings, Slot, Tracking, VERSION, Vip, VipKey,
+        forward, tracking,
     },
     address::{Address, Mac},
-    flow::Family,
+    flow::{Family, Flow},
+    flow_table::{Put, Remembered},
+    hash,
     steer::Tables,
-    track::{EVENTS, Event, Exceptions},
+    track::{EVENTS, Event, FlowTable, FlowTables},
     wire::protocol::{TCP, UDP},
 };
 use lb_userspace::dataplane::clock;
@@ -69,12 +71,19 @@ pub const PORT_MOVING_UNRESOLVED: u16 = 1009;
 /// Port of the VIPs with a full ring of which every third slot moves.
 pub const PORT_MOVING_RING: u16 = 1010;
 
+/// Port of the VIPs with full tracking whose slot is [`backend::V4`]'s.
+pub const PORT_TRACKED: u16 = 1011;
+/// Port of the same VIPs, whose slot moves there from [`backend::V4_SECOND`].
+pub const PORT_TRACKED_MOVING: u16 = 1012;
+/// Port of the VIPs whose only backend, [`backend::V4_SECOND`], is being drained.
+pub const PORT_DRAINED: u16 = 1013;
+
 /// How long ago slots began to move, in seconds.
 pub const MOVING_FOR_S: u32 = 100;
 /// And those that began to move when the window was still open.
 pub const MOVING_LATE_FOR_S: u32 = 10_000;
 /// The window for unknown UDP flows, in seconds: far from both.
-pub const UDP_WINDOW_S: u32 = 5_000;
+pub const QUIET_S: u32 = 5_000;
 
 /// Backend ids.
 pub mod backend {
@@ -114,8 +123,10 @@ pub struct Fixture {
     pub backends: Vec<Backend>,
     /// Seconds of the monotonic clock. The host's stands still.
     pub now_s: u32,
-    /// What is remembered about flows on moving slots.
-    pub exceptions: RefCell<BTreeMap<FlowKey, Exception>>,
+    /// What is remembered about flows on moving slots, by fingerprint.
+    pub exceptions: RefCell<BTreeMap<u64, Remembered>>,
+    /// What is remembered about flows of VIPs with full tracking, by fingerprint.
+    pub flows: RefCell<BTreeMap<u64, Remembered>>,
     /// Exceptions that may still be made.
     pub budget: Cell<u32>,
     /// What happened on moving slots, by event.
@@ -139,7 +150,7 @@ impl Fixture {
             source_v6: SOURCE_V6,
             source_v4: SOURCE_V4,
             version: VERSION,
-            udp_window_s: UDP_WINDOW_S,
+            quiet_s: QUIET_S,
         };
         let mut fixture = Self {
             settings,
@@ -149,6 +160,7 @@ impl Fixture {
             backends: backends(),
             now_s: clock::now_s(),
             exceptions: RefCell::default(),
+            flows: RefCell::default(),
             budget: Cell::new(u32::MAX),
             events: RefCell::default(),
             hits: RefCell::default(),
@@ -236,11 +248,19 @@ impl Fixture {
             (PORT_MOVING_LATE, backend::V4_SECOND, MOVING_LATE_FOR_S),
             (PORT_MOVING_GONE, backend::UNKNOWN, MOVING_FOR_S),
             (PORT_MOVING_UNRESOLVED, backend::UNRESOLVED, MOVING_FOR_S),
+            (PORT_TRACKED_MOVING, backend::V4_SECOND, MOVING_FOR_S),
         ] {
             let start = self.slots.len();
             self.add(port, forward::IPIP, [vec![to], vec![to]], 0);
             self.moves(start, 1, from, for_s);
         }
+        self.add(PORT_TRACKED, forward::IPIP, [vec![to], vec![to]], 0);
+        for port in [PORT_TRACKED, PORT_TRACKED_MOVING] {
+            self.track(port, tracking::FULL);
+        }
+        let start = self.slots.len();
+        self.add(PORT_DRAINED, forward::IPIP, [vec![0], vec![0]], 0);
+        self.moves(start, 1, backend::V4_SECOND, MOVING_FOR_S);
         let start = self.slots.len();
         let ring = vec![to; 251];
         self.add(PORT_MOVING_RING, forward::IPIP, [ring.clone(), ring], 0);
@@ -257,6 +277,33 @@ impl Fixture {
         }
     }
 
+    /// The fingerprint of a flow to one of the VIPs.
+    #[must_use]
+    pub fn fingerprint(&self, flow: &Flow) -> u64 {
+        let port = u16::from_be(flow.destination_port);
+        let key = VipKey::new(flow.destination, port, flow.protocol);
+        let hash = hash::flow(self.settings.hash_key, flow, self.vips[&key].hash);
+        hash::fingerprint(hash, flow)
+    }
+
+    /// One of the two tables.
+    #[must_use]
+    pub fn flow_table(&self, table: FlowTable) -> &RefCell<BTreeMap<u64, Remembered>> {
+        match table {
+            FlowTable::Exceptions => &self.exceptions,
+            FlowTable::Flows => &self.flows,
+        }
+    }
+
+    /// Gives every VIP at `port` another kind of tracking.
+    pub fn track(&mut self, port: u16, tracking: Tracking) {
+        for (key, vip) in &mut self.vips {
+            if u16::from_be(key.port) == port {
+                vip.tracking = tracking;
+            }
+        }
+    }
+
     /// How often `event` happened.
     pub fn event(&self, event: Event) -> u64 {
         self.events.borrow()[event as usize]
@@ -270,7 +317,8 @@ impl Fixture {
             id,
             forward,
             hash,
-            reserved: [0; 2],
+            tracking: tracking::MOVING,
+            reserved: 0,
         }
     }
 
@@ -340,7 +388,7 @@ impl Tables for Fixture {
     }
 }
 
-impl Exceptions for Fixture {
+impl FlowTables for Fixture {
     fn now_s(&self) -> u32 {
         self.now_s
     }
@@ -353,8 +401,16 @@ impl Exceptions for Fixture {
         self.hits.borrow_mut().push(index);
     }
 
-    fn exception(&self, key: &FlowKey) -> Option<Exception> {
-        self.exceptions.borrow().get(key).copied()
+    fn recall(&self, table: FlowTable, fingerprint: u64, _: u32) -> Option<Remembered> {
+        self.flow_table(table).borrow().get(&fingerprint).copied()
+    }
+
+    fn remember(&self, table: FlowTable, fingerprint: u64, new: Remembered, _: u32) -> Put {
+        let mut flows = self.flow_table(table).borrow_mut();
+        match flows.insert(fingerprint, new) {
+            Some(_) => Put::Updated,
+            None => Put::Inserted,
+        }
     }
 
     fn spend(&self, _: u32, divisor: u32) -> bool {
@@ -364,11 +420,6 @@ impl Exceptions for Fixture {
             self.budget.set(self.budget.get() - 1);
         }
         left > 0
-    }
-
-    fn remember(&self, key: &FlowKey, exception: &Exception) -> bool {
-        self.exceptions.borrow_mut().insert(*key, *exception);
-        true
     }
 
     fn count(&self, event: Event) {

@@ -1,6 +1,9 @@
 //! The real BPF objects under `BPF_PROG_TEST_RUN`: packets in, bytes and counters out.
 
-use std::{collections::BTreeSet, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use anyhow::{Context, Result, anyhow};
 use aya::{
@@ -10,12 +13,13 @@ use aya::{
 };
 use lb_ebpf::{
     abi::{
-        self, AddressKey, Backend, Counts, Exception, FlowKey, Mark, MarkCell, RingCell, Settings,
-        Slot, Vip, VipCell, cell_state,
+        self, AddressKey, Backend, Counts, Mark, MarkCell, RingCell, Settings, Slot, Vip, VipCell,
+        cell_state,
     },
     address::Address,
+    flow_table::{self, FlowBucket, Remembered},
     reason::Reason,
-    track::Event,
+    track::{Event, FlowTable},
     vip_table,
 };
 
@@ -78,6 +82,23 @@ impl XdpAction {
     }
 }
 
+/// Flows that the tables of the balancer have room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    /// On slots that move.
+    pub exceptions: u32,
+    /// Of VIPs with full tracking.
+    pub flows: u32,
+}
+
+const DEFAULT_ROOM: Room = Room {
+    exceptions: abi::EXCEPTIONS_MAX,
+    flows: abi::FLOWS_MAX,
+};
+
+/// The words of a bucket of a flow table, as system calls carry them.
+type BucketWords = [u64; 8];
+
 /// A loaded object and the name of its program.
 pub struct Object {
     ebpf: Ebpf,
@@ -91,21 +112,25 @@ impl Object {
     ///
     /// When the object is not built, or the kernel refuses it; the verifier's log is in the text.
     pub fn balancer(fixture: &Fixture) -> Result<Self> {
-        Self::balancer_within(fixture, abi::EXCEPTIONS_MAX, u32::MAX)
+        Self::balancer_within(fixture, DEFAULT_ROOM, u32::MAX)
     }
 
-    /// The same, with room for `exceptions`, of which a CPU may make `inserts` in a second.
+    /// The same, with room for so many flows, of which a CPU may remember `inserts` in a second on
+    /// slots that move.
     ///
     /// # Errors
     ///
     /// As [`balancer`](Self::balancer).
-    pub fn balancer_within(fixture: &Fixture, exceptions: u32, inserts: u32) -> Result<Self> {
+    pub fn balancer_within(fixture: &Fixture, room: Room, inserts: u32) -> Result<Self> {
         let vips = (fixture.vips.len() as u32).max(abi::VIPS_MAX);
         let vip_cells = vip_table::cells(vips);
         let ring_cells = (fixture.slots.len() as u32)
             .div_ceil(abi::SLOTS_PER_CELL)
             .max(1);
         let mask = vip_cells - 1;
+        let exceptions = flow_table::buckets(room.exceptions);
+        let flows = flow_table::buckets(room.flows);
+        let (exception_mask, flow_mask) = (exceptions - 1, flows - 1);
         let mut loader = EbpfLoader::new();
         loader
             .map_max_entries(abi::map::RINGS, ring_cells)
@@ -113,6 +138,9 @@ impl Object {
             .map_max_entries(abi::map::VIPS, vip_cells)
             .map_max_entries(abi::map::VIP_COUNTS, vips)
             .map_max_entries(abi::map::EXCEPTIONS, exceptions)
+            .map_max_entries(abi::map::FLOWS, flows)
+            .override_global(abi::global::EXCEPTION_BUCKET_MASK, &exception_mask, true)
+            .override_global(abi::global::FLOW_BUCKET_MASK, &flow_mask, true)
             .override_global(abi::global::VIP_CELL_MASK, &mask, true)
             .override_global(abi::global::INSERTS_PER_SECOND, &inserts, true);
         let mut object = Self::load("balancer", abi::program::BALANCER, &mut loader)?;
@@ -190,14 +218,27 @@ impl Object {
                 0,
             )?;
         }
-        let mut exceptions: HashMap<_, FlowKey, Exception> =
-            self.map(abi::map::EXCEPTIONS)?.try_into()?;
-        for (key, exception) in &*fixture.exceptions.borrow() {
-            exceptions.insert(key, exception, 0)?;
-        }
+        self.install_flows(fixture, FlowTable::Exceptions)?;
+        self.install_flows(fixture, FlowTable::Flows)?;
         let mut backends: Array<_, Backend> = self.map(abi::map::BACKENDS)?.try_into()?;
         for (id, backend) in fixture.backends.iter().enumerate() {
             backends.set(id as u32, *backend, 0)?;
+        }
+        Ok(())
+    }
+
+    fn install_flows(&mut self, fixture: &Fixture, table: FlowTable) -> Result<()> {
+        let flows = fixture.flow_table(table).borrow();
+        if flows.is_empty() {
+            return Ok(());
+        }
+        let mut map: Array<_, BucketWords> = self.map(flow_map(table))?.try_into()?;
+        let buckets: Vec<_> = (0..map.len()).map(|_| FlowBucket::default()).collect();
+        for (fingerprint, remembered) in &*flows {
+            flow_table::put(*fingerprint, *remembered, u32::MAX, &buckets.as_slice());
+        }
+        for (index, bucket) in (0..).zip(&buckets) {
+            map.set(index, bucket.to_words(), 0)?;
         }
         Ok(())
     }
@@ -260,16 +301,19 @@ impl Object {
         Ok(counts.iter().sum())
     }
 
-    /// What is remembered about flows.
+    /// What `table` remembers, by fingerprint.
     ///
     /// # Errors
     ///
     /// When the map cannot be read.
-    pub fn exceptions(&self) -> Result<Vec<(FlowKey, Exception)>> {
-        let map = self.ebpf.map(abi::map::EXCEPTIONS);
-        let map = map.context("no map EXCEPTIONS")?;
-        let map: HashMap<&MapData, FlowKey, Exception> = map.try_into()?;
-        Ok(map.iter().collect::<Result<_, _>>()?)
+    pub fn flows(&self, table: FlowTable) -> Result<BTreeMap<u64, Remembered>> {
+        let name = flow_map(table);
+        let map = self.ebpf.map(name);
+        let map = map.with_context(|| format!("no map {name}"))?;
+        let map: Array<&MapData, BucketWords> = map.try_into()?;
+        let buckets = map.iter().map(|words| words.map(FlowBucket::from_words));
+        let buckets: Vec<FlowBucket> = buckets.collect::<Result<_, _>>()?;
+        Ok(flow_table::flows(&buckets.as_slice()).collect())
     }
 
     /// The mark of the slot at `index`.
@@ -323,5 +367,13 @@ impl Object {
             .with_context(|| format!("no map {name}"))?;
         let array: PerCpuArray<_, T> = map.try_into()?;
         Ok(array.get(&index, 0)?.iter().copied().collect())
+    }
+}
+
+/// The map of a flow table.
+fn flow_map(table: FlowTable) -> &'static str {
+    match table {
+        FlowTable::Exceptions => abi::map::EXCEPTIONS,
+        FlowTable::Flows => abi::map::FLOWS,
     }
 }

@@ -3,7 +3,7 @@
 
 use core::mem::size_of;
 
-use crate::{address::Address, flow::Flow};
+use crate::address::Address;
 
 /// Key of the VIP table: one well-known address, port and transport protocol.
 ///
@@ -41,41 +41,6 @@ impl VipKey {
     #[inline(always)]
     pub const fn address_entry(address: Address) -> Self {
         Self::new(address, 0, 0)
-    }
-}
-
-/// Key of the exception table: one TCP or UDP flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(C, align(8))]
-pub struct FlowKey {
-    /// Source address.
-    pub source: Address,
-    /// Destination address: the VIP's.
-    pub destination: Address,
-    /// Source port, in network order.
-    pub source_port: u16,
-    /// Destination port, in network order.
-    pub destination_port: u16,
-    /// IP protocol number.
-    pub protocol: u8,
-    /// Always 0: map keys are compared byte for byte.
-    pub reserved: [u8; 3],
-}
-
-const _: () = assert!(size_of::<FlowKey>() == 40);
-
-impl FlowKey {
-    /// The key of `flow`. Addresses of version 4 are in mapped form, so the family needs no field.
-    #[inline(always)]
-    pub const fn new(flow: &Flow) -> Self {
-        Self {
-            source: flow.source,
-            destination: flow.destination,
-            source_port: flow.source_port,
-            destination_port: flow.destination_port,
-            protocol: flow.protocol,
-            reserved: [0; 3],
-        }
     }
 }
 

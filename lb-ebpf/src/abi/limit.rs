@@ -18,11 +18,13 @@ pub const RING_SLOTS_MAX: u32 = 2 * 64 * 65_537;
 /// so a cell of two slots wastes nothing and keeps a 65 537-slot ring in 256 KiB.
 pub const SLOTS_PER_CELL: u32 = 2;
 
-/// Flows on moving slots whose owner is remembered, by default. The kernel takes some 112 bytes for
-/// each (key, value, list and hash heads) when the map is made, so this is 56 MiB: room for a third
-/// of 1.5 million live connections, those that a third of the slots moves. Beyond it the flow that
-/// was quiet for longest is forgotten.
+/// Flows on moving slots whose owner is remembered, by default: room for a third of 1.5 million live
+/// connections, those that a third of the slots moves. 16 bytes each in a table that is a third
+/// larger, rounded up to a power of two: 16 MiB.
 pub const EXCEPTIONS_MAX: u32 = 1 << 19;
+
+/// Flows of VIPs with full tracking whose owner is remembered, by default: 32 MiB.
+pub const FLOWS_MAX: u32 = 1 << 20;
 
 /// Exceptions that one CPU may make in a second, by default: so many new connections a second on
 /// *moving* slots keep their backend. On eight CPUs a flood takes six seconds to fill the default

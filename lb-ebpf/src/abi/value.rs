@@ -17,9 +17,9 @@ pub struct Settings {
     pub source_v4: Address,
     /// [`VERSION`](super::VERSION) of the writer.
     pub version: u32,
-    /// For how long after a slot began to move an unknown UDP flow still goes to the slot's
-    /// previous owner, in seconds.
-    pub udp_window_s: u32,
+    /// After how many seconds without a packet a flow counts as ended. For so long after a slot began
+    /// to move, an unknown UDP flow is taken for an earlier one.
+    pub quiet_s: u32,
 }
 
 const _: () = assert!(size_of::<Settings>() == 56);
@@ -40,8 +40,10 @@ pub struct Vip {
     pub forward: Forward,
     /// Which fields of the flow select the slot, one of [`hash_kind`].
     pub hash: HashKind,
+    /// What is remembered of its flows, one of [`tracking`].
+    pub tracking: Tracking,
     /// Always 0.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 
 const _: () = assert!(size_of::<Vip>() == 16);
@@ -105,11 +107,22 @@ pub mod hash_kind {
     pub const SOURCE: u8 = 1;
 }
 
+/// How flows are tracked, on the wire of the ABI.
+pub type Tracking = u8;
+
+/// Kinds of tracking.
+pub mod tracking {
+    /// Flows are remembered while their slot moves. With slots that never move, not at all.
+    pub const MOVING: u8 = 0;
+    /// Every flow is remembered.
+    pub const FULL: u8 = 1;
+}
+
 /// One slot of a ring: who owns the flows that hash to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Slot {
-    /// Backend id that new flows go to; 0 = no backend.
+    /// Backend id that new flows go to; 0 = none takes them.
     pub current: u16,
     /// Backend id that owned the slot before; equal to `current` when the slot is settled.
     pub previous: u16,
@@ -178,23 +191,6 @@ pub struct MarkCell {
 }
 
 const _: () = assert!(size_of::<MarkCell>() == 8);
-
-/// The owner of one flow on a slot that moves.
-///
-/// It counts only for the move in which it was made: at the end of a move every flow is the current
-/// owner's, and what was remembered before says nothing about the next move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-#[repr(C, align(8))]
-pub struct Exception {
-    /// When it was made, in seconds of the monotonic clock.
-    pub made_s: u32,
-    /// Backend id.
-    pub owner: u16,
-    /// Always 0.
-    pub reserved: u16,
-}
-
-const _: () = assert!(size_of::<Exception>() == 8);
 
 /// Exceptions that this CPU made in the second that is running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

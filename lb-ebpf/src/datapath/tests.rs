@@ -9,11 +9,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    abi::{Backend, Exception, FlowKey, Hop, Mark, Settings, Slot, VERSION, Vip, VipKey},
+    abi::{Backend, Hop, Mark, Settings, Slot, VERSION, Vip, VipKey},
     address::{Address, Mac},
+    flow_table::{Put, Remembered},
     frame::Buffer,
     reason::Action,
-    track::{Event, Exceptions},
+    track::{Event, FlowTable, FlowTables},
 };
 
 /// Every address and port is a VIP; `mode` and `backend` answer every question.
@@ -36,7 +37,7 @@ impl Tables for Everything {
             id,
             forward,
             hash: 0,
-            reserved: [0; 2],
+            ..Vip::default()
         })
     }
 
@@ -50,7 +51,7 @@ impl Tables for Everything {
 }
 
 /// Every slot is settled: nobody asks.
-impl Exceptions for Everything {
+impl FlowTables for Everything {
     fn now_s(&self) -> u32 {
         unreachable!("a settled slot asks for the time")
     }
@@ -63,7 +64,7 @@ impl Exceptions for Everything {
         unreachable!("a settled slot has no previous owner")
     }
 
-    fn exception(&self, _: &FlowKey) -> Option<Exception> {
+    fn recall(&self, _: FlowTable, _: u64, _: u32) -> Option<Remembered> {
         unreachable!("a settled slot looks nothing up")
     }
 
@@ -71,7 +72,7 @@ impl Exceptions for Everything {
         unreachable!("a settled slot inserts nothing")
     }
 
-    fn remember(&self, _: &FlowKey, _: &Exception) -> bool {
+    fn remember(&self, _: FlowTable, _: u64, _: Remembered, _: u32) -> Put {
         unreachable!("a settled slot inserts nothing")
     }
 
@@ -97,7 +98,7 @@ fn everything(mode: u8, v6: bool) -> Everything {
             source_v6: Address::v6([8; 16]),
             source_v4: Address::v4([10, 0, 0, 1]),
             version: VERSION,
-            udp_window_s: 0,
+            quiet_s: 0,
         },
         mode,
         backend: Backend {

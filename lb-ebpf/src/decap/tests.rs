@@ -69,7 +69,7 @@ fn tunnelled(frame: &[u8], outer_v6: bool) -> Vec<u8> {
         source_v6: Address::v6([9; 16]),
         source_v4: Address::v4([10, 0, 0, 1]),
         version: VERSION,
-        udp_window_s: 0,
+        quiet_s: 0,
     };
     let mut bytes = [vec![0; 64], frame.to_vec()].concat();
     let mut buffer = Buffer::new(&mut bytes, 64);

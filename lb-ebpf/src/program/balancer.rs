@@ -1,6 +1,8 @@
 //! The XDP program of the balancer: glue between the kernel and
 //! [`lb_ebpf::datapath::run`], where the steps of a packet are.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// The flow table needs an atomic instruction that the compiler has only as assembly.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
     expect(

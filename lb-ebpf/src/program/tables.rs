@@ -1,12 +1,13 @@
 //! The maps as [`Tables`].
 
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use core::{arch::asm, sync::atomic::AtomicU64};
+
+use aya_ebpf::{helpers::bpf_ktime_get_ns, maps::Array};
 use lb_ebpf::{
-    abi::{
-        Backend, Exception, FlowKey, Mark, MarkCell, SLOTS_PER_CELL, Settings, Slot, Vip, VipKey,
-    },
+    abi::{Backend, Mark, MarkCell, SLOTS_PER_CELL, Settings, Slot, Vip, VipKey},
+    flow_table::{self, Buckets, FlowBucket, Put, Remembered},
     steer::Tables,
-    track::{Event, Exceptions},
+    track::{Event, FlowTable, FlowTables},
     vip_table,
 };
 
@@ -47,7 +48,7 @@ impl Tables for MapTables {
 
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
-impl Exceptions for MapTables {
+impl FlowTables for MapTables {
     #[inline(always)]
     fn now_s(&self) -> u32 {
         // The very clock by which the agent dates moves: a coarse one could lag behind it, and an
@@ -72,12 +73,13 @@ impl Exceptions for MapTables {
     }
 
     #[inline(always)]
-    fn exception(&self, key: &FlowKey) -> Option<Exception> {
-        // SAFETY: a value is one aligned word; when the LRU gives the element to another flow at
-        // this moment, that flow's owner is read, who is checked against the slot's.
-        maps::EXCEPTIONS
-            .get_ptr(key)
-            .map(|exception| unsafe { exception.read() })
+    fn recall(&self, table: FlowTable, fingerprint: u64, now_s: u32) -> Option<Remembered> {
+        flow_table::find(fingerprint, Some(now_s), &buckets(table))
+    }
+
+    #[inline(always)]
+    fn remember(&self, table: FlowTable, fingerprint: u64, new: Remembered, live_s: u32) -> Put {
+        flow_table::put(fingerprint, new, live_s, &buckets(table))
     }
 
     #[inline(always)]
@@ -98,11 +100,6 @@ impl Exceptions for MapTables {
     }
 
     #[inline(always)]
-    fn remember(&self, key: &FlowKey, exception: &Exception) -> bool {
-        maps::EXCEPTIONS.insert(key, exception, 0).is_ok()
-    }
-
-    #[inline(always)]
     fn count(&self, event: Event) {
         if let Some(count) = maps::TRACK_COUNTS.get_ptr_mut(event as u32) {
             // SAFETY: as in `spend`.
@@ -120,4 +117,71 @@ fn mark_at(index: u32) -> Option<*mut Mark> {
             .cast::<Mark>()
             .add((index % SLOTS_PER_CELL) as usize)
     })
+}
+
+/// A flow table in a map.
+struct MapBuckets {
+    map: &'static Array<FlowBucket>,
+    mask: u32,
+}
+
+#[inline(always)]
+fn buckets(table: FlowTable) -> MapBuckets {
+    match table {
+        FlowTable::Exceptions => MapBuckets {
+            map: &maps::EXCEPTIONS,
+            mask: maps::EXCEPTION_BUCKET_MASK.load(),
+        },
+        FlowTable::Flows => MapBuckets {
+            map: &maps::FLOWS,
+            mask: maps::FLOW_BUCKET_MASK.load(),
+        },
+    }
+}
+
+impl Buckets for MapBuckets {
+    #[inline(always)]
+    fn mask(&self) -> u32 {
+        self.mask
+    }
+
+    #[inline(always)]
+    fn bucket(&self, index: u32) -> Option<&FlowBucket> {
+        self.map.get(index)
+    }
+
+    #[inline(always)]
+    fn load(&self, word: &AtomicU64) -> u64 {
+        // SAFETY: valid for as long as it is borrowed; eight aligned bytes are read at once.
+        unsafe { word.as_ptr().read_volatile() }
+    }
+
+    #[inline(always)]
+    fn store(&self, word: &AtomicU64, value: u64) {
+        // SAFETY: as in `load`.
+        unsafe { word.as_ptr().write_volatile(value) }
+    }
+
+    #[inline(always)]
+    fn exchange(&self, word: &AtomicU64, from: u64, to: u64) -> bool {
+        compare_exchange(word, from, to)
+    }
+}
+
+/// `BPF_ATOMIC | BPF_CMPXCHG` (RFC 9669, 5.3): register 0 is compared, and gets what was there.
+#[inline(always)]
+fn compare_exchange(word: &AtomicU64, from: u64, to: u64) -> bool {
+    let found: u64;
+    // SAFETY: the word is aligned and valid for as long as it is borrowed, and atomic; nothing but
+    // it and register 0 is written.
+    unsafe {
+        asm!(
+            "r0 = cmpxchg_64({word} + 0, r0, {to})",
+            word = in(reg) word.as_ptr(),
+            to = in(reg) to,
+            inlateout("r0") from => found,
+            options(nostack),
+        );
+    }
+    found == from
 }

@@ -217,7 +217,7 @@ impl Agent {
         let v6 = choose(agent.source_v6, settings.source_v6.into(), false);
         let window = agent.settle_after.as_secs();
         self.dataplane
-            .set_udp_window(u32::try_from(window).unwrap_or(u32::MAX))?;
+            .set_quiet(u32::try_from(window).unwrap_or(u32::MAX))?;
         self.dataplane.set_sources(v4, v6)
     }
 }

@@ -400,7 +400,8 @@ pub(super) const ADDRESS_ENTRY: Vip = Vip {
     id: 0,
     forward: forward::ADDRESS,
     hash: 0,
-    reserved: [0; 2],
+    tracking: 0,
+    reserved: 0,
 };
 
 impl Ring {

@@ -11,7 +11,7 @@ use aya::programs::{ProgramError, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use lb_ebpf::abi::{self, Settings, global, map, program};
 use lb_ebpf::address::Address;
-use lb_ebpf::vip_table;
+use lb_ebpf::{flow_table, vip_table};
 use tracing::{debug, info, warn};
 
 use super::link::{self, Attached};
@@ -30,12 +30,13 @@ const DIRECTORY_VARIABLE: &str = "WEIR_BPF_DIR";
 const VERDICT_LINES_MAX: usize = 10;
 
 /// Maps that are pinned. The program's log ring and its constants are not: they go with the program.
-const PINNED: [&str; 11] = [
+const PINNED: [&str; 12] = [
     map::SETTINGS,
     map::VIPS,
     map::RINGS,
     map::MARKS,
     map::EXCEPTIONS,
+    map::FLOWS,
     map::BUDGET,
     map::TRACK_COUNTS,
     map::BACKENDS,
@@ -105,7 +106,7 @@ impl Dataplane {
                 source_v6: Address::default(),
                 source_v4: Address::default(),
                 version: abi::VERSION,
-                udp_window_s: 0,
+                quiet_s: 0,
             })?;
         }
         info!(path = %bpffs.display(), adopted, "data plane loaded");
@@ -168,20 +169,17 @@ impl Dataplane {
         self.maps.write_settings(&new)
     }
 
-    /// Sets for how long unknown UDP flows on moving slots go to the previous owner, in seconds.
+    /// Sets after how many seconds without a packet a flow counts as ended.
     ///
     /// # Errors
     ///
     /// When the map cannot be read or written.
-    pub fn set_udp_window(&mut self, udp_window_s: u32) -> Result<(), Error> {
+    pub fn set_quiet(&mut self, quiet_s: u32) -> Result<(), Error> {
         let old = self.maps.read_settings()?;
-        if old.udp_window_s == udp_window_s {
+        if old.quiet_s == quiet_s {
             return Ok(());
         }
-        self.maps.write_settings(&Settings {
-            udp_window_s,
-            ..old
-        })
+        self.maps.write_settings(&Settings { quiet_s, ..old })
     }
 
     /// Attaches the program to `interface`, or replaces the one in its pinned link.
@@ -293,7 +291,12 @@ fn load(object: &[u8], pins: &Pins, sizes: Sizes, log: KernelLog) -> Result<Ebpf
         loader.map_max_entries(name, elements);
     }
     let vip_cell_mask = vip_table::cells(sizes.vips) - 1;
-    loader.override_global(global::VIP_CELL_MASK, &vip_cell_mask, true);
+    let exception_mask = flow_table::buckets(sizes.exceptions) - 1;
+    let flow_mask = flow_table::buckets(sizes.flows) - 1;
+    loader
+        .override_global(global::VIP_CELL_MASK, &vip_cell_mask, true)
+        .override_global(global::EXCEPTION_BUCKET_MASK, &exception_mask, true)
+        .override_global(global::FLOW_BUCKET_MASK, &flow_mask, true);
     // An object built without logging has no such constant.
     loader.override_global(aya_log::LEVEL, &level, false);
     let mut ebpf = loader.load(object).map_err(load_error)?;

@@ -3,15 +3,15 @@
 use std::os::fd::AsFd as _;
 
 use aya::Pod;
-use aya::maps::{Array, HashMap, Map, MapData, MapError};
-use lb_ebpf::abi::{
-    self, Backend, Exception, FlowKey, Mark, Settings, Slot, Vip, VipCell, VipKey, map,
-};
+use aya::maps::{Array, Map, MapData, MapError};
+use lb_ebpf::abi::{self, Backend, Mark, Settings, Slot, Vip, VipCell, VipKey, map};
+use lb_ebpf::flow_table::{self, Put, Remembered};
 use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
-use lb_ebpf::track::{EVENTS, Event, Exceptions};
+use lb_ebpf::track::{EVENTS, Event, FlowTable, FlowTables};
 use lb_ebpf::vip_table;
 
+use super::flows::Flows;
 use super::ring::{Halves, Rings};
 use super::vips::{Full, Table};
 use super::{Error, Pins, clock, grace, stats};
@@ -29,6 +29,8 @@ pub struct Sizes {
     pub ring_slots: u32,
     /// Flows on moving slots whose owner is remembered.
     pub exceptions: u32,
+    /// Flows of VIPs with full tracking.
+    pub flows: u32,
 }
 
 impl Sizes {
@@ -40,16 +42,18 @@ impl Sizes {
             backends: limits.backends_max.saturating_add(1),
             ring_slots: pairs.saturating_mul(2),
             exceptions: limits.exceptions_max,
+            flows: abi::FLOWS_MAX,
         }
     }
 
     /// Map name and number of elements. The VIP table has room for as many addresses as VIPs.
-    pub(super) fn elements(self) -> [(&'static str, u32); 9] {
+    pub(super) fn elements(self) -> [(&'static str, u32); 10] {
         [
             (map::VIPS, vip_table::cells(self.vips)),
             (map::RINGS, self.ring_slots / abi::SLOTS_PER_CELL),
             (map::MARKS, self.ring_slots / abi::SLOTS_PER_CELL),
-            (map::EXCEPTIONS, self.exceptions),
+            (map::EXCEPTIONS, flow_table::buckets(self.exceptions)),
+            (map::FLOWS, flow_table::buckets(self.flows)),
             (map::TRACK_COUNTS, EVENTS),
             (map::BACKENDS, self.backends),
             (map::VIP_COUNTS, self.vips),
@@ -67,7 +71,8 @@ pub struct Maps {
     backends: Array<MapData, Backend>,
     rings: Rings,
     marks: Rings<Mark>,
-    exceptions: HashMap<MapData, FlowKey, Exception>,
+    exceptions: Flows,
+    flows: Flows,
     pub(super) counters: stats::Counters,
 }
 
@@ -87,10 +92,8 @@ impl Maps {
             backends: open_array(pins, map::BACKENDS)?,
             rings: open_rings(pins, map::RINGS)?,
             marks: open_rings(pins, map::MARKS)?,
-            exceptions: typed(
-                map::EXCEPTIONS,
-                Map::LruHashMap(open_map(pins, map::EXCEPTIONS)?),
-            )?,
+            exceptions: open_flows(pins, map::EXCEPTIONS)?,
+            flows: open_flows(pins, map::FLOWS)?,
             counters: stats::Counters::open(pins)?,
         })
     }
@@ -123,6 +126,25 @@ impl Maps {
     /// Notes that a grace period has passed since there were so many changes of the VIP table.
     pub fn grace_passed(&mut self, vip_changes: u64) {
         self.vip_table.grace_passed(vip_changes);
+    }
+
+    fn flow_table(&self, table: FlowTable) -> &Flows {
+        match table {
+            FlowTable::Exceptions => &self.exceptions,
+            FlowTable::Flows => &self.flows,
+        }
+    }
+
+    /// Flows of `table` that had a packet within the last `quiet_s` seconds.
+    pub fn live_flows(&self, table: FlowTable, quiet_s: u32) -> u32 {
+        let since_s = clock::now_s().saturating_sub(quiet_s);
+        self.flow_table(table).seen_since(since_s)
+    }
+
+    /// Makes full tracking forget the flows that `keep`, asked for the low half of the VIP's id and
+    /// the backend's id, does not want. Returns how many.
+    pub fn retain_flows(&self, keep: impl Fn(u16, u16) -> bool) -> u32 {
+        self.flows.retain(|flow| keep(flow.tag, flow.owner))
     }
 
     /// All backends, by id.
@@ -252,7 +274,7 @@ impl Tables for LiveTables<'_> {
 }
 
 /// Reads only: explaining a packet leaves no trace.
-impl Exceptions for LiveTables<'_> {
+impl FlowTables for LiveTables<'_> {
     fn now_s(&self) -> u32 {
         clock::now_s()
     }
@@ -263,15 +285,15 @@ impl Exceptions for LiveTables<'_> {
 
     fn note_hit(&self, _: u32, _: u16) {}
 
-    fn exception(&self, key: &FlowKey) -> Option<Exception> {
-        self.maps.exceptions.get(key, 0).ok()
+    fn recall(&self, table: FlowTable, fingerprint: u64, _: u32) -> Option<Remembered> {
+        self.maps.flow_table(table).find(fingerprint)
+    }
+
+    fn remember(&self, _: FlowTable, _: u64, _: Remembered, _: u32) -> Put {
+        Put::Lost
     }
 
     fn spend(&self, _: u32, _: u32) -> bool {
-        false
-    }
-
-    fn remember(&self, _: &FlowKey, _: &Exception) -> bool {
         false
     }
 
@@ -284,6 +306,15 @@ fn open_rings<T: Halves>(pins: &Pins, name: &'static str) -> Result<Rings<T>, Er
     let fail = |source| Error::map("open", name, source);
     let cells = rings.info().map_err(fail)?.max_entries();
     Rings::of_map(rings.fd().as_fd(), cells)
+        .map_err(|source| Error::io("map into memory", &pins.map(name), source))
+}
+
+/// Maps a pinned flow table into memory.
+fn open_flows(pins: &Pins, name: &'static str) -> Result<Flows, Error> {
+    let flows = open_map(pins, name)?;
+    let fail = |source| Error::map("open", name, source);
+    let buckets = flows.info().map_err(fail)?.max_entries();
+    Flows::of_map(flows.fd().as_fd(), buckets)
         .map_err(|source| Error::io("map into memory", &pins.map(name), source))
 }
 

@@ -8,6 +8,8 @@ use std::os::fd::{AsRawFd as _, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use lb_ebpf::flow_table::FlowBucket;
+
 /// Bytes of a cell.
 const CELL_BYTES: usize = size_of::<u64>();
 
@@ -74,6 +76,14 @@ impl Cells {
         self.cells().get(from..from.checked_add(count)?)
     }
 
+    /// The cells as buckets of a flow table, eight to one.
+    pub(super) fn buckets(&self) -> &[FlowBucket] {
+        let count = self.len * CELL_BYTES / size_of::<FlowBucket>();
+        // SAFETY: a bucket is eight atomic words and nothing else, `count` of them lie within the
+        // cells, and the page where the mapping starts is aligned to more than a bucket.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), count) }
+    }
+
     /// Makes every store before it visible before any store after it, system calls included.
     pub(super) fn publish_fence() {
         std::sync::atomic::fence(Ordering::Release);
@@ -81,7 +91,7 @@ impl Cells {
 
     fn cells(&self) -> &[AtomicU64] {
         // SAFETY: `start` is page aligned and valid for `len` cells until drop; every bit pattern is
-        // a valid AtomicU64, and other writers (the kernel has none) would be atomic too.
+        // a valid AtomicU64, and whoever else writes (the kernel program) does it a word at a time.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -95,6 +105,8 @@ impl Drop for Cells {
 
 #[cfg(test)]
 mod tests {
+    use lb_ebpf::flow_table;
+
     use super::*;
 
     #[test]
@@ -105,6 +117,15 @@ mod tests {
         assert_eq!(cells.load(4), None);
         assert!(cells.slice(3, 2).is_none());
         assert!(cells.slice(1, usize::MAX).is_none());
+    }
+
+    #[test]
+    fn buckets_are_the_cells_eight_at_a_time() {
+        let cells = Cells::anonymous(17).unwrap();
+        assert_eq!(cells.buckets().len(), 2);
+        cells.slice(8, 2).unwrap()[0].store(9, Ordering::Relaxed);
+        let flows: Vec<_> = flow_table::flows(&cells.buckets()).collect();
+        assert_eq!(flows, [(9, flow_table::Remembered::default())]);
     }
 
     #[test]

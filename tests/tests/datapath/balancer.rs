@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 
 use lb_ebpf::{
-    abi::{Exception, FlowKey, VipKey, map},
+    abi::{VipKey, map},
     address::Address,
+    flow_table::Remembered,
     reason::{Action, Reason},
-    track::Event,
+    track::{Event, FlowTable},
     wire::protocol::{TCP, UDP},
 };
 use proptest::{
@@ -214,13 +215,18 @@ fn host_and_kernel_answer_100_000_random_frames_alike() {
         let expected = fixture.event(*event);
         assert_eq!(object.event_count(*event).unwrap(), expected, "{event:?}");
     }
-    let owners = |exceptions: Vec<(FlowKey, Exception)>| -> BTreeMap<FlowKey, u16> {
-        let owner = |(key, exception): (FlowKey, Exception)| (key, exception.owner);
-        exceptions.into_iter().map(owner).collect()
+    let owners = |flows: &BTreeMap<u64, Remembered>| -> BTreeMap<u64, u16> {
+        let owner = |(fingerprint, flow): (&u64, &Remembered)| (*fingerprint, flow.owner);
+        flows.iter().map(owner).collect()
     };
-    let host = fixture.exceptions.borrow();
-    let host = host.iter().map(|(key, value)| (*key, *value)).collect();
-    assert_eq!(owners(object.exceptions().unwrap()), owners(host));
+    for table in [FlowTable::Exceptions, FlowTable::Flows] {
+        let host = fixture.flow_table(table).borrow();
+        assert_eq!(
+            owners(&object.flows(table).unwrap()),
+            owners(&host),
+            "{table:?}"
+        );
+    }
     assert!(fixture.event(Event::Hit) > 100 && fixture.event(Event::Insert) > 100);
     assert_eq!(object.packets().unwrap(), FRAMES);
     assert!(reached.len() > 20, "only {reached:?}");

@@ -7,6 +7,7 @@ mod balancer;
 mod decap;
 mod host;
 mod moving;
+mod tracked;
 
 use tests::{object, privilege};
 

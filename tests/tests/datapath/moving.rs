@@ -2,20 +2,21 @@
 //! with what each packet leaves behind.
 
 use lb_ebpf::{
-    abi::{Exception, FlowKey, VipKey},
+    abi::VipKey,
     address::Address,
-    flow::Family,
+    flow::{Family, Flow},
+    flow_table::{self, ENTRIES_PER_BUCKET, Remembered},
     reason::{Action, Reason},
     steer,
-    track::Event,
+    track::{Event, FlowTable},
     wire::protocol::{TCP, UDP},
 };
 use tests::{
     fixture::{
-        Fixture, MOVING_FOR_S, PORT_MOVING, PORT_MOVING_GONE, PORT_MOVING_LATE,
+        Fixture, PORT_DRAINED, PORT_MOVING, PORT_MOVING_GONE, PORT_MOVING_LATE,
         PORT_MOVING_UNRESOLVED, PORT_RING, VIP_V4, VIP_V6, backend,
     },
-    object::{Object, XdpAction},
+    object::{Object, Room, XdpAction},
     packet::{self, Addresses, Segment},
 };
 
@@ -28,8 +29,18 @@ const TO_V6: Addresses = Addresses::V6(VIP_V6, VIP_V6);
 const CURRENT: u16 = backend::V4;
 const PREVIOUS: u16 = backend::V4_SECOND;
 
-/// Room of the kernel's exception map, where its size does not matter.
-const ROOM: u32 = 1024;
+/// Room of the kernel's tables, where their size does not matter.
+const ROOM: Room = Room {
+    exceptions: 1024,
+    flows: 1024,
+};
+
+/// Whether an exception was made in the move that is going on, or in an earlier one.
+#[derive(Clone, Copy)]
+enum Made {
+    Now,
+    Earlier,
+}
 
 /// One packet and what it meets.
 struct Row {
@@ -37,8 +48,8 @@ struct Row {
     frame: Vec<u8>,
     port: u16,
     protocol: u8,
-    /// Owner of an exception that is there already, and how old it is, in seconds.
-    known: Option<(u16, u32)>,
+    /// Owner of an exception that is there already, and when it was made.
+    known: Option<(u16, Made)>,
     owner: u16,
     /// Owner of the exception that is there afterwards.
     left: Option<u16>,
@@ -48,33 +59,38 @@ struct Row {
 }
 
 impl Row {
-    fn key(&self) -> FlowKey {
+    fn flow(&self) -> Flow {
         let (family, source, destination) = if self.frame[12] == 0x86 {
             (Family::V6, Address::v6(VIP_V6), Address::v6(VIP_V6))
         } else {
             (Family::V4, Address::v4(CLIENT), Address::v4(VIP_V4))
         };
-        let flow = steer::flow(
+        steer::flow(
             family,
             (source, 4000),
             (destination, self.port),
             self.protocol,
-        );
-        FlowKey::new(&flow)
+        )
+    }
+
+    /// First slot of the ring: of rings of one slot, the slot.
+    fn slot(&self, fixture: &Fixture) -> u32 {
+        let flow = self.flow();
+        fixture.vips[&VipKey::new(flow.destination, self.port, self.protocol)].ring_start
     }
 
     fn fixture(&self) -> Fixture {
         let fixture = Fixture::new();
-        if let Some((owner, age_s)) = self.known {
-            let exception = Exception {
-                made_s: fixture.now_s - age_s,
-                owner,
-                reserved: 0,
+        if let Some((owner, made)) = self.known {
+            let since = fixture.marks[self.slot(&fixture) as usize].since;
+            let tag = match made {
+                Made::Now => since,
+                Made::Earlier => since.wrapping_sub(1),
             };
-            fixture
-                .exceptions
-                .borrow_mut()
-                .insert(self.key(), exception);
+            let seen_s = fixture.now_s;
+            let known = Remembered { owner, tag, seen_s };
+            let fingerprint = fixture.fingerprint(&self.flow());
+            fixture.exceptions.borrow_mut().insert(fingerprint, known);
         }
         fixture
     }
@@ -104,13 +120,12 @@ fn rows() -> Vec<Row> {
         event,
     };
     let (syn, ack) = (Segment::Syn, Segment::Ack);
-    let fresh = MOVING_FOR_S - 50;
-    let stale = MOVING_FOR_S + 50;
+    let (fresh, stale) = (Made::Now, Made::Earlier);
     let (insert, found) = (Some(Event::Insert), Some(Event::Hit));
     let (now, before) = (Some(CURRENT), Some(PREVIOUS));
     let (moving, late) = (PORT_MOVING, PORT_MOVING_LATE);
     let (gone, lost) = (PORT_MOVING_GONE, PORT_MOVING_UNRESOLVED);
-    let known = |owner, age| Some((owner, age));
+    let known = |owner, made| Some((owner, made));
     let by = backend::V4;
     vec![
         tcp("SYN", syn, TO_V4, moving, None, by, now, false, insert),
@@ -264,8 +279,9 @@ fn the_host_answers_every_row() {
         let (outcome, _) = answer(&fixture, &row.frame);
         let owner = outcome.forwarded.map(|forwarded| forwarded.backend_id);
         assert_eq!(owner, Some(row.owner), "{}", row.name);
+        let fingerprint = fixture.fingerprint(&row.flow());
         let left = fixture.exceptions.borrow();
-        let left = left.get(&row.key()).map(|exception| exception.owner);
+        let left = left.get(&fingerprint).map(|exception| exception.owner);
         assert_eq!(left, row.left, "{}", row.name);
         assert_eq!(!fixture.hits.borrow().is_empty(), row.hit, "{}", row.name);
         for event in Event::ALL {
@@ -287,18 +303,12 @@ fn the_kernel_answers_every_row() {
         assert_eq!(action, XdpAction::Transmit, "{}", row.name);
         let host = row.fixture();
         assert_eq!(sent, answer(&host, &row.frame).1, "{}", row.name);
-        let left = object.exceptions().unwrap();
-        let left = left.iter().find(|(key, _)| *key == row.key());
-        assert_eq!(
-            left.map(|(_, exception)| exception.owner),
-            row.left,
-            "{}",
-            row.name
-        );
-        let key = row.key();
-        let vip = fixture.vips[&VipKey::new(key.destination, row.port, row.protocol)];
-        let mark = object.mark(vip.ring_start).unwrap();
-        assert_eq!(mark.since, fixture.marks[vip.ring_start as usize].since);
+        let left = object.flows(FlowTable::Exceptions).unwrap();
+        let left = left.get(&fixture.fingerprint(&row.flow()));
+        assert_eq!(left.map(|left| left.owner), row.left, "{}", row.name);
+        let slot = row.slot(&fixture);
+        let mark = object.mark(slot).unwrap();
+        assert_eq!(mark.since, fixture.marks[slot as usize].since);
         assert_eq!(mark.hit != mark.since, row.hit, "{}", row.name);
         for event in Event::ALL {
             let expected = u64::from(row.event == Some(*event));
@@ -324,7 +334,7 @@ fn a_settled_slot_leaves_no_trace() {
             assert_eq!(object.run(&frame).unwrap().0, XdpAction::Transmit);
         }
     }
-    assert!(object.exceptions().unwrap().is_empty());
+    assert!(object.flows(FlowTable::Exceptions).unwrap().is_empty());
     for event in Event::ALL {
         assert_eq!(object.event_count(*event).unwrap(), 0);
     }
@@ -343,7 +353,7 @@ fn over_budget_new_flows_go_to_current_and_others_to_previous_and_nothing_is_lef
         let (outcome, expected) = answer(&fixture, &frame);
         assert_eq!(outcome.forwarded.unwrap().backend_id, to);
         assert_eq!(object.run(&frame).unwrap().1, expected);
-        assert!(object.exceptions().unwrap().is_empty());
+        assert!(object.flows(FlowTable::Exceptions).unwrap().is_empty());
         assert_eq!(object.event_count(Event::OverBudget).unwrap(), 1);
         assert_eq!(fixture.event(Event::OverBudget), 1);
     }
@@ -382,19 +392,48 @@ fn a_full_table_forgets_and_never_grows() {
         return;
     }
     let object = Object::balancer_within(&Fixture::new(), ROOM, u32::MAX).unwrap();
-    let flows = 20 * ROOM as u16;
+    let buckets = flow_table::buckets(ROOM.exceptions);
+    let entries = buckets as usize * ENTRIES_PER_BUCKET;
+    let flows = 20 * ROOM.exceptions as u16;
     for port in 1..=flows {
         let frame = packet::tcp(TO_V4, (port, PORT_MOVING), Segment::Syn, b"");
         assert_eq!(object.run(&frame).unwrap().0, XdpAction::Transmit);
     }
     assert_eq!(object.event_count(Event::Insert).unwrap(), u64::from(flows));
     assert_eq!(object.event_count(Event::InsertFailed).unwrap(), 0);
-    let left = object.exceptions().unwrap();
-    assert!(left.len() <= ROOM as usize, "{}", left.len());
-    // The newest flow is there, the oldest is not.
-    let port = |key: &FlowKey| u16::from_be(key.source_port);
-    assert!(left.iter().any(|(key, _)| port(key) == flows));
-    assert!(left.iter().all(|(key, _)| port(key) != 1));
+    let left = object.flows(FlowTable::Exceptions).unwrap();
+    let evicted = object.event_count(Event::Evict).unwrap();
+    // Each is there or counted.
+    assert_eq!(left.len() as u64 + evicted, u64::from(flows));
+    assert!(left.len() <= entries, "{}", left.len());
+    // The newest flow is there.
+    let fixture = Fixture::new();
+    let client = (Address::v4(CLIENT), flows);
+    let flow = steer::flow(Family::V4, client, (Address::v4(VIP_V4), PORT_MOVING), TCP);
+    assert!(left.contains_key(&fixture.fingerprint(&flow)));
+}
+
+#[test]
+fn a_slot_whose_last_backend_drains_keeps_its_flows_and_refuses_new_ones() {
+    if !crate::granted() {
+        return;
+    }
+    let fixture = Fixture::new();
+    let object = Object::balancer_within(&fixture, ROOM, u32::MAX).unwrap();
+    for (segment, owner) in [(Segment::Ack, Some(PREVIOUS)), (Segment::Syn, None)] {
+        let frame = packet::tcp(TO_V4, (4000, PORT_DRAINED), segment, b"");
+        let (outcome, _) = answer(&fixture, &frame);
+        let to = outcome.forwarded.map(|forwarded| forwarded.backend_id);
+        assert_eq!(to, owner);
+        let action = object.run(&frame).unwrap().0;
+        assert_eq!(action == XdpAction::Transmit, owner.is_some());
+    }
+    assert_eq!(object.reason_count(Reason::NoBackend).unwrap(), 1);
+    assert_eq!(
+        object.event_count(Event::Insert).unwrap(),
+        1,
+        "the live one"
+    );
 }
 
 #[test]

@@ -14,6 +14,7 @@ const SIZES: Sizes = Sizes {
     backends: 8,
     ring_slots: 4 * 252,
     exceptions: 16,
+    flows: 16,
 };
 
 /// Maps in memory. Fails at write number `fail_at`.

@@ -40,6 +40,7 @@ fn published(owner: Option<u8>) -> Published {
         backends: 8,
         ring_slots: 1000,
         exceptions: 16,
+        flows: 16,
     };
     let Some(owner) = owner else {
         return Published::new(sizes);
@@ -51,7 +52,8 @@ fn published(owner: Option<u8>) -> Published {
         id: 0,
         forward: forward::IPIP,
         hash: 0,
-        reserved: [0; 2],
+        tracking: 0,
+        reserved: 0,
     };
     let entry = backend::entry([10, 0, 0, owner].into(), Default::default(), 0);
     let ring = |_, len| Some(vec![Slot::settled(1); len as usize]);
