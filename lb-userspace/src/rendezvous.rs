@@ -2,10 +2,14 @@
 //!
 //! Maglev disturbs backends that stay, because a turn ends only when a free slot is found: when a slot
 //! goes to somebody else, its loser goes on to the next of its list *now*, and all its later turns shift.
-//! Here a turn is one look. Backend `b` of weight `w` looks at slot `k` of its preference list at the
-//! time `(k + u) / w`, where `u`, a fraction, follows from its address; whoever looks first owns the slot.
-//! That time depends on nobody else, so this is rendezvous hashing (Thaler and Ravishankar, 1998), with
-//! the time as the score: when a backend leaves, its slots go to whoever looked next, and no other moves.
+//! Here a turn is one look, and whoever looks at a slot first owns it. A backend of weight `w` looks at
+//! slot `k` of its preference list at a time that depends on nobody else, about `k / w`. So this is
+//! rendezvous hashing (Thaler and Ravishankar, 1998), with the time as the score: when a backend leaves,
+//! its slots go to whoever looked next, and no other slot moves.
+//!
+//! The exact time is `-M·ln(1 - k/M) / w` for `M` slots. As `k/M` is evenly spread over 0 to 1, the times
+//! at which somebody looks at a given slot are exponentially distributed with rate `w`, and the least of
+//! such times is a backend's with probability `w` in the sum of all weights: shares follow the weights.
 //!
 //! Rendezvous hashing alone spreads slots unevenly (about 9 % standard deviation at 65 slots a backend).
 //! Two limits hold every backend within 5 % of its share:
@@ -29,9 +33,9 @@ mod tests;
 /// How far a backend may be above or below its share of slots.
 pub const SLACK_PERCENT: u64 = 5;
 
-/// Time between two looks of a backend of weight 1. The shortest, of weight 65 535, is 2^24 then: as
-/// exact as weights need. The longest list ends before `2^20 · LOOK`: no overflow.
-const LOOK: u64 = 1 << 40;
+/// Time from the first look to the second, of a backend of weight 1. The shortest, of weight 65 535, is
+/// 2^20 then: as exact as weights need. The last look is due before `15 · 2^20 · LOOK`: no overflow.
+const LOOK: u64 = 1 << 36;
 
 /// Looks are sorted by time a part of the ring's size at a go. Smaller parts leave more looks out,
 /// because their slots were taken before; larger ones have less overhead. Owners do not depend on it.
@@ -51,7 +55,7 @@ pub fn build(members: &[Member], size: u32) -> Result<Vec<u16>, Error> {
         .iter()
         .map(|contender| Claimant::new(contender, total, size))
         .collect();
-    let mut owners = claim(&mut claimants, size);
+    let mut owners = claim(&mut claimants, &ages(size));
     for (poor, contender) in contenders.iter().enumerate() {
         let preferences = contender.preferences;
         make_up(poor as u16, preferences, &mut claimants, &mut owners);
@@ -62,30 +66,40 @@ pub fn build(members: &[Member], size: u32) -> Result<Vec<u16>, Error> {
     Ok(owners)
 }
 
+/// When a backend of weight 1 looks at each slot of its list, `-M·ln(1 - k/M)`: the sum of
+/// `M / (M - j)` for all `j` below `k`, up to a constant.
+fn ages(size: u32) -> Vec<u64> {
+    let mut age = 0;
+    let mut ages = Vec::with_capacity(size as usize);
+    for left in (1..=u64::from(size)).rev() {
+        ages.push(age);
+        age += u64::from(size) * LOOK / left;
+    }
+    ages
+}
+
 /// A contender in the race for slots.
 struct Claimant {
-    weight: u16,
+    weight: u64,
     /// The part of its list that it has not looked at.
     preferences: Preferences,
-    /// When it takes its next look.
-    next: u64,
-    /// Time from one look to the next.
-    step: u64,
+    /// How many slots it has looked at.
+    looks: usize,
+    /// Added to all [`ages`], below [`LOOK`]: nobody looks twice before all of the same weight did once.
+    phase: u64,
     slots: u32,
     limits: Limits,
 }
 
 impl Claimant {
     fn new(contender: &Contender, total: u64, size: u32) -> Self {
-        let step = LOOK / u64::from(contender.weight);
-        let first = (u128::from(step) * u128::from(contender.turn)) >> u64::BITS;
         Self {
-            weight: contender.weight,
+            weight: u64::from(contender.weight),
             preferences: contender.preferences,
-            next: first as u64,
-            step,
+            looks: 0,
+            phase: contender.turn / (u64::MAX / LOOK + 1),
             slots: 0,
-            // The low bits: the high ones set the time of the first look.
+            // The low bits: the high ones are the phase.
             limits: Limits::new(contender.weight, total, size, contender.turn as u16),
         }
     }
@@ -137,20 +151,24 @@ struct Look {
 ///
 /// Some `size · ln(size)` looks are taken, nearly all of them at slots that were taken long before. Those
 /// are left out first, and what remains, not much more than a look per slot, is sorted by time.
-fn claim(claimants: &mut [Claimant], size: u32) -> Vec<u16> {
-    let mut owners = vec![0; size as usize];
+fn claim(claimants: &mut [Claimant], ages: &[u64]) -> Vec<u16> {
+    let size = ages.len() as u32;
+    let mut owners = vec![0; ages.len()];
     let mut taken = Taken::none(size);
     let mut free = size;
     let mut looking: Vec<u16> = (0..claimants.len() as u16).collect();
     let mut looks = Vec::new();
     let mut until = 0;
     while free > 0 {
-        let weight = |&claimant: &u16| u64::from(claimants[usize::from(claimant)].weight);
+        let weight = |&claimant: &u16| claimants[usize::from(claimant)].weight;
         let weight: u64 = looking.iter().map(weight).sum();
         until += (u64::from(size) * LOOK / BATCHES_PER_RING).div_ceil(weight);
         looks.clear();
         for &claimant in &looking {
-            look(claimant, claimants, until, &taken, size, &mut looks);
+            let state = &mut claimants[usize::from(claimant)];
+            look(state, until, ages, &taken, |at, slot| {
+                looks.push(Look { at, claimant, slot });
+            });
         }
         looks.sort_unstable();
         for look in &looks {
@@ -166,25 +184,32 @@ fn claim(claimants: &mut [Claimant], size: u32) -> Vec<u16> {
     owners
 }
 
-/// Adds the looks that `claimant` takes before the time `until` at slots that are free so far.
+/// Calls `found` with the time and the slot of each look that `claimant` takes before the time `until`
+/// at a slot that is not taken.
 fn look(
-    claimant: u16,
-    claimants: &mut [Claimant],
+    claimant: &mut Claimant,
     until: u64,
+    ages: &[u64],
     taken: &Taken,
-    size: u32,
-    looks: &mut Vec<Look>,
+    mut found: impl FnMut(u64, u32),
 ) {
-    let state = &mut claimants[usize::from(claimant)];
-    let (mut at, step, mut preferences) = (state.next, state.step, state.preferences);
-    while at < until {
+    let Claimant { weight, phase, .. } = *claimant;
+    let size = ages.len() as u32;
+    let mut preferences = claimant.preferences;
+    // A time is an age divided by the weight: `at < until` is the same as `age < until · weight`.
+    let end = until.saturating_mul(weight);
+    for age in &ages[claimant.looks..] {
+        let age = age + phase;
+        if age >= end {
+            break;
+        }
         let slot = preferences.take(size);
         if !taken.holds(slot) {
-            looks.push(Look { at, claimant, slot });
+            found(age / weight, slot);
         }
-        at += step;
+        claimant.looks += 1;
     }
-    (state.next, state.preferences) = (at, preferences);
+    claimant.preferences = preferences;
 }
 
 /// Gives `poor` the least it must own: the first slots of its list whose owners have more than they

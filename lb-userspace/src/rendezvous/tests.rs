@@ -75,10 +75,12 @@ fn definition(members: &[Member], size: u32) -> Vec<IpAddr> {
         .collect();
     let mut looks = Vec::new();
     for (i, member) in members.iter().enumerate() {
-        let step = u128::from(LOOK / u64::from(member.weight));
-        let first = (step * u128::from(hash(SEED_TURN, octets(member.address)))) >> 64;
-        let times = (0..).map(|k: u128| first + k * step);
-        looks.extend(times.zip(&lists[i]).map(|(time, &slot)| (time, i, slot)));
+        let phase = hash(SEED_TURN, octets(member.address)) >> 28;
+        let mut age = phase;
+        for (left, &slot) in (1..=u64::from(size)).rev().zip(&lists[i]) {
+            looks.push((age / u64::from(member.weight), i, slot));
+            age += u64::from(size) * LOOK / left;
+        }
     }
     looks.sort_unstable();
     let mut owned = vec![0; members.len()];
@@ -104,19 +106,40 @@ fn definition(members: &[Member], size: u32) -> Vec<IpAddr> {
 }
 
 #[test]
-fn most_slots_belong_to_whoever_looks_first() {
-    // Without limits, a slot's owner follows from the times alone: with ten backends, who differ by
-    // 1 % anyway, no limit is reached.
-    let members = equal(10);
-    let slots = slots(&build(&members, SIZE_DEFAULT).unwrap(), 10);
-    let limit = Limits::new(100, 1000, SIZE_DEFAULT, 0);
-    assert!(
-        slots
-            .iter()
-            .all(|s| (limit.least + 1..limit.most).contains(s)),
-        "{slots:?}"
-    );
-    assert_eq!(disruption(Table::Rendezvous, &members, SIZE_DEFAULT), 0.0);
+fn ages_grow_by_the_slots_that_are_left() {
+    let ages = ages(251);
+    assert_eq!(ages.len(), 251);
+    assert_eq!(ages[..3], [0, LOOK, LOOK + 251 * LOOK / 250]);
+    // Half the list is done after ln 2 = 0.693 times as many looks as there are slots.
+    let half = ages[126] as f64 / (251 * LOOK) as f64;
+    assert!((0.69..0.70).contains(&half), "{half}");
+}
+
+#[test]
+fn few_backends_get_their_share_without_limits() {
+    // Nobody comes near a limit, so nothing moves between those that stay.
+    let cases: [&[u16]; 4] = [&[2, 1], &[100, 100, 10], &[7; 5], &[100; 10]];
+    for weights in cases {
+        let members = weighted(weights);
+        let total: u64 = weights.iter().copied().map(u64::from).sum();
+        let slots = slots(&build(&members, SIZE_DEFAULT).unwrap(), weights.len());
+        for (slots, &weight) in slots.into_iter().zip(weights) {
+            let share = f64::from(weight) * f64::from(SIZE_DEFAULT) / total as f64;
+            let ratio = f64::from(slots) / share;
+            assert!((0.98..1.02).contains(&ratio), "{weights:?}: {ratio:.3}");
+        }
+        let moved = disruption(Table::Rendezvous, &members, SIZE_DEFAULT);
+        assert_eq!(moved, 0.0, "{weights:?}");
+    }
+}
+
+#[test]
+fn the_largest_ring_and_the_extremes_of_weight() {
+    let size = SIZES[SIZES.len() - 1];
+    // A list to its end, at the slowest and beside the fastest.
+    assert_eq!(build(&weighted(&[1]), size), Ok(vec![0; size as usize]));
+    let slots = slots(&build(&weighted(&[1, u16::MAX]), size).unwrap(), 2);
+    assert!((15..=17).contains(&slots[0]), "{slots:?}");
 }
 
 #[test]
@@ -167,7 +190,7 @@ fn the_table_never_changes_from_version_to_version() {
     let fold = |sum: u64, &owner: &u16| sum.wrapping_mul(31).wrapping_add(u64::from(owner));
     assert_eq!(
         ring.iter().fold(0, fold),
-        13_628_708_863_846_985_651,
+        8_889_329_876_960_129_114,
         "the whole of a large ring"
     );
 }
@@ -199,6 +222,11 @@ proptest! {
             prop_assert!(slots > 0 || share < 1.0);
         }
     }
+}
+
+proptest! {
+    // Two rings a case, of a size at which the bound means something.
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn a_removal_moves_few_others(
