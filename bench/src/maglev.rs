@@ -1,4 +1,7 @@
-//! Building Maglev rings, and publishing them into the real maps.
+//! Building rings by Maglev and by the other table, what of them moves, and publishing them into the
+//! real maps.
+
+mod moves;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -18,7 +21,7 @@ use lb_userspace::{
         published::Published,
     },
     dataplane::{Dataplane, KernelLog, Sizes},
-    maglev::{self, Member},
+    table::{Member, Table},
 };
 use serde::Serialize;
 use tests::{bpffs::Bpffs, object};
@@ -32,10 +35,22 @@ const BUILDS: usize = 15;
 /// Publishes whose median and extremes are shown.
 const PUBLISHES: usize = 51;
 
+/// Backends of the rings that are built and compared.
+const FLEET_SIZES: [usize; 4] = [10, 100, 400, 1000];
+
 /// One line of the result.
 #[derive(Serialize)]
-pub(crate) struct Row {
+#[serde(untagged)]
+pub(crate) enum Row {
+    Times(Times),
+    Moves(moves::Row),
+}
+
+/// How long something took.
+#[derive(Serialize)]
+pub(crate) struct Times {
     case: &'static str,
+    table: &'static str,
     slots: u32,
     backends: usize,
     least_us: u128,
@@ -43,45 +58,55 @@ pub(crate) struct Row {
     most_us: u128,
 }
 
-/// Runs all cases and prints the table.
+/// Runs all cases and prints the tables.
 pub(crate) fn run() -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
-    for backends in [10, 100, 400, 1000] {
-        rows.push(build(backends)?);
+    let mut times = Vec::new();
+    for table in Table::ALL {
+        for backends in FLEET_SIZES {
+            times.push(build(table, backends)?);
+        }
     }
     match object::missing() {
-        None => rows.extend(publish()?),
+        None => times.extend(publish()?),
         Some(reason) => complain(&format!("no publish rows: {reason}")),
     }
-    say("case                          slots  backends  least us  median us  most us");
-    for row in &rows {
+    show(&times);
+    let moves = moves::run(&FLEET_SIZES)?;
+    moves::show(&moves);
+    let times = times.into_iter().map(Row::Times);
+    Ok(times.chain(moves.into_iter().map(Row::Moves)).collect())
+}
+
+fn show(rows: &[Times]) {
+    say("case                       table          slots  backends  least us  median us  most us");
+    for row in rows {
         say(&format!(
-            "{:<26} {:>8} {:>9} {:>9} {:>10} {:>8}",
-            row.case, row.slots, row.backends, row.least_us, row.median_us, row.most_us
+            "{:<26} {:<11} {:>8} {:>9} {:>9} {:>10} {:>8}",
+            row.case, row.table, row.slots, row.backends, row.least_us, row.median_us, row.most_us
         ));
     }
-    Ok(rows)
 }
 
-fn members(count: usize, first: u8) -> Vec<Member> {
-    let address = |index: usize| {
-        let [high, low] = (index as u16).to_be_bytes();
-        IpAddr::from(Ipv4Addr::new(10, first, high, low))
-    };
-    (0..count)
-        .map(|index| Member {
-            address: address(index),
-            weight: 100,
-        })
-        .collect()
+/// Backends 10.`fleet`.0.0, 10.`fleet`.0.1, … of equal weight.
+fn members(count: usize, fleet: u8) -> Vec<Member> {
+    (0..count).map(|index| member(index, fleet)).collect()
 }
 
-fn row(case: &'static str, backends: usize, mut times: Vec<Duration>) -> Row {
+fn member(index: usize, fleet: u8) -> Member {
+    let [high, low] = (index as u16).to_be_bytes();
+    Member {
+        address: IpAddr::from(Ipv4Addr::new(10, fleet, high, low)),
+        weight: 100,
+    }
+}
+
+fn row(case: &'static str, table: Table, backends: usize, mut times: Vec<Duration>) -> Times {
     times.sort_unstable();
     let at = |index: usize| times[index].as_micros();
     let (least_us, median_us, most_us) = (at(0), at(times.len() / 2), at(times.len() - 1));
-    Row {
+    Times {
         case,
+        table: table.name(),
         slots: RING_SIZE,
         backends,
         least_us,
@@ -90,12 +115,12 @@ fn row(case: &'static str, backends: usize, mut times: Vec<Duration>) -> Row {
     }
 }
 
-fn build(backends: usize) -> Result<Row> {
+fn build(table: Table, backends: usize) -> Result<Times> {
     let members = members(backends, 0);
     let mut times = Vec::new();
     for _ in 0..BUILDS {
         let start = Instant::now();
-        let ring = maglev::build(&members, RING_SIZE)?;
+        let ring = table.build(&members, RING_SIZE)?;
         times.push(start.elapsed());
         ensure!(
             ring.len() == RING_SIZE as usize,
@@ -103,11 +128,11 @@ fn build(backends: usize) -> Result<Row> {
             ring.len()
         );
     }
-    Ok(row("build", backends, times))
+    Ok(row("build", table, backends, times))
 }
 
 /// Publishes one VIP again and again, the ring already built: each time another backend leaves.
-fn publish() -> Result<Vec<Row>> {
+fn publish() -> Result<Vec<Times>> {
     const BACKENDS: usize = 100;
     let directory = tempfile::tempdir().context("making a directory for a bpffs")?;
     let bpffs = Bpffs::new(directory.path())?;
@@ -137,8 +162,13 @@ fn publish() -> Result<Vec<Row>> {
         }
     }
     Ok(vec![
-        row("publish", BACKENDS, plain),
-        row("publish with grace period", BACKENDS, with_wait),
+        row("publish", Table::Maglev, BACKENDS, plain),
+        row(
+            "publish with grace period",
+            Table::Maglev,
+            BACKENDS,
+            with_wait,
+        ),
     ])
 }
 
