@@ -1,11 +1,11 @@
-//! `cargo xtask check`: format, our own rules, licences and lints, in the order of how fast they
-//! answer. All steps run, so that one call shows everything there is to mend.
+//! `cargo xtask check`: format, our own rules, licences, the BPF programs and their budget, lints, in
+//! the order of how fast they answer. All steps run, so that one call shows everything there is to mend.
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::{ebpf, output, process, tidy, workspace};
+use crate::{disasm, ebpf, output, process, tidy, workspace};
 
 mod licences;
 
@@ -18,11 +18,12 @@ pub(crate) struct Args {
 
 type Step = (&'static str, fn(&Args) -> Result<()>);
 
-const STEPS: [Step; 5] = [
+const STEPS: [Step; 6] = [
     ("format", |_| format()),
     ("our own rules", |_| tidy::check()),
     ("licences and sources", |_| licences::check()),
     ("BPF programs without warnings", |args| bpf(&args.toolchain)),
+    ("instruction budget", |args| disasm::check(&args.toolchain)),
     ("lints", |_| lints()),
 ];
 

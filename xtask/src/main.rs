@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod check;
 mod demo;
+mod disasm;
 mod ebpf;
 mod install;
 mod load;
@@ -46,6 +47,8 @@ enum Task {
     Load(load::Args),
     /// Take the programs off this host's interfaces
     Unload,
+    /// How many instructions the BPF programs have, and execute for each kind of packet
+    Disasm(disasm::Args),
     /// Benchmarks: datapath, maglev or gateway; all of them by default
     Bench(bench::Args),
 }
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Load(args) => load::run(&args),
         Task::Unload => load::unload(),
+        Task::Disasm(args) => disasm::run(&args),
         Task::Bench(args) => bench::run(&args),
     };
     match outcome {

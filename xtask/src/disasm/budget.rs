@@ -1,0 +1,191 @@
+//! The budget: how many instructions each program may have, and execute for each kind of packet.
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use toml::{Table, Value};
+
+use super::Figures;
+use crate::workspace;
+
+/// Where the budget is checked in.
+const FILE: &str = "xtask/src/disasm/budget.toml";
+/// What a new budget leaves above the figures found, in percent: room for another version of the
+/// compiler, not for another step of work.
+const ROOM_PERCENT: u64 = 5;
+/// A budget this far above what is found, in percent, has lost its grip.
+const SLACK_PERCENT: u64 = 15;
+
+const HEADER: &str = "\
+# How many instructions the BPF programs may have, and execute for each kind of packet.
+# `cargo xtask check` fails when one has more. `cargo xtask disasm --write-budget` writes this
+# file anew, with a little room above what it finds: do that when a packet's work changed on
+# purpose, and say in the commit what the instructions are for.
+";
+
+/// What is allowed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Budget {
+    /// Instructions of each program with all it calls, by name.
+    size: BTreeMap<String, u64>,
+    /// By row.
+    run: BTreeMap<String, Allowed>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Allowed {
+    instructions: u64,
+    helper_calls: u64,
+}
+
+/// What comparing brought up.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Each a sentence: what exceeds its budget, or has none.
+    pub(super) complaints: Vec<String>,
+    /// Names whose budget could be tightened.
+    pub(super) slack: Vec<String>,
+}
+
+impl Budget {
+    /// The checked-in budget.
+    pub(super) fn load() -> Result<Self> {
+        let path = path();
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("{FILE}; `cargo xtask disasm --write-budget` makes it"))?;
+        Self::parse(&text).with_context(|| FILE.to_owned())
+    }
+
+    /// A budget with a little room above `figures`. Helpers cost too much for any.
+    pub(super) fn above(figures: &Figures) -> Self {
+        let with_room =
+            |instructions: u64| instructions + (instructions * ROOM_PERCENT).div_ceil(100);
+        let sizes = figures.sizes.iter();
+        let rows = figures.rows.iter();
+        Self {
+            size: sizes
+                .map(|size| (size.program.clone(), with_room(size.total as u64)))
+                .collect(),
+            run: rows
+                .map(|row| {
+                    let allowed = Allowed {
+                        instructions: with_room(row.instructions),
+                        helper_calls: row.helper_calls(),
+                    };
+                    (row.name(), allowed)
+                })
+                .collect(),
+        }
+    }
+
+    /// Replaces the checked-in budget.
+    pub(super) fn save(&self) -> Result<()> {
+        std::fs::write(path(), self.render()).context(FILE)
+    }
+
+    /// What in `figures` exceeds the budget, and what the budget allows for nothing.
+    pub(super) fn compare(&self, figures: &Figures) -> Verdict {
+        let mut verdict = Verdict::default();
+        let mut known = Vec::new();
+        for size in &figures.sizes {
+            let name = &size.program;
+            let allowed = self.size.get(name).copied();
+            verdict.judge(
+                name,
+                "instructions in the object",
+                size.total as u64,
+                allowed,
+            );
+            known.push(name.clone());
+        }
+        for row in &figures.rows {
+            let name = row.name();
+            let allowed = self.run.get(&name);
+            let instructions = allowed.map(|allowed| allowed.instructions);
+            let what = "executed instructions";
+            verdict.judge(&name, what, row.instructions, instructions);
+            if let Some(allowed) = allowed {
+                let found = row.helper_calls();
+                verdict.exceeds(&name, "helper calls", found, allowed.helper_calls);
+            }
+            known.push(name);
+        }
+        for name in self.size.keys().chain(self.run.keys()) {
+            if !known.contains(name) {
+                let complaint = format!("{name}: has a budget and is not measured");
+                verdict.complaints.push(complaint);
+            }
+        }
+        verdict
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let table: Table = text.parse()?;
+        let section = |name: &str| {
+            let section = table.get(name).and_then(Value::as_table);
+            section.with_context(|| format!("no section [{name}]"))
+        };
+        let mut budget = Self::default();
+        for (name, value) in section("size")? {
+            budget.size.insert(name.clone(), number(name, Some(value))?);
+        }
+        for (name, value) in section("run")? {
+            let allowed = Allowed {
+                instructions: number(name, value.get("instructions"))?,
+                helper_calls: number(name, value.get("helper_calls"))?,
+            };
+            budget.run.insert(name.clone(), allowed);
+        }
+        Ok(budget)
+    }
+
+    fn render(&self) -> String {
+        let mut text = format!("{HEADER}\n[size]\n");
+        for (name, instructions) in &self.size {
+            let _infallible = writeln!(text, "{name} = {instructions}");
+        }
+        text.push_str("\n[run]\n");
+        for (name, allowed) in &self.run {
+            let Allowed {
+                instructions,
+                helper_calls,
+            } = allowed;
+            let _infallible = writeln!(
+                text,
+                "\"{name}\" = {{ instructions = {instructions}, helper_calls = {helper_calls} }}"
+            );
+        }
+        text
+    }
+}
+
+impl Verdict {
+    fn judge(&mut self, name: &str, what: &str, found: u64, allowed: Option<u64>) {
+        let Some(allowed) = allowed else {
+            let complaint = format!("{name}: {found} {what}, and no budget");
+            return self.complaints.push(complaint);
+        };
+        self.exceeds(name, what, found, allowed);
+        if found * (100 + SLACK_PERCENT) < allowed * 100 {
+            self.slack.push(name.to_owned());
+        }
+    }
+
+    fn exceeds(&mut self, name: &str, what: &str, found: u64, allowed: u64) {
+        if found > allowed {
+            let complaint = format!("{name}: {found} {what}, {allowed} allowed");
+            self.complaints.push(complaint);
+        }
+    }
+}
+
+fn number(name: &str, value: Option<&Value>) -> Result<u64> {
+    let number = value.and_then(Value::as_integer);
+    let number = number.and_then(|number| u64::try_from(number).ok());
+    number.with_context(|| format!("`{name}` needs whole numbers"))
+}
+
+fn path() -> PathBuf {
+    workspace::root().join(FILE)
+}

@@ -1,0 +1,379 @@
+//! A BPF object as the loader sees it: code, functions, maps and data sections, with relocations
+//! resolved (Linux, `Documentation/bpf/llvm_reloc.rst`).
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use object::elf::{R_BPF_64_32, R_BPF_64_64};
+use object::read::elf::{ElfFile64, ElfSection64, ElfSymbol64};
+use object::{
+    LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags,
+    RelocationTarget, SectionIndex, SectionKind, SymbolKind,
+};
+
+use super::instruction::{Callee, Constant, Instruction, SLOT_BYTES, Slot};
+
+/// Where aya's `#[map]` puts definitions.
+const MAPS_SECTION: &str = "maps";
+/// Sections with entry points of programs begin like this.
+const PROGRAM_SECTION: &str = "xdp";
+
+/// A linked object.
+#[derive(Debug)]
+pub(super) struct Object {
+    /// The instructions of all sections, one after the other, slot by slot.
+    pub(super) code: Vec<Instruction>,
+    /// In the order of the code.
+    pub(super) functions: Vec<Function>,
+    /// In the order of their definitions.
+    pub(super) maps: Vec<Map>,
+    /// Data sections, read-only and writable ones.
+    pub(super) globals: Vec<Globals>,
+}
+
+/// A function: an entry point of the kernel, or one that others call.
+#[derive(Debug)]
+pub(super) struct Function {
+    /// As the linker knows it.
+    pub(super) symbol: String,
+    /// The kernel can start here.
+    pub(super) is_program: bool,
+    /// Its first slot in the code.
+    pub(super) start: usize,
+    /// How many slots it takes.
+    pub(super) slots: usize,
+}
+
+/// A map definition (`struct bpf_map_def`, libbpf).
+#[derive(Clone, Debug)]
+pub(super) struct Map {
+    pub(super) name: String,
+    /// `enum bpf_map_type`.
+    pub(super) kind: u32,
+    pub(super) key_bytes: usize,
+    pub(super) value_bytes: usize,
+    pub(super) entries_max: usize,
+}
+
+/// A data section.
+#[derive(Debug)]
+pub(super) struct Globals {
+    pub(super) name: String,
+    pub(super) bytes: Vec<u8>,
+    pub(super) writable: bool,
+    /// The variables in it: offset, name.
+    pub(super) variables: BTreeMap<u64, String>,
+}
+
+impl Object {
+    /// Reads and links the object at `path`.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let bytes = std::fs::read(path)
+            .with_context(|| format!("{}; `cargo xtask ebpf` builds it", path.display()))?;
+        Self::parse(&bytes).with_context(|| path.display().to_string())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Self> {
+        let elf = ElfFile64::<LittleEndian>::parse(bytes).context("is no ELF file")?;
+        let layout = Layout::of(&elf)?;
+        let maps = layout.maps.values().map(|(_, map)| map.clone()).collect();
+        let mut code = Vec::new();
+        for (index, start) in &layout.code {
+            ensure!(code.len() == *start, "code sections are not in order");
+            let section = elf.section_by_index(*index)?;
+            let name = section.name().unwrap_or("?").to_owned();
+            let linked = layout.link(&elf, &section, *start);
+            code.extend(linked.with_context(|| format!("section `{name}`"))?);
+        }
+        Ok(Self {
+            code,
+            functions: layout.functions,
+            maps,
+            globals: layout.globals,
+        })
+    }
+
+    /// The entry points of the kernel.
+    pub(super) fn programs(&self) -> impl Iterator<Item = &Function> {
+        self.functions.iter().filter(|function| function.is_program)
+    }
+
+    /// The program called `name`.
+    pub(super) fn program(&self, name: &str) -> Option<&Function> {
+        self.programs().find(|program| program.symbol == name)
+    }
+
+    /// The function whose code contains `slot`.
+    pub(super) fn function_at(&self, slot: usize) -> Option<&Function> {
+        self.functions
+            .iter()
+            .find(|function| function.contains(slot))
+    }
+
+    /// `slot` as a person finds it in a listing.
+    pub(super) fn place(&self, slot: usize) -> String {
+        self.function_at(slot).map_or_else(
+            || format!("slot {slot}"),
+            |function| format!("{}+{}", function.name(), slot - function.start),
+        )
+    }
+
+    /// The code of a function, with the slots where it stands.
+    pub(super) fn instructions(
+        &self,
+        function: &Function,
+    ) -> impl Iterator<Item = (usize, Instruction)> {
+        let slots = function.start..function.start + function.slots;
+        slots
+            .map(|slot| (slot, self.code[slot]))
+            .filter(|(_, instruction)| *instruction != Instruction::Rest)
+    }
+
+    /// `program` and the functions it can come to, itself first.
+    pub(super) fn reachable(&self, program: &Function) -> Vec<&Function> {
+        let mut starts = BTreeSet::from([program.start]);
+        let mut waiting = vec![program.start];
+        let mut found = Vec::new();
+        while let Some(function) = waiting.pop().and_then(|start| self.function_at(start)) {
+            found.push(function);
+            for (_, instruction) in self.instructions(function) {
+                if let Instruction::Call(Callee::Function(start)) = instruction
+                    && starts.insert(start)
+                {
+                    waiting.push(start);
+                }
+            }
+        }
+        found
+    }
+}
+
+impl Function {
+    /// Its path in the source, without type parameters: `lb_ebpf::track::owner`.
+    pub(super) fn name(&self) -> String {
+        let readable = format!("{:#}", rustc_demangle::demangle(&self.symbol));
+        let plain = readable.split("::<").next().unwrap_or_default();
+        plain.to_owned()
+    }
+
+    fn contains(&self, slot: usize) -> bool {
+        (self.start..self.start + self.slots).contains(&slot)
+    }
+}
+
+/// Where things of the file are in the linked object.
+struct Layout {
+    /// First slot of each code section.
+    code: Vec<(SectionIndex, usize)>,
+    functions: Vec<Function>,
+    /// By offset in their section; with the index in the object.
+    maps: BTreeMap<u64, (usize, Map)>,
+    maps_section: Option<SectionIndex>,
+    globals: Vec<Globals>,
+    /// Index in `globals` of each data section.
+    global_sections: BTreeMap<usize, usize>,
+}
+
+type Elf<'a> = ElfFile64<'a, LittleEndian>;
+
+impl Layout {
+    fn of(elf: &Elf<'_>) -> Result<Self> {
+        let mut layout = Self {
+            code: Vec::new(),
+            functions: Vec::new(),
+            maps: BTreeMap::new(),
+            maps_section: elf
+                .section_by_name(MAPS_SECTION)
+                .map(|section| section.index()),
+            globals: Vec::new(),
+            global_sections: BTreeMap::new(),
+        };
+        let mut slots = 0;
+        for section in elf.sections() {
+            if section.kind() == SectionKind::Text {
+                layout.code.push((section.index(), slots));
+                slots += section.size() as usize / SLOT_BYTES;
+            } else if is_data(&section) {
+                layout.add_globals(&section)?;
+            }
+        }
+        for symbol in elf.symbols() {
+            layout.add_symbol(elf, &symbol)?;
+        }
+        layout.functions.sort_by_key(|function| function.start);
+        for (index, (slot, _)) in layout.maps.values_mut().enumerate() {
+            *slot = index;
+        }
+        Ok(layout)
+    }
+
+    fn add_globals(&mut self, section: &ElfSection64<'_, '_, LittleEndian>) -> Result<()> {
+        let name = section.name()?.to_owned();
+        let mut bytes = section.data()?.to_vec();
+        bytes.resize(section.size() as usize, 0);
+        self.global_sections
+            .insert(section.index().0, self.globals.len());
+        self.globals.push(Globals {
+            writable: !name.starts_with(".rodata"),
+            name,
+            bytes,
+            variables: BTreeMap::new(),
+        });
+        Ok(())
+    }
+
+    fn add_symbol(
+        &mut self,
+        elf: &Elf<'_>,
+        symbol: &ElfSymbol64<'_, '_, LittleEndian>,
+    ) -> Result<()> {
+        let Some(section) = symbol.section_index() else {
+            return Ok(());
+        };
+        let name = symbol.name()?.to_owned();
+        if symbol.kind() == SymbolKind::Text {
+            let section_name = elf.section_by_index(section)?.name()?.to_owned();
+            self.functions.push(Function {
+                symbol: name,
+                is_program: section_name.starts_with(PROGRAM_SECTION),
+                start: self.slot(section, symbol.address())?,
+                slots: symbol.size() as usize / SLOT_BYTES,
+            });
+        } else if Some(section) == self.maps_section && symbol.kind() == SymbolKind::Data {
+            let content = elf.section_by_index(section)?;
+            let definition = content
+                .data_range(symbol.address(), symbol.size())?
+                .and_then(|bytes| map(name.clone(), bytes));
+            let map = definition.with_context(|| format!("map `{name}` has no definition"))?;
+            self.maps.insert(symbol.address(), (0, map));
+        } else if let Some(index) = self.global_sections.get(&section.0)
+            && symbol.kind() == SymbolKind::Data
+        {
+            let variables = &mut self.globals[*index].variables;
+            variables.insert(symbol.address(), name);
+        }
+        Ok(())
+    }
+
+    fn slot(&self, section: SectionIndex, address: u64) -> Result<usize> {
+        let found = self.code.iter().find(|(index, _)| *index == section);
+        let (_, start) = found.context("a function lies outside of the code")?;
+        Ok(start + address as usize / SLOT_BYTES)
+    }
+
+    fn link(
+        &self,
+        elf: &Elf<'_>,
+        section: &ElfSection64<'_, '_, LittleEndian>,
+        start: usize,
+    ) -> Result<Vec<Instruction>> {
+        let (slots, rest) = section.data()?.as_chunks::<SLOT_BYTES>();
+        ensure!(rest.is_empty(), "ends in the middle of an instruction");
+        let slots: Vec<Slot> = slots.iter().map(|bytes| Slot::new(*bytes)).collect();
+        let relocations: BTreeMap<usize, _> = section
+            .relocations()
+            .map(|(offset, relocation)| (offset as usize / SLOT_BYTES, relocation))
+            .collect();
+        let mut code = Vec::with_capacity(slots.len());
+        while code.len() < slots.len() {
+            let at = code.len();
+            let relocation = relocations.get(&at);
+            let place = || format!("the instruction in slot {at}");
+            if slots[at].is_wide() {
+                let second = slots.get(at + 1).context("half a constant at the end")?;
+                let value = match relocation {
+                    Some(relocation) => self.symbol(elf, relocation, slots[at]),
+                    None => Ok(Constant::Number(wide(slots[at], *second))),
+                };
+                code.push(Instruction::Constant {
+                    destination: slots[at].destination,
+                    value: value.with_context(place)?,
+                });
+                code.push(Instruction::Rest);
+            } else if let (true, Some(relocation)) = (slots[at].is_local_call(), relocation) {
+                let callee = self.callee(elf, relocation, slots[at]);
+                code.push(Instruction::Call(callee.with_context(place)?));
+            } else {
+                code.push(slots[at].decode(start + at).with_context(place)?);
+            }
+        }
+        Ok(code)
+    }
+
+    /// What a 64-bit constant stands for: a map, or a byte of a data section.
+    fn symbol(
+        &self,
+        elf: &Elf<'_>,
+        relocation: &object::Relocation,
+        slot: Slot,
+    ) -> Result<Constant> {
+        let (section, address) = target(elf, relocation, R_BPF_64_64)?;
+        if Some(section) == self.maps_section {
+            let found = self.maps.get(&address);
+            let (index, _) = found.context("refers to no map")?;
+            return Ok(Constant::Map(*index));
+        }
+        let index = self.global_sections.get(&section.0);
+        let index = index.context("refers neither to a map nor to data")?;
+        Ok(Constant::Global {
+            section: *index,
+            offset: address.wrapping_add_signed(i64::from(slot.immediate)),
+        })
+    }
+
+    fn callee(&self, elf: &Elf<'_>, relocation: &object::Relocation, slot: Slot) -> Result<Callee> {
+        let (section, address) = target(elf, relocation, R_BPF_64_32)?;
+        // The immediate counts from the next instruction, as in a call without relocation.
+        let start = self.slot(section, address)? as i64 + i64::from(slot.immediate) + 1;
+        let is_function = |function: &&Function| function.start as i64 == start;
+        let found = self.functions.iter().find(is_function);
+        let function = found.ok_or_else(|| anyhow!("calls into the middle of a function"))?;
+        Ok(Callee::Function(function.start))
+    }
+}
+
+/// Section and offset that a relocation points to.
+fn target(
+    elf: &Elf<'_>,
+    relocation: &object::Relocation,
+    expected: u32,
+) -> Result<(SectionIndex, u64)> {
+    let RelocationTarget::Symbol(index) = relocation.target() else {
+        bail!("a relocation without a symbol");
+    };
+    let RelocationFlags::Elf { r_type } = relocation.flags() else {
+        bail!("a relocation of another format");
+    };
+    ensure!(r_type == expected, "a relocation of type {r_type}");
+    let symbol = elf.symbol_by_index(index)?;
+    let name = symbol.name().unwrap_or("?");
+    let section = symbol.section_index();
+    let section = section.with_context(|| format!("`{name}` is not defined"))?;
+    Ok((section, symbol.address()))
+}
+
+fn is_data(section: &ElfSection64<'_, '_, LittleEndian>) -> bool {
+    let name = section.name().unwrap_or_default();
+    [".rodata", ".data", ".bss"]
+        .iter()
+        .any(|kind| name.starts_with(kind))
+}
+
+fn wide(first: Slot, second: Slot) -> u64 {
+    u64::from(first.immediate as u32) | u64::from(second.immediate as u32) << 32
+}
+
+fn map(name: String, definition: &[u8]) -> Option<Map> {
+    let (words, _) = definition.as_chunks::<4>();
+    let &[kind, key, value, entries, ..] = words else {
+        return None;
+    };
+    let [key, value, entries] = [key, value, entries].map(|word| u32::from_le_bytes(word) as usize);
+    Some(Map {
+        name,
+        kind: u32::from_le_bytes(kind),
+        key_bytes: key,
+        value_bytes: value,
+        entries_max: entries,
+    })
+}
