@@ -16,22 +16,18 @@
 //!
 //! With equal weights the turns are the paper's own, round after round.
 
-use crate::table::{Contender, Preferences, Taken, contenders};
-
-pub use crate::table::{Error, MEMBERS_MAX, Member, SIZE_DEFAULT, SIZES};
+use crate::table::{Contender, Error, Member, Preferences, Taken, contenders};
 
 #[cfg(test)]
 mod tests;
 
 /// Builds a ring of `size` slots: for each slot, the index into `members` of its owner.
 ///
-/// The same members in another order give the same owners. Takes time proportional to
-/// `size · ln(size)` and memory proportional to `size + members`.
+/// See [`crate::table::Table::build`].
 ///
 /// # Errors
 ///
-/// When `size` is not one of [`SIZES`], nobody has a weight, two members share an address, or there
-/// are more members with a weight than slots.
+/// Those of [`crate::table::Table::build`].
 pub fn build(members: &[Member], size: u32) -> Result<Vec<u16>, Error> {
     let contenders = contenders(members, size)?;
     let weights: Vec<u16> = contenders

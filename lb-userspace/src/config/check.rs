@@ -15,7 +15,7 @@ use super::model::{
     WEIGHT_DEFAULT, XdpMode,
 };
 use super::{Forward, HashBy, health, rules, units};
-use crate::maglev;
+use crate::table;
 
 /// Interfaces of one agent, at most.
 pub(super) const INTERFACES_MAX: usize = 64;
@@ -272,7 +272,7 @@ impl Checker<'_> {
         });
         let ring_size = self.optional(
             typed.ring_size.as_ref(),
-            maglev::SIZE_DEFAULT,
+            table::SIZE_DEFAULT,
             rules::ring_size,
         );
         let health = match (&typed.health, address) {

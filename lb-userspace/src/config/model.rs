@@ -103,7 +103,7 @@ pub struct Vip {
     pub protocol: Protocol,
     /// How packets reach a backend.
     pub forward: Forward,
-    /// Slots of the Maglev ring: a prime of [`crate::maglev::SIZES`].
+    /// Slots of the ring: a prime of [`crate::table::SIZES`].
     pub ring_size: u32,
     /// Which part of a packet decides its backend.
     pub hash: HashBy,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use super::error::Mistake;
 use super::{Backend, Forward, Limits, Vip, units};
-use crate::maglev;
+use crate::table;
 
 /// What all VIPs together ask for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,17 +80,17 @@ pub(super) fn no_backend_address(name: &str) -> Mistake {
     )
 }
 
-/// A size of [`maglev::SIZES`].
+/// A size of [`table::SIZES`].
 pub(super) fn ring_size(&size: &i64) -> Result<u32, Mistake> {
     let known = u32::try_from(size)
         .ok()
-        .filter(|size| maglev::SIZES.contains(size));
+        .filter(|size| table::SIZES.contains(size));
     known.ok_or_else(|| {
-        let nearest = maglev::SIZES
+        let nearest = table::SIZES
             .iter()
             .min_by_key(|&&known| size.abs_diff(i64::from(known)));
         let nearest = nearest.expect("the list of sizes is not empty");
-        let all = maglev::SIZES.map(|size| size.to_string()).join(", ");
+        let all = table::SIZES.map(|size| size.to_string()).join(", ");
         Mistake::new(
             format!("a ring cannot have {size} slots"),
             format!("the nearest size is {nearest}; all of them: {all}"),
@@ -168,7 +168,7 @@ pub(super) fn shares_fit(vip: &Vip) -> Result<(), Mistake> {
     if has_slot(vip.ring_size) {
         return Ok(());
     }
-    let hint = match maglev::SIZES.into_iter().find(|&size| has_slot(size)) {
+    let hint = match table::SIZES.into_iter().find(|&size| has_slot(size)) {
         Some(size) => format!("use `ring_size = {size}` or larger"),
         None => "no ring is large enough: raise the smallest weights".to_owned(),
     };

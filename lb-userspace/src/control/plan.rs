@@ -11,7 +11,7 @@ use super::alloc::{Extent, Full};
 use super::published::{Entry, Published, Ring};
 use super::slots::{self, Clock, Next};
 use crate::dataplane::backend;
-use crate::maglev::{self, Member};
+use crate::table::{self, Member, Table};
 
 /// What one VIP should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +73,7 @@ pub enum Refused {
         /// Name of the VIP.
         vip: String,
         /// Why.
-        error: maglev::Error,
+        error: table::Error,
     },
 }
 
@@ -303,7 +303,7 @@ impl Plan {
         let owners: Vec<u16> = if same_size && same && !ring.deferred {
             ring.slots.iter().map(|slot| slot.current).collect()
         } else {
-            let build = maglev::build(&wanted.members, wanted.ring_size);
+            let build = Table::Maglev.build(&wanted.members, wanted.ring_size);
             let build = build.map_err(|error| Refused::Ring {
                 vip: wanted.name.clone(),
                 error,

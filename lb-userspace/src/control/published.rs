@@ -9,7 +9,7 @@ use tracing::warn;
 
 use super::alloc::{Extent, Extents, Ids};
 use crate::dataplane::Sizes;
-use crate::maglev::Member;
+use crate::table::Member;
 
 /// Ring slots hold backend ids in 16 bits.
 const BACKEND_IDS_END: u32 = 1 << 16;

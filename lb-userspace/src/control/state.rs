@@ -10,7 +10,7 @@ use super::published::Published;
 use super::runtime::Effective;
 use crate::api::types;
 use crate::config::{self, Config, Forward, HashBy, Protocol, Vip};
-use crate::maglev::Member;
+use crate::table::Member;
 
 /// VIP and backend name.
 pub type BackendName = (String, String);

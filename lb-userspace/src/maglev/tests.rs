@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::table::tests::{any_members, disruption, equal, slots, weighted};
-use crate::table::{SEED_OFFSET, SEED_SKIP, SEED_TURN, Table, hash, octets};
+use crate::table::{SEED_OFFSET, SEED_SKIP, SEED_TURN, SIZE_DEFAULT, SIZES, Table, hash, octets};
 
 fn owners(members: &[Member], size: u32) -> Vec<IpAddr> {
     crate::table::tests::owners(Table::Maglev, members, size)
