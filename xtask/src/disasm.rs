@@ -18,6 +18,8 @@ use self::object::{Function, Object};
 use crate::{ebpf, output, workspace};
 
 mod arithmetic;
+#[cfg(test)]
+mod assembled;
 mod budget;
 mod cases;
 mod contents;

@@ -35,7 +35,7 @@ struct Options {
 enum Task {
     /// Build the BPF objects and print their paths
     Ebpf(ebpf::Toolchain),
-    /// Format, lints, licences and our own rules
+    /// Format, lints, licences, our own rules and the instruction budget
     Check(check::Args),
     /// Our own rules alone
     Tidy,
@@ -91,6 +91,8 @@ mod tests {
             (&["demo"][..], true),
             (&["demo", "--check", "--seconds", "5"], true),
             (&["bench", "datapath", "--json", "rows.json"], true),
+            (&["disasm", "--json", "rows.json", "--write-budget"], true),
+            (&["disasm", "--row", "a row of what?"], false),
             (&["bench", "nothing"], false),
             (&["load"], false),
         ];

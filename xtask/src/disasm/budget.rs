@@ -189,3 +189,127 @@ fn number(name: &str, value: Option<&Value>) -> Result<u64> {
 fn path() -> PathBuf {
     workspace::root().join(FILE)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disasm::Size;
+    use crate::disasm::cases::Row;
+
+    fn figures(size: usize, instructions: u64, helper_calls: u64) -> Figures {
+        let helpers = BTreeMap::from([("map_lookup_elem".to_owned(), helper_calls)]);
+        Figures {
+            sizes: vec![Size {
+                object: "balancer",
+                program: "weir".to_owned(),
+                total: size,
+                bytes: size * 8,
+                functions: BTreeMap::new(),
+            }],
+            rows: vec![Row {
+                program: "weir",
+                family: "v4",
+                mode: "l2",
+                packet: "udp",
+                tracking: "settled",
+                instructions,
+                helpers,
+                visits: Vec::new(),
+            }],
+        }
+    }
+
+    const TEXT: &str = "[size]\nweir = 210\n\n[run]\n\
+        \"weir v4 l2 udp settled\" = { instructions = 105, helper_calls = 3 }\n";
+
+    #[test]
+    fn a_new_budget_is_five_percent_above_and_reads_back() {
+        let budget = Budget::above(&figures(200, 100, 3));
+        let text = budget.render();
+        assert_eq!(text, format!("{HEADER}\n{TEXT}"));
+        assert_eq!(Budget::parse(&text).unwrap(), budget);
+        assert_eq!(
+            Budget::above(&figures(1, 1, 0)).size["weir"],
+            2,
+            "rounded up"
+        );
+    }
+
+    #[test]
+    fn figures_at_the_limit_and_beyond() {
+        let budget = Budget::parse(TEXT).unwrap();
+        let cases: [(Figures, &[&str]); 4] = [
+            (figures(210, 105, 3), &[]),
+            (
+                figures(211, 105, 3),
+                &["weir: 211 instructions in the object, 210 allowed"],
+            ),
+            (
+                figures(210, 106, 3),
+                &["weir v4 l2 udp settled: 106 executed instructions, 105 allowed"],
+            ),
+            (
+                figures(210, 105, 4),
+                &["weir v4 l2 udp settled: 4 helper calls, 3 allowed"],
+            ),
+        ];
+        for (figures, expected) in cases {
+            assert_eq!(budget.compare(&figures).complaints, expected);
+        }
+    }
+
+    #[test]
+    fn a_budget_far_above_has_lost_its_grip() {
+        let budget = Budget::parse(TEXT).unwrap();
+        // 105 allowed: 92 is 14.1 % below, 91 is 15.4 %.
+        assert_eq!(budget.compare(&figures(200, 92, 3)).slack, [""; 0]);
+        assert_eq!(
+            budget.compare(&figures(200, 91, 3)).slack,
+            ["weir v4 l2 udp settled"]
+        );
+    }
+
+    #[test]
+    fn rows_and_budgets_belong_together() {
+        let none = Budget::default().compare(&figures(200, 100, 3)).complaints;
+        assert_eq!(
+            none,
+            [
+                "weir: 200 instructions in the object, and no budget",
+                "weir v4 l2 udp settled: 100 executed instructions, and no budget",
+            ]
+        );
+        let nothing = Figures {
+            sizes: Vec::new(),
+            rows: Vec::new(),
+        };
+        let stale = Budget::parse(TEXT).unwrap().compare(&nothing).complaints;
+        assert_eq!(
+            stale,
+            [
+                "weir: has a budget and is not measured",
+                "weir v4 l2 udp settled: has a budget and is not measured",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_budget_is_refused() {
+        let cases = [
+            ("[run]\n", "no section [size]"),
+            ("[size]\n", "no section [run]"),
+            ("[size]\nweir = -1\n[run]\n", "`weir` needs whole numbers"),
+            (
+                "[size]\n[run]\nweir = { instructions = 1 }\n",
+                "`weir` needs whole numbers",
+            ),
+        ];
+        for (text, expected) in cases {
+            assert_eq!(
+                Budget::parse(text).unwrap_err().to_string(),
+                expected,
+                "{text}"
+            );
+        }
+    }
+}

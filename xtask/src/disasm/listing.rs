@@ -134,3 +134,78 @@ fn callee_name(object: &Object, callee: Callee) -> String {
             .map_or_else(|| format!("slot {start}"), Function::name),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disasm::assembled::{self, EXIT};
+    use crate::disasm::instruction::Register;
+
+    /// `if w2 s> -1 goto +2`, a constant put in by hand, two calls.
+    fn object() -> Object {
+        let mut object = assembled::object(&[
+            (0x66, 2, 0, 2, -1),
+            (0xb7, 0, 0, 0, 0),
+            (0xb7, 0, 0, 0, 0),
+            (0x85, 0, 0, 0, 1),
+            (0x85, 0, 1, 0, 1),
+            EXIT,
+            (0xdb, 10, 1, -8, 0xf1),
+            (0xdc, 1, 0, 0, 16),
+            (0x84, 1, 0, 0, 0),
+            (0x1f, 0, 1, 0, 0),
+            EXIT,
+        ]);
+        object.code[1] = Instruction::Constant {
+            destination: Register(1),
+            value: Constant::Map(0),
+        };
+        object.code[2] = Instruction::Rest;
+        object.functions = [("program", 0, 6), ("callee", 6, 5)]
+            .map(|(symbol, start, slots)| assembled::function(symbol, start, slots))
+            .into();
+        object
+    }
+
+    const EXPECTED: [&str; 14] = [
+        "program:  ; 5 instructions",
+        "     0  if w2 s> -1 goto L3",
+        "     1  r1 = map TABLE",
+        "  L3:",
+        "     3  call map_lookup_elem",
+        "     4  call callee",
+        "     5  exit",
+        "",
+        "callee:  ; 5 instructions",
+        "     0  atomic compare_exchange *(u64 *)(r10 - 8), r1, fetch",
+        "     1  r1 = be16 r1",
+        "     2  w1 = -w1",
+        "     3  r0 -= r1",
+        "     4  exit",
+    ];
+
+    #[test]
+    fn names_labels_and_operators() {
+        let object = object();
+        assert_eq!(lines(&object, &object.functions[0], None), EXPECTED);
+    }
+
+    #[test]
+    fn visits_stand_before_what_was_visited() {
+        let object = object();
+        let mut visits = vec![0; object.code.len()];
+        visits[3] = 12;
+        let lines = lines(&object, &object.functions[0], Some(&visits));
+        assert_eq!(lines[2], "            1  r1 = map TABLE");
+        assert_eq!(lines[4], "   12×      3  call map_lookup_elem");
+    }
+
+    #[test]
+    fn constants_have_the_names_of_variables() {
+        let object = object();
+        let global = |offset| Constant::Global { section: 0, offset };
+        assert_eq!(constant(&object, global(0)), "&SEVEN");
+        assert_eq!(constant(&object, global(2)), "&.rodata+2");
+        assert_eq!(constant(&object, Constant::Number(255)), "0xff");
+    }
+}

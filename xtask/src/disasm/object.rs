@@ -7,8 +7,8 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use object::elf::{R_BPF_64_32, R_BPF_64_64};
 use object::read::elf::{ElfFile64, ElfSection64, ElfSymbol64};
 use object::{
-    LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _, RelocationFlags,
-    RelocationTarget, SectionIndex, SectionKind, SymbolKind,
+    Architecture, LittleEndian, Object as _, ObjectSection as _, ObjectSymbol as _,
+    RelocationFlags, RelocationTarget, SectionIndex, SectionKind, SymbolKind,
 };
 
 use super::instruction::{Callee, Constant, Instruction, SLOT_BYTES, Slot};
@@ -75,6 +75,7 @@ impl Object {
 
     fn parse(bytes: &[u8]) -> Result<Self> {
         let elf = ElfFile64::<LittleEndian>::parse(bytes).context("is no ELF file")?;
+        ensure!(elf.architecture() == Architecture::Bpf, "is no BPF object");
         let layout = Layout::of(&elf)?;
         let maps = layout.maps.values().map(|(_, map)| map.clone()).collect();
         let mut code = Vec::new();
@@ -376,4 +377,87 @@ fn map(name: String, definition: &[u8]) -> Option<Map> {
         value_bytes: value,
         entries_max: entries,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disasm::assembled::{self, EXIT};
+
+    #[test]
+    fn what_is_no_bpf_object_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let text = directory.path().join("text.o");
+        std::fs::write(&text, "text").unwrap();
+        let cases = [
+            (text, "is no ELF file"),
+            (std::env::current_exe().unwrap(), "is no BPF object"),
+            (
+                directory.path().join("none.o"),
+                "`cargo xtask ebpf` builds it",
+            ),
+        ];
+        for (path, expected) in cases {
+            let error = format!("{:#}", Object::open(&path).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn map_definitions_are_five_words() {
+        let words = [2_u32, 4, 64, 1000, 0x400];
+        let definition = words.map(u32::to_le_bytes).concat();
+        let found = map("VIPS".to_owned(), &definition).unwrap();
+        assert_eq!((found.kind, found.key_bytes), (2, 4));
+        assert_eq!((found.value_bytes, found.entries_max), (64, 1000));
+        assert!(map("VIPS".to_owned(), &definition[..15]).is_none());
+    }
+
+    #[test]
+    fn names_are_paths_without_types() {
+        let cases = [
+            ("weir_balancer", "weir_balancer"),
+            (
+                "_RNvNvNtCs7EhpQkiLKgA_8balancer7program13weir_balancer13weir_balancer",
+                "balancer::program::weir_balancer::weir_balancer",
+            ),
+            (
+                "_RINvNtCs5I4UfwRHAau_7lb_ebpf5track14owner_of_frameNtNtCs7EhpQkiLKgA_8balancer5\
+                 frame8XdpFrameNtNtBQ_6tables9MapTablesEBQ_",
+                "lb_ebpf::track::owner_of_frame",
+            ),
+        ];
+        for (symbol, expected) in cases {
+            assert_eq!(assembled::function(symbol, 0, 1).name(), expected);
+        }
+    }
+
+    #[test]
+    fn a_program_comes_to_what_it_calls_and_what_that_calls() {
+        let mut object = assembled::object(&[
+            (0x85, 0, 1, 0, 1), // program: call middle
+            EXIT,
+            (0x85, 0, 1, 0, 2),  // middle: call last
+            (0x85, 0, 1, 0, -2), // and itself
+            EXIT,
+            EXIT, // last
+            EXIT, // alone
+        ]);
+        object.functions = [
+            ("program", 0, 2),
+            ("middle", 2, 3),
+            ("last", 5, 1),
+            ("alone", 6, 1),
+        ]
+        .map(|(symbol, start, slots)| assembled::function(symbol, start, slots))
+        .into();
+        let reachable = object.reachable(object.program("program").unwrap());
+        let names: Vec<_> = reachable.iter().map(|function| function.name()).collect();
+        assert_eq!(names, ["program", "middle", "last"]);
+        assert_eq!(object.place(4), "middle+2");
+        assert!(
+            object.program("middle").is_none(),
+            "the kernel cannot start there"
+        );
+    }
 }

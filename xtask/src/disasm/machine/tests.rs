@@ -1,46 +1,9 @@
 //! Small programs, written by hand, whose count and result a reader can check.
+use super::helpers::EINVAL;
 use super::*;
-use crate::disasm::instruction::Slot;
-use crate::disasm::object::{Globals, Map};
+use crate::disasm::assembled::{EXIT, Encoded, object};
 
 const NOW_NS: u64 = 42;
-
-/// An encoded instruction: code, destination and source register, offset, immediate.
-type Encoded = (u8, u8, u8, i16, i32);
-
-const EXIT: Encoded = (0x95, 0, 0, 0, 0);
-
-fn object(code: &[Encoded]) -> Object {
-    let decode = |(at, &(code, destination, source, offset, immediate)): (usize, &Encoded)| {
-        let registers = destination | source << 4;
-        let mut bytes = vec![code, registers];
-        bytes.extend(offset.to_le_bytes());
-        bytes.extend(immediate.to_le_bytes());
-        Slot::new(bytes.try_into().unwrap()).decode(at).unwrap()
-    };
-    Object {
-        code: code.iter().enumerate().map(decode).collect(),
-        functions: vec![Function {
-            symbol: "program".to_owned(),
-            is_program: true,
-            start: 0,
-            slots: code.len(),
-        }],
-        maps: vec![Map {
-            name: "TABLE".to_owned(),
-            kind: 2,
-            key_bytes: 4,
-            value_bytes: 8,
-            entries_max: 2,
-        }],
-        globals: vec![Globals {
-            name: ".rodata".to_owned(),
-            bytes: vec![7, 0, 0, 0],
-            writable: false,
-            variables: BTreeMap::new(),
-        }],
-    }
-}
 
 fn run_object(object: &Object) -> Result<Run, Stopped> {
     let mut machine = Machine::new(object, 1, NOW_NS).unwrap();
@@ -249,8 +212,8 @@ fn what_goes_wrong_is_stopped_where_it_does() {
             &[(0x62, 1, 0, 0, 0), EXIT],
         ),
         (
-            "program+0: it calls helper_9999, which is not simulated; `machine.rs` is the place \
-             to add it",
+            "program+0: it calls helper_9999, which is not simulated; `machine/helpers.rs` is the \
+             place to add it",
             &[(0x85, 0, 0, 0, 9999), EXIT],
         ),
         (
