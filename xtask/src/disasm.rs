@@ -31,6 +31,7 @@ mod maps;
 mod memory;
 mod object;
 mod packet;
+mod source;
 mod table;
 
 /// The objects that are looked at.
@@ -50,8 +51,9 @@ pub(crate) struct Args {
     /// Print this program's instructions instead
     #[arg(long, value_name = "PROGRAM")]
     listing: Option<String>,
-    /// With the number of times that each is executed in this row of the table
-    #[arg(long, value_name = "NAME", requires = "listing")]
+    /// Print which lines of the source this row of the table executes; with a listing, how often
+    /// each instruction is executed
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["json", "rows", "write_budget"])]
     row: Option<String>,
     /// Make what is found, and a little more, the budget of `cargo xtask check`
     #[arg(long, conflicts_with = "listing")]
@@ -85,8 +87,9 @@ type Objects = BTreeMap<&'static str, Object>;
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ebpf::build(&args.toolchain)?;
     let objects = open()?;
-    if let Some(program) = &args.listing {
-        list(&objects, program, args.row.as_deref())?;
+    if args.listing.is_some() || args.row.is_some() {
+        let lines = look(&objects, args.listing.as_deref(), args.row.as_deref())?;
+        lines.iter().for_each(|line| output::result(line));
         return Ok(ExitCode::SUCCESS);
     }
     let figures = figures(&objects)?;
@@ -128,8 +131,8 @@ pub(crate) fn check(toolchain: &ebpf::Toolchain) -> Result<()> {
     }
     ensure!(
         verdict.complaints.is_empty(),
-        "{} figures are over their budget; `cargo xtask disasm --listing PROGRAM --row NAME` shows \
-         where the instructions go, and if they are worth it, `--write-budget` allows them",
+        "{} figures are over their budget; `cargo xtask disasm --row NAME` shows where \
+         the instructions go, and if they are worth it, `--write-budget` allows them",
         verdict.complaints.len()
     );
     Ok(())
@@ -174,33 +177,41 @@ impl Size {
     }
 }
 
-fn list(objects: &Objects, name: &str, row: Option<&str>) -> Result<()> {
+/// A program or a row from near by.
+fn look(objects: &Objects, program: Option<&str>, row: Option<&str>) -> Result<Vec<String>> {
+    let row = match row {
+        Some(name) => Some(row_called(objects, name)?),
+        None => None,
+    };
+    let name = program.or(row.as_ref().map(|row| row.program));
     let mut programs = objects.values().flat_map(|object| {
         let programs = object.programs();
         programs.map(move |program| (object, program))
     });
-    let found = programs.find(|(_, program)| program.symbol == name);
-    let Some((object, program)) = found else {
-        bail!("no program `{name}`; the table of `cargo xtask disasm` names them");
-    };
-    let rows = row
-        .map(|_| cases::rows(objects))
-        .transpose()?
-        .unwrap_or_default();
-    let visits = match row {
-        None => None,
-        Some(row) => {
-            let found = rows.iter().find(|known| known.name() == row);
-            let found = found.filter(|found| found.program == name);
-            let found = found.with_context(|| {
-                format!("no row `{row}` of {name}; xtask/src/disasm/budget.toml lists them")
-            })?;
-            Some(&found.visits[..])
+    let found = programs.find(|(_, program)| Some(&program.symbol[..]) == name);
+    let (object, found) = found.with_context(|| {
+        let name = name.unwrap_or_default();
+        format!("no program `{name}`; the table of `cargo xtask disasm` names them")
+    })?;
+    Ok(match row {
+        None => listing::lines(object, found, None),
+        Some(row) if program.is_none() => listing::by_source(object, &row.visits),
+        Some(row) if row.program == found.symbol => {
+            listing::lines(object, found, Some(&row.visits))
         }
-    };
-    let lines = listing::lines(object, program, visits);
-    lines.iter().for_each(|line| output::result(line));
-    Ok(())
+        Some(row) => bail!(
+            "`{}` is a row of {}, not {}",
+            row.name(),
+            row.program,
+            found.symbol
+        ),
+    })
+}
+
+fn row_called(objects: &Objects, name: &str) -> Result<Row> {
+    let mut rows = cases::rows(objects)?.into_iter();
+    let found = rows.find(|row| row.name() == name);
+    found.with_context(|| format!("no row `{name}`; `cargo xtask disasm --rows` lists them"))
 }
 
 fn rows(figures: &Figures) -> serde_json::Value {

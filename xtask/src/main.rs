@@ -92,7 +92,7 @@ mod tests {
             (&["demo", "--check", "--seconds", "5"], true),
             (&["bench", "datapath", "--json", "rows.json"], true),
             (&["disasm", "--json", "rows.json", "--write-budget"], true),
-            (&["disasm", "--row", "a row of what?"], false),
+            (&["disasm", "--row", "v4", "--json", "rows.json"], false),
             (&["bench", "nothing"], false),
             (&["load"], false),
         ];

@@ -34,6 +34,7 @@ pub(super) fn object(code: &[Encoded]) -> Object {
             writable: false,
             variables: BTreeMap::from([(0, "SEVEN".to_owned())]),
         }],
+        lines: BTreeMap::new(),
     }
 }
 

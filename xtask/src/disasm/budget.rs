@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn a_budget_far_above_has_lost_its_grip() {
         let budget = Budget::parse(TEXT).unwrap();
-        // 105 allowed: 92 is 14.1 % below, 91 is 15.4 %.
+        // 105 allowed is 14.1 % above 92, and 15.4 % above 91.
         assert_eq!(budget.compare(&figures(200, 92, 3)).slack, [""; 0]);
         assert_eq!(
             budget.compare(&figures(200, 91, 3)).slack,

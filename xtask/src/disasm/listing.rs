@@ -1,9 +1,13 @@
-//! A program as text: functions, labels, names of helpers, maps and variables.
-use std::collections::BTreeSet;
+//! A program as text: functions, lines of the source, labels, names of helpers, maps and variables.
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::helper;
 use super::instruction::{Arithmetic, Callee, Constant, Instruction, Width};
 use super::object::{Function, Object};
+
+/// Lines of a file that a summary names.
+const LINES_SHOWN: usize = 8;
 
 /// The lines of `program` and all functions that it can come to. With `visits` (by slot of the
 /// object), each instruction says how often it was executed, if it was.
@@ -16,10 +20,15 @@ pub(super) fn lines(object: &Object, program: &Function, visits: Option<&[u64]>)
         let count = object.instructions(function).count();
         lines.push(format!("{}:  ; {count} instructions", function.name()));
         let targets = targets(object, function);
+        let mut line = None;
         for (slot, instruction) in object.instructions(function) {
             let at = slot - function.start;
             if targets.contains(&slot) {
                 lines.push(format!("  L{at}:"));
+            }
+            if let Some(new) = object.line(slot).filter(|new| line != Some(*new)) {
+                lines.push(format!("        ; {new}"));
+                line = Some(new);
             }
             let text = text(object, function, instruction);
             let visited = match visits.map(|visits| visits[slot]) {
@@ -31,6 +40,37 @@ pub(super) fn lines(object: &Object, program: &Function, visits: Option<&[u64]>)
         }
     }
     lines
+}
+
+/// How many of the executed instructions each file and line of the source accounts for, the most
+/// expensive first. Of inlined code, that is where it was written.
+pub(super) fn by_source(object: &Object, visits: &[u64]) -> Vec<String> {
+    let mut files: BTreeMap<&str, (u64, BTreeMap<u32, u64>)> = BTreeMap::new();
+    for (slot, count) in visits.iter().enumerate().filter(|(_, count)| **count > 0) {
+        let (file, number) = object
+            .line(slot)
+            .map_or(("(unknown)", 0), |line| (&line.file, line.number));
+        let (total, lines) = files.entry(file).or_default();
+        *total += count;
+        *lines.entry(number).or_default() += count;
+    }
+    let mut files: Vec<_> = files.into_iter().collect();
+    files.sort_by_key(|(_, (total, _))| Reverse(*total));
+    let text = |(file, (total, lines)): (&str, (u64, BTreeMap<u32, u64>))| {
+        let mut lines: Vec<_> = lines.into_iter().collect();
+        lines.sort_by_key(|(_, count)| Reverse(*count));
+        let shown = lines.iter().take(LINES_SHOWN);
+        let shown: Vec<_> = shown
+            .map(|(number, count)| format!("{count} by {number}"))
+            .collect();
+        let more = if lines.len() > LINES_SHOWN {
+            ", …"
+        } else {
+            ""
+        };
+        format!("{total:>5}  {file}: {}{more}", shown.join(", "))
+    };
+    files.into_iter().map(text).collect()
 }
 
 /// The slots that jumps of a function lead to.
@@ -140,6 +180,7 @@ mod tests {
     use super::*;
     use crate::disasm::assembled::{self, EXIT};
     use crate::disasm::instruction::Register;
+    use crate::disasm::source::Line;
 
     /// `if w2 s> -1 goto +2`, a constant put in by hand, two calls.
     fn object() -> Object {
@@ -198,6 +239,34 @@ mod tests {
         let lines = lines(&object, &object.functions[0], Some(&visits));
         assert_eq!(lines[2], "            1  r1 = map TABLE");
         assert_eq!(lines[4], "   12×      3  call map_lookup_elem");
+    }
+
+    #[test]
+    fn lines_of_the_source_are_named_where_they_begin() {
+        let mut object = object();
+        let line = |file: &str, number| Line {
+            file: file.to_owned(),
+            number,
+        };
+        object.lines = BTreeMap::from([
+            (0, line("a.rs", 3)),
+            (1, line("a.rs", 3)),
+            (4, line("b.rs", 5)),
+        ]);
+        let lines = lines(&object, &object.functions[0], None);
+        assert_eq!(lines[1..3], ["        ; a.rs:3", EXPECTED[1]]);
+        assert_eq!(lines[5..8], [EXPECTED[4], "        ; b.rs:5", EXPECTED[5]]);
+        assert_eq!(lines.len(), EXPECTED.len() + 2, "the callee has none");
+
+        let visits = [1, 1, 0, 1, 1, 1, 4, 0, 0, 0, 0];
+        assert_eq!(
+            by_source(&object, &visits),
+            [
+                "    4  (unknown): 4 by 0",
+                "    3  a.rs: 3 by 3",
+                "    2  b.rs: 2 by 5"
+            ]
+        );
     }
 
     #[test]

@@ -12,6 +12,7 @@ use object::{
 };
 
 use super::instruction::{Callee, Constant, Instruction, SLOT_BYTES, Slot};
+use super::source::{self, Line};
 
 /// Where aya's `#[map]` puts definitions.
 const MAPS_SECTION: &str = "maps";
@@ -29,6 +30,8 @@ pub(super) struct Object {
     pub(super) maps: Vec<Map>,
     /// Data sections, read-only and writable ones.
     pub(super) globals: Vec<Globals>,
+    /// By the slot where a line's instructions begin.
+    pub(super) lines: BTreeMap<usize, Line>,
 }
 
 /// A function: an entry point of the kernel, or one that others call.
@@ -79,18 +82,23 @@ impl Object {
         let layout = Layout::of(&elf)?;
         let maps = layout.maps.values().map(|(_, map)| map.clone()).collect();
         let mut code = Vec::new();
+        let mut lines = BTreeMap::new();
+        let mut sources = source_lines(&elf)?;
         for (index, start) in &layout.code {
             ensure!(code.len() == *start, "code sections are not in order");
             let section = elf.section_by_index(*index)?;
             let name = section.name().unwrap_or("?").to_owned();
             let linked = layout.link(&elf, &section, *start);
             code.extend(linked.with_context(|| format!("section `{name}`"))?);
+            let begins = sources.remove(&name).unwrap_or_default();
+            lines.extend(begins.into_iter().map(|(slot, line)| (start + slot, line)));
         }
         Ok(Self {
             code,
             functions: layout.functions,
             maps,
             globals: layout.globals,
+            lines,
         })
     }
 
@@ -109,6 +117,13 @@ impl Object {
         self.functions
             .iter()
             .find(|function| function.contains(slot))
+    }
+
+    /// The line of the source that the instruction in `slot` was made for, where that is known.
+    pub(super) fn line(&self, slot: usize) -> Option<&Line> {
+        let function = self.function_at(slot)?;
+        let before = self.lines.range(function.start..=slot);
+        before.map(|(_, line)| line).next_back()
     }
 
     /// `slot` as a person finds it in a listing.
@@ -351,6 +366,15 @@ fn target(
     let section = symbol.section_index();
     let section = section.with_context(|| format!("`{name}` is not defined"))?;
     Ok((section, symbol.address()))
+}
+
+/// The source lines of each section by its name; none in an object without type data.
+fn source_lines(elf: &Elf<'_>) -> Result<BTreeMap<String, Vec<(usize, Line)>>> {
+    let sections = [".BTF", ".BTF.ext"].map(|name| elf.section_by_name(name));
+    let [Some(types), Some(extension)] = sections else {
+        return Ok(BTreeMap::new());
+    };
+    source::lines(types.data()?, extension.data()?)
 }
 
 fn is_data(section: &ElfSection64<'_, '_, LittleEndian>) -> bool {
