@@ -13,11 +13,12 @@ use anyhow::{Context, Result};
 use lb_userspace::table::{Member, Table};
 use serde::Serialize;
 
-use super::{RING_SIZE, member, members};
+use super::{member, members};
 use crate::report::say;
 
-/// Sets of addresses that each change is tried on: much depends on who happens to be there.
-const FLEETS: u8 = 5;
+/// Slots of a ring, and fleets: sets of addresses that each change is tried on. Much depends on who happens
+/// to be there; on large rings, which take longer to build, less.
+const RINGS: [(u32, u8); 2] = [(65_537, 5), (655_373, 1)];
 /// Backends of a fleet that each change is tried on.
 const PLACES: usize = 10;
 
@@ -95,10 +96,12 @@ pub(crate) struct Row {
 /// Compares the tables, for each number of backends and each change.
 pub(super) fn run(backends: &[usize]) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for table in Table::ALL {
-        for &backends in backends {
-            for change in Change::ALL {
-                rows.push(measure(table, backends, change)?);
+    for (slots, fleets) in RINGS {
+        for table in Table::ALL {
+            for &backends in backends {
+                for change in Change::ALL {
+                    rows.push(measure(table, slots, fleets, backends, change)?);
+                }
             }
         }
     }
@@ -112,9 +115,10 @@ pub(super) fn show(rows: &[Row]) {
     );
     for row in rows {
         say(&format!(
-            "{:<23} {:<11} {:>8} {:>8.3} {:>7.3} {:>9.3} {:>9.3} {:>9.2}",
+            "{:<23} {:<11} {:>8} {:>9} {:>8.3} {:>7.3} {:>9.3} {:>9.3} {:>9.2}",
             row.case,
             row.table,
+            row.slots,
             row.backends,
             row.extra_moves_percent,
             row.extra_moves_percent_most,
@@ -125,17 +129,17 @@ pub(super) fn show(rows: &[Row]) {
     }
 }
 
-fn measure(table: Table, backends: usize, change: Change) -> Result<Row> {
+fn measure(table: Table, slots: u32, fleets: u8, backends: usize, change: Change) -> Result<Row> {
     let mut times = Vec::new();
     let mut build = |members: &[Member]| -> Result<Vec<IpAddr>> {
         let start = Instant::now();
-        let ring = table.build(members, RING_SIZE)?;
+        let ring = table.build(members, slots)?;
         times.push(start.elapsed());
         let address = |&owner: &u16| members[usize::from(owner)].address;
         Ok(ring.iter().map(address).collect())
     };
     let (mut moved, mut max_over_mean, mut min_over_mean) = (Vec::new(), 0_f64, f64::MAX);
-    for fleet in 0..FLEETS {
+    for fleet in 0..fleets {
         let members = members(backends, fleet);
         let before = build(&members)?;
         let (least, most) = extremes(&members, &before);
@@ -149,7 +153,7 @@ fn measure(table: Table, backends: usize, change: Change) -> Result<Row> {
     Ok(Row {
         case: change.name(),
         table: table.name(),
-        slots: RING_SIZE,
+        slots,
         backends,
         extra_moves_percent: moved.iter().sum::<f64>() / moved.len() as f64,
         extra_moves_percent_most: moved.into_iter().fold(0.0, f64::max),
