@@ -9,8 +9,8 @@ use aya::{
 use lb_ebpf::abi;
 use tests::object;
 
-/// Packets in one timed run.
-const PACKETS: u32 = 1_000_000;
+/// Packets of one timed run.
+pub(crate) const PACKETS: u32 = 1_000_000;
 
 /// The loaded harness with its floor programs.
 pub(crate) struct Harness {
@@ -47,12 +47,14 @@ impl Harness {
         Ok(program.fd()?.try_clone()?)
     }
 
-    /// Mean nanoseconds per packet of `program` over `packets` runs, harness included.
-    pub(crate) fn time(
+    /// Sends `packets` packets through `program`; returns the mean of nanoseconds per packet, harness
+    /// included.
+    pub(crate) fn run(
         &mut self,
         program: &ProgramFd,
         settings: abi::Harness,
         frame: &[u8],
+        packets: u32,
     ) -> Result<u64> {
         let mut map: Array<_, abi::Harness> = self
             .ebpf
@@ -75,7 +77,7 @@ impl Harness {
         let result = driver.test_run(TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),
-            repeat: PACKETS,
+            repeat: packets,
             ..TestRunOptions::default()
         })?;
         // XDP_TX, and the last packet grown as it should: otherwise another path was timed.
