@@ -11,7 +11,7 @@ mod limit;
 mod stats;
 mod value;
 
-pub use harness::Harness;
+pub use harness::{Harness, watched};
 pub use key::{AddressKey, VipKey};
 pub use limit::{
     BACKENDS_MAX, EXCEPTIONS_MAX, FLOWS_MAX, INSERTS_PER_SECOND_MAX, RING_SIZE_MAX, RING_SLOTS_MAX,

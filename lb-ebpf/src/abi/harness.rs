@@ -1,4 +1,4 @@
-//! What the benches tell the undo harness.
+//! What benches and tests tell the harness object, and what it tells them.
 
 use core::mem::size_of;
 
@@ -29,3 +29,24 @@ pub struct Harness {
 }
 
 const _: () = assert!(size_of::<Harness>() == 48);
+
+/// What a packet can see that looks at a whole table: elements of the harness's counter map.
+pub mod watched {
+    use super::super::HashKind;
+
+    /// One table.
+    pub const WHOLE: u32 = 0;
+    /// Parts of two.
+    pub const MIXED: u32 = 1;
+    /// None: no such VIP, or no ring.
+    pub const ABSENT: u32 = 2;
+    /// Elements of the map.
+    pub const KINDS: u32 = 3;
+
+    /// The backend that owns every slot of a ring, said by a field of the VIP that no packet of such a
+    /// VIP is steered by. So one flip changes both, and neither may be seen without the other.
+    #[inline(always)]
+    pub const fn owner(hash: HashKind) -> u16 {
+        hash as u16 + 1
+    }
+}

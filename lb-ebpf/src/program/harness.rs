@@ -5,6 +5,9 @@
 //! test: it strips the last round's outer header, restores the Ethernet header, picks the next
 //! flow, and tail-calls. `null_tx` and `encap_only` are the floors to subtract: they go through
 //! the same harness.
+//!
+//! Two things more that only tests and benches need: `live` sends real frames from one interface to
+//! another, and `watch` looks at the balancer's own tables while they change.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(
     target_arch = "bpf",
@@ -17,7 +20,11 @@
 #[cfg(target_arch = "bpf")]
 mod frame;
 #[cfg(target_arch = "bpf")]
+mod live;
+#[cfg(target_arch = "bpf")]
 mod object;
+#[cfg(target_arch = "bpf")]
+mod watch;
 
 #[cfg(target_arch = "bpf")]
 mod program {
@@ -55,8 +62,9 @@ mod program {
         xdp_action::XDP_ABORTED
     }
 
+    /// Makes the packet what it was before the last round, but for its flow.
     #[inline(always)]
-    fn prepare(frame: &mut XdpFrame<'_>) -> Option<()> {
+    pub(crate) fn prepare(frame: &mut XdpFrame<'_>) -> Option<()> {
         let harness = HARNESS.get(0)?;
         if frame.len() > harness.frame_len as usize {
             match harness.growth {
