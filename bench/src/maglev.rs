@@ -15,6 +15,7 @@ use lb_ebpf::{
     wire::protocol::TCP,
 };
 use lb_userspace::{
+    config::Tracking,
     control::{
         apply::{Store, apply},
         plan::{Plan, Wanted, WantedVip},
@@ -142,6 +143,7 @@ fn publish() -> Result<Vec<Times>> {
         ring_slots: 4 * (RING_SIZE + 1),
         exceptions: 1024,
         flows: 16,
+        inserts_per_second: 100,
     };
     let mut dataplane = Dataplane::open(&bpffs.directory("bench")?, sizes, KernelLog::Off)?;
     let mut published = Published::new(sizes);
@@ -183,6 +185,8 @@ fn wanted(backends: usize, without: usize) -> Wanted {
         forward: forward::IPIP,
         hash: hash_kind::FIVE_TUPLE,
         ring_size: RING_SIZE,
+        table: Table::default(),
+        tracking: Tracking::default(),
         members,
         backends: all.iter().map(|member| member.address).collect(),
         dead: std::collections::BTreeSet::new(),

@@ -24,7 +24,7 @@ pub use edit::EditError;
 pub use error::{Error, Mistake, PROBLEMS_MAX, Problem, Refused};
 pub use model::{
     Agent, BPFFS_DEFAULT, Backend, Config, Forward, HashBy, HealthCheck, Limits, Probe, Protocol,
-    SOCKET_DEFAULT, Secret, Vip, VipAddress, WEIGHT_DEFAULT, XdpMode,
+    SOCKET_DEFAULT, Secret, Tracking, Vip, VipAddress, WEIGHT_DEFAULT, XdpMode, flow_table_bytes,
 };
 pub use secret::{HashKey, SecretError};
 

@@ -16,6 +16,7 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{maglev, rendezvous};
@@ -57,7 +58,8 @@ pub(crate) const SEED_SKIP: u64 = 0x1319_8a2e_0370_7344;
 pub(crate) const SEED_TURN: u64 = 0xa409_3822_299f_31d0;
 
 /// How the owners of a ring's slots are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Table {
     /// Maglev hashing as published: shares are exact to the slot.
     #[default]

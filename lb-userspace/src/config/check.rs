@@ -14,8 +14,8 @@ use super::model::{
     Agent, BPFFS_DEFAULT, Backend, Config, Limits, SOCKET_DEFAULT, Secret, Vip, VipAddress,
     WEIGHT_DEFAULT, XdpMode,
 };
-use super::{Forward, HashBy, health, rules, units};
-use crate::table;
+use super::{Forward, HashBy, Tracking, health, rules, units};
+use crate::table::{self, Table};
 
 /// Interfaces of one agent, at most.
 pub(super) const INTERFACES_MAX: usize = 64;
@@ -25,12 +25,15 @@ const SOCKET_PATH_BYTES_MAX: usize = 107;
 
 /// Bounds of what the data plane can be created with: ids of VIPs and backends have 16 bits, and ring
 /// slots cost sixteen bytes each (two generations, each with its mark).
-const VIPS_LIMIT: RangeInclusive<i64> = 1..=65_535;
-const BACKENDS_LIMIT: RangeInclusive<i64> = 1..=65_535;
-const RING_SLOTS_LIMIT: RangeInclusive<i64> = 251..=134_217_728;
+const VIPS: RangeInclusive<i64> = 1..=65_535;
+const BACKENDS: RangeInclusive<i64> = 1..=65_535;
+const RING_SLOTS: RangeInclusive<i64> = 251..=134_217_728;
 
-/// From almost none to 1.8 GiB.
-const EXCEPTIONS_LIMIT: RangeInclusive<i64> = 1024..=16_777_216;
+/// Flows in either of the tables that remember them: 32 KiB to 1 GiB.
+const FLOWS: RangeInclusive<i64> = 1024..=33_554_432;
+
+/// More than a CPU receives packets in a second is no budget.
+const INSERTS: RangeInclusive<i64> = 1..=100_000_000;
 
 /// Bounds of both settle times: moves are dated in seconds, modulo 18 hours.
 const SETTLE: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(12 * 3600);
@@ -186,36 +189,41 @@ impl Checker<'_> {
     }
 
     fn limits(&mut self, typed: &file::Limits) -> Option<Limits> {
-        let default = Limits::default();
-        let mut limit = |value: &Option<Spanned<i64>>, default, what, bounds| {
+        let mut limit = |what, value: &Option<Spanned<i64>>, default, bounds| {
             self.optional(value.as_ref(), default, |value| {
                 units::number(what, *value, bounds).map(|value| value as u32)
             })
         };
-        let vips_max = limit(&typed.vips_max, default.vips_max, "vips_max", VIPS_LIMIT);
-        let backends_max = limit(
-            &typed.backends_max,
-            default.backends_max,
-            "backends_max",
-            BACKENDS_LIMIT,
-        );
-        let ring_slots_max = limit(
-            &typed.ring_slots_max,
-            default.ring_slots_max,
-            "ring_slots_max",
-            RING_SLOTS_LIMIT,
-        );
+        let Limits {
+            vips_max,
+            backends_max,
+            ring_slots_max,
+            exceptions_max,
+            flows_max,
+            inserts_per_second_max,
+        } = Limits::default();
+        let slots = &typed.ring_slots_max;
+        let inserts = &typed.inserts_per_second_max;
+        let key = "inserts_per_second_max";
+        // All of them are read before the first mistake ends this.
+        let vips_max = limit("vips_max", &typed.vips_max, vips_max, VIPS);
+        let backends_max = limit("backends_max", &typed.backends_max, backends_max, BACKENDS);
+        let ring_slots_max = limit("ring_slots_max", slots, ring_slots_max, RING_SLOTS);
         let exceptions_max = limit(
-            &typed.exceptions_max,
-            default.exceptions_max,
             "exceptions_max",
-            EXCEPTIONS_LIMIT,
+            &typed.exceptions_max,
+            exceptions_max,
+            FLOWS,
         );
+        let flows_max = limit("flows_max", &typed.flows_max, flows_max, FLOWS);
+        let inserts_per_second_max = limit(key, inserts, inserts_per_second_max, INSERTS);
         Some(Limits {
             vips_max: vips_max?,
             backends_max: backends_max?,
             ring_slots_max: ring_slots_max?,
             exceptions_max: exceptions_max?,
+            flows_max: flows_max?,
+            inserts_per_second_max: inserts_per_second_max?,
         })
     }
 
@@ -270,11 +278,18 @@ impl Checker<'_> {
         let hash = self.optional(typed.hash.as_ref(), HashBy::FiveTuple, |text| {
             choice("hash", text, &[HashBy::FiveTuple, HashBy::Source])
         });
-        let ring_size = self.optional(
-            typed.ring_size.as_ref(),
-            table::SIZE_DEFAULT,
-            rules::ring_size,
-        );
+        let size = typed.ring_size.as_ref();
+        let ring_size = self.optional(size, table::SIZE_DEFAULT, rules::ring_size);
+        let table = self.optional(typed.table.as_ref(), Table::default(), |text| {
+            choice("table", text, &Table::ALL)
+        });
+        let tracking = self.optional(typed.tracking.as_ref(), Tracking::default(), |text| {
+            choice(
+                "tracking",
+                text,
+                &[Tracking::None, Tracking::Moving, Tracking::Full],
+            )
+        });
         let health = match (&typed.health, address) {
             (Some(health), Some(address)) => health::check(self, health, address).map(Some),
             (Some(_), None) => None,
@@ -298,6 +313,8 @@ impl Checker<'_> {
             forward: forward?,
             ring_size: ring_size?,
             hash: hash?,
+            table: table?,
+            tracking: tracking?,
             health: health?,
             backends: BTreeMap::new(),
         };

@@ -30,7 +30,7 @@ pub enum Change {
         /// Its address, port and protocol.
         address: String,
     },
-    /// A property of a VIP (`address`, `forward`, `ring_size`, `hash`, `health`).
+    /// A property of a VIP (`address`, `forward`, `ring_size`, `hash`, `table`, `tracking`, `health`).
     VipChanged {
         /// Name of the VIP.
         vip: String,
@@ -194,6 +194,12 @@ fn vip(old: &Vip, new: &Vip, changes: &mut Vec<Change>) {
             new.ring_size.to_string(),
         ),
         ("hash", old.hash.to_string(), new.hash.to_string()),
+        ("table", old.table.to_string(), new.table.to_string()),
+        (
+            "tracking",
+            old.tracking.to_string(),
+            new.tracking.to_string(),
+        ),
         ("health", or_none(&old.health), or_none(&new.health)),
     ];
     for (key, from, to) in properties.into_iter().filter(|(_, from, to)| from != to) {
@@ -258,6 +264,26 @@ fn backends(
     }
 }
 
+impl Change {
+    /// What it does to live connections, when that is more than people might expect.
+    pub fn warning(&self) -> Option<&'static str> {
+        let Self::VipChanged { key, from, to, .. } = self else {
+            return None;
+        };
+        match (key.as_str(), from.as_str(), to.as_str()) {
+            ("ring_size" | "hash", ..) => Some(
+                "moves the VIP's flows to other slots: live connections are cut, but for those that \
+                 full tracking knows",
+            ),
+            ("tracking", "full", _) => Some(
+                "what full tracking knew is forgotten: flows that earlier changes moved are cut",
+            ),
+            ("tracking", _, "none") => Some("slots that move settle at once"),
+            _ => None,
+        }
+    }
+}
+
 fn or_none<T: fmt::Display>(value: &Option<T>) -> String {
     value
         .as_ref()
@@ -276,7 +302,11 @@ impl fmt::Display for Change {
             }
             Self::VipRemoved { vip, address } => write!(f, "- vip {vip}: {address}"),
             Self::VipChanged { vip, key, from, to } => {
-                write!(f, "~ vip {vip}: {key} {from} -> {to}")
+                write!(f, "~ vip {vip}: {key} {from} -> {to}")?;
+                match self.warning() {
+                    Some(warning) => write!(f, " ({warning})"),
+                    None => Ok(()),
+                }
             }
             Self::BackendAdded {
                 vip,

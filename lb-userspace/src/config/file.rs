@@ -55,6 +55,8 @@ pub(super) struct Limits {
     pub(super) backends_max: Option<Spanned<i64>>,
     pub(super) ring_slots_max: Option<Spanned<i64>>,
     pub(super) exceptions_max: Option<Spanned<i64>>,
+    pub(super) flows_max: Option<Spanned<i64>>,
+    pub(super) inserts_per_second_max: Option<Spanned<i64>>,
 }
 
 /// `[vips.NAME]`
@@ -65,6 +67,8 @@ pub(super) struct Vip {
     pub(super) forward: Option<Spanned<String>>,
     pub(super) hash: Option<Spanned<String>>,
     pub(super) ring_size: Option<Spanned<i64>>,
+    pub(super) table: Option<Spanned<String>>,
+    pub(super) tracking: Option<Spanned<String>>,
     pub(super) health: Option<Spanned<Health>>,
     #[serde(default)]
     pub(super) backends: BTreeMap<Spanned<String>, Backend>,

@@ -7,7 +7,11 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use lb_ebpf::abi;
+use lb_ebpf::flow_table::{self, FlowBucket};
 use serde::{Deserialize, Serialize};
+
+use crate::table::Table;
 
 /// Unix socket of the control API, unless configured.
 pub const SOCKET_DEFAULT: &str = "/run/weir.sock";
@@ -86,8 +90,20 @@ pub struct Limits {
     pub backends_max: u32,
     /// Ring slots of all VIPs together, at most.
     pub ring_slots_max: u32,
-    /// Flows on moving slots whose backend is remembered, at most; 112 bytes each.
+    /// Flows on moving slots whose backend is remembered, at most. Memory: see
+    /// [`flow_table_bytes`].
     pub exceptions_max: u32,
+    /// Flows of VIPs with full tracking whose backend is remembered, at most.
+    pub flows_max: u32,
+    /// Flows on moving slots that one CPU may begin to remember in a second.
+    pub inserts_per_second_max: u32,
+}
+
+/// Bytes of the table that remembers `flows` flows. An entry takes 16 bytes, and half of the entries
+/// stay free so that nobody is evicted early; the number of buckets is a power of two. So a flow
+/// costs 32 to 64 bytes.
+pub const fn flow_table_bytes(flows: u32) -> u64 {
+    flow_table::buckets(flows) as u64 * size_of::<FlowBucket>() as u64
 }
 
 /// One virtual service: an address, and the backends that answer for it.
@@ -107,6 +123,10 @@ pub struct Vip {
     pub ring_size: u32,
     /// Which part of a packet decides its backend.
     pub hash: HashBy,
+    /// How the owners of the ring's slots are found.
+    pub table: Table,
+    /// What is remembered of its flows.
+    pub tracking: Tracking,
     /// How backends are probed; `None` holds them all for healthy.
     pub health: Option<HealthCheck>,
     /// Backends by name.
@@ -152,6 +172,19 @@ pub enum HashBy {
     FiveTuple,
     /// The source address alone: all connections of one client share a backend.
     Source,
+}
+
+/// What is remembered of a VIP's flows, so that they keep their backend when the ring changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tracking {
+    /// Nothing: every change takes effect at once, for live flows too.
+    None,
+    /// Flows on slots that move, while they move.
+    #[default]
+    Moving,
+    /// Every flow, as long as its table has room.
+    Full,
 }
 
 /// One server behind a VIP.
@@ -222,7 +255,9 @@ impl Default for Limits {
             vips_max: 512,
             backends_max: 4096,
             ring_slots_max: 64 * 65_537,
-            exceptions_max: lb_ebpf::abi::EXCEPTIONS_MAX,
+            exceptions_max: abi::EXCEPTIONS_MAX,
+            flows_max: abi::FLOWS_MAX,
+            inserts_per_second_max: abi::INSERTS_PER_SECOND_MAX,
         }
     }
 }
@@ -265,6 +300,16 @@ impl fmt::Display for HashBy {
     }
 }
 
+impl fmt::Display for Tracking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::None => "none",
+            Self::Moving => "moving",
+            Self::Full => "full",
+        })
+    }
+}
+
 impl fmt::Display for XdpMode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -291,11 +336,13 @@ impl fmt::Display for Limits {
             backends_max,
             ring_slots_max,
             exceptions_max,
+            flows_max,
+            inserts_per_second_max,
         } = self;
         write!(
             f,
             "{vips_max} vips, {backends_max} backends, {ring_slots_max} ring slots, \
-             {exceptions_max} exceptions"
+             {exceptions_max} exceptions, {flows_max} flows, {inserts_per_second_max} inserts per second"
         )
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::diff::diff;
 use super::*;
+use crate::table::Table;
 
 /// What every configuration needs, on one line.
 const AGENT: &str = "agent.interfaces = ['eth0']\n";
@@ -63,11 +64,15 @@ fn the_examples_comments_show_the_defaults() {
         "backends_max",
         "ring_slots_max",
         "exceptions_max",
+        "flows_max",
+        "inserts_per_second_max",
         "settle_after",
         "settle_deadline",
         "forward",
         "hash ",
         "ring_size",
+        "table",
+        "tracking",
         "status",
     ];
     let uncomment = |line: &str| match line.strip_prefix("# ") {
@@ -109,11 +114,14 @@ fn what_is_left_out_has_a_default() {
             backends_max: 4096,
             ring_slots_max: 4_194_368,
             exceptions_max: 524_288,
+            flows_max: 1_048_576,
+            inserts_per_second_max: 10_000,
         },
     };
     assert_eq!(config.agent, agent);
     let web = &config.vips["web"];
     assert_eq!((web.protocol, web.health.as_ref()), (Protocol::Udp, None));
+    assert_eq!((web.table, web.tracking), (Table::Maglev, Tracking::Moving));
     assert_eq!(web.backends["a"].weight, 100);
 
     let vip = "address = '203.0.113.10:80/tcp'\nhealth.tcp = true";

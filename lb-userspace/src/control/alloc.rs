@@ -1,6 +1,6 @@
 //! Who gets which numbers: ids and stretches of the ring map. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -20,7 +20,9 @@ pub struct Ids {
     what: &'static str,
     first: u32,
     end: u32,
-    used: std::collections::BTreeSet<u32>,
+    used: BTreeSet<u32>,
+    /// No id below is free.
+    lowest: u32,
 }
 
 impl Ids {
@@ -30,19 +32,21 @@ impl Ids {
             what,
             first,
             end,
-            used: Default::default(),
+            used: BTreeSet::new(),
+            lowest: first,
         }
     }
 
     /// The lowest free id.
     pub fn take(&mut self) -> Result<u32, Full> {
-        let free = (self.first..self.end).find(|id| !self.used.contains(id));
+        let free = (self.lowest..self.end).find(|id| !self.used.contains(id));
         let full = Full {
             what: self.what,
             limit: self.end.saturating_sub(self.first),
         };
         let id = free.ok_or(full)?;
         self.used.insert(id);
+        self.lowest = id + 1;
         Ok(id)
     }
 
@@ -53,7 +57,9 @@ impl Ids {
 
     /// Gives `id` back.
     pub fn free(&mut self, id: u32) {
-        self.used.remove(&id);
+        if self.used.remove(&id) {
+            self.lowest = self.lowest.min(id);
+        }
     }
 }
 

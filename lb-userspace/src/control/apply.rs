@@ -4,7 +4,7 @@ use lb_ebpf::abi::{Backend, Mark, Slot, Vip, VipKey};
 use tracing::error;
 
 use super::plan::{ADDRESS_ENTRY, Plan};
-use super::published::Published;
+use super::published::{Published, Tracked};
 
 /// The writes that a plan is made of. The kernel's maps do them; tests count them.
 pub trait Store {
@@ -24,6 +24,9 @@ pub trait Store {
     fn clear_vip_counts(&mut self, id: u32) -> Result<(), Self::Error>;
     /// Sets the counters of a backend id to 0.
     fn clear_backend_counts(&mut self, id: u16) -> Result<(), Self::Error>;
+    /// Makes full tracking forget all flows but those of `keep`: the VIP's id (its low half, in a
+    /// flow's tag) and the backend's.
+    fn forget_flows(&mut self, keep: &Tracked);
 }
 
 /// Writes `plan` into `store`, where `now` is published, and returns what is published then.
@@ -35,16 +38,61 @@ pub trait Store {
 ///
 /// The first failure, after everything that had become visible was taken back; `now` still holds.
 pub fn apply<S: Store>(store: &mut S, now: &Published, plan: Plan) -> Result<Published, S::Error> {
+    stage(store, now, plan)?.publish(store, now)
+}
+
+/// A plan of which everything is written that packets do not see.
+///
+/// It has to be published, with the store and the state that it was staged with.
+#[must_use]
+pub struct Staged {
+    plan: Plan,
+    undo: Vec<Before>,
+}
+
+/// The first and longer part of [`apply`]: all waiting, and all rings.
+///
+/// # Errors
+///
+/// As [`apply`].
+pub fn stage<S: Store>(store: &mut S, now: &Published, plan: Plan) -> Result<Staged, S::Error> {
     let mut undo = Vec::new();
-    match write(store, now, &plan, &mut undo) {
-        Ok(()) => Ok(plan.next),
-        Err(error) => {
-            while let Some(step) = undo.pop() {
-                take_back(store, step);
-            }
-            Err(error)
+    let written = write_unseen(store, now, &plan, &mut undo);
+    or_take_back(written, store, &mut undo)?;
+    Ok(Staged { plan, undo })
+}
+
+impl Staged {
+    /// The second part of [`apply`], which packets see: a write or two for each VIP that changes.
+    ///
+    /// # Errors
+    ///
+    /// As [`apply`].
+    pub fn publish<S: Store>(
+        mut self,
+        store: &mut S,
+        now: &Published,
+    ) -> Result<Published, S::Error> {
+        let written = write_seen(store, now, &self.plan, &mut self.undo);
+        or_take_back(written, store, &mut self.undo)?;
+        if self.plan.lost_flows {
+            store.forget_flows(&self.plan.next.tracked);
+        }
+        Ok(self.plan.next)
+    }
+}
+
+fn or_take_back<S: Store>(
+    written: Result<(), S::Error>,
+    store: &mut S,
+    undo: &mut Vec<Before>,
+) -> Result<(), S::Error> {
+    if written.is_err() {
+        while let Some(step) = undo.pop() {
+            take_back(store, step);
         }
     }
+    written
 }
 
 /// What stood where something visible was written.
@@ -53,7 +101,7 @@ enum Before {
     Backend(u16, Backend),
 }
 
-fn write<S: Store>(
+fn write_unseen<S: Store>(
     store: &mut S,
     now: &Published,
     plan: &Plan,
@@ -61,6 +109,9 @@ fn write<S: Store>(
 ) -> Result<(), S::Error> {
     if plan.grace_period {
         store.wait_grace_period();
+    }
+    if plan.stale_flows {
+        store.forget_flows(&now.tracked);
     }
     for &id in &plan.backends_removed {
         undo.push(backend_before(now, id));
@@ -81,11 +132,10 @@ fn write<S: Store>(
     for (start, slots, marks) in &plan.rings {
         store.write_ring(*start, slots, marks)?;
     }
-    publish(store, now, plan, undo)
+    Ok(())
 }
 
-/// The part that packets see.
-fn publish<S: Store>(
+fn write_seen<S: Store>(
     store: &mut S,
     now: &Published,
     plan: &Plan,

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_ebpf::abi::{Backend, Forward, HashKind, Hop, Mark, Slot, Vip, VipKey, forward};
+use lb_ebpf::abi::{Backend, Forward, HashKind, Hop, Mark, Slot, Vip, VipKey, forward, tracking};
 use thiserror::Error;
 
-use super::alloc::{Extent, Full};
-use super::published::{Entry, Published, Ring};
-use super::slots::{self, Clock, Next};
+use super::alloc::Full;
+use super::published::{Entry, Published, Tracked};
+use super::slots::Clock;
+use crate::config::Tracking;
 use crate::dataplane::backend;
 use crate::table::{self, Member, Table};
+
+mod ring;
 
 /// What one VIP should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub struct WantedVip {
     pub hash: HashKind,
     /// Slots of the ring.
     pub ring_size: u32,
+    /// How the owners of the slots are found.
+    pub table: Table,
+    /// What is remembered of its flows.
+    pub tracking: Tracking,
     /// Who takes new flows.
     pub members: Vec<Member>,
     /// Every backend, those that take no new flows included.
@@ -83,6 +90,9 @@ pub enum Refused {
 pub struct Plan {
     /// Something is overwritten that packets in flight may still read: wait first.
     pub grace_period: bool,
+    /// Full tracking may still remember backends that were lost before, because packets in flight
+    /// saw them: what is not tracked now is to be forgotten before an id is used again.
+    pub stale_flows: bool,
     /// Backends that no ring names any more.
     pub backends_removed: Vec<u16>,
     /// VIP ids whose counters start anew.
@@ -103,6 +113,8 @@ pub struct Plan {
     pub vips_removed: Vec<VipKey>,
     /// Address entries that go.
     pub addresses_removed: Vec<VipKey>,
+    /// Full tracking is to forget flows of backends that are lost now.
+    pub lost_flows: bool,
     /// The state afterwards.
     pub next: Published,
 }
@@ -123,12 +135,18 @@ impl Plan {
         }
         plan.remove_vips(now, wanted);
         plan.addresses(now);
+        plan.track(now, wanted);
         plan.count_time(now);
         Ok(plan)
     }
 
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
+        self.is_invisible() && !self.stale_flows
+    }
+
+    /// Whether packets and this agent's next plans find everything as it was.
+    fn is_invisible(&self) -> bool {
         self.backends_removed.is_empty()
             && self.backends_new.is_empty()
             && self.hops.is_empty()
@@ -136,11 +154,13 @@ impl Plan {
             && self.vips_removed.is_empty()
             && self.addresses_new.is_empty()
             && self.addresses_removed.is_empty()
+            && !self.lost_flows
     }
 
     fn empty(next: Published) -> Self {
         Self {
             grace_period: false,
+            stale_flows: false,
             backends_removed: Vec::new(),
             vip_ids_new: Vec::new(),
             backends_new: Vec::new(),
@@ -151,12 +171,13 @@ impl Plan {
             vips: Vec::new(),
             vips_removed: Vec::new(),
             addresses_removed: Vec::new(),
+            lost_flows: false,
             next,
         }
     }
 
-    /// Backends that nobody wants and no published ring names. Rings that this plan replaces still
-    /// count: their packets are in flight until the next plan.
+    /// Backends that nobody wants, and that no published ring names and no flow of full tracking. What
+    /// this plan replaces still counts: its packets are in flight until the next plan.
     fn forget_backends(&mut self, now: &Published, wanted: &Wanted) {
         let wanted: BTreeSet<IpAddr> = wanted
             .vips
@@ -226,136 +247,6 @@ impl Plan {
         }
     }
 
-    /// Builds the ring of one VIP, if it has to change, and its value.
-    fn publish(&mut self, wanted: &WantedVip, clock: &Clock) -> Result<(), Refused> {
-        let full = |full| Refused::Full {
-            vip: wanted.name.clone(),
-            full,
-        };
-        let mut ring = match self.next.vips.remove(&wanted.key) {
-            Some(ring) => ring,
-            None => {
-                let id = self.next.vip_ids.take().map_err(full)?;
-                self.vip_ids_new.push(id);
-                Ring::unpublished(id)
-            }
-        };
-        let next = self.slots(&ring, wanted, clock)?;
-        let old = ring.vip;
-        if let Some(next) = next {
-            ring.deferred = next.deferred;
-            let first = ring.generation == 0 && next.slots.is_empty();
-            if first || next.slots[..] != ring.slots[..] {
-                self.place_ring(&mut ring, next).map_err(full)?;
-            }
-        }
-        ring.members = Some(wanted.members.clone());
-        ring.vip.forward = wanted.forward;
-        ring.vip.hash = wanted.hash;
-        if ring.vip != old {
-            self.vips.push((wanted.key, ring.vip));
-        }
-        self.next.vips.insert(wanted.key, ring);
-        Ok(())
-    }
-
-    /// Puts new slots where no VIP points, and the VIP there.
-    fn place_ring(&mut self, ring: &mut Ring, next: Next) -> Result<(), Full> {
-        let retired = ring.live();
-        let (start, idle_since) = self.place(ring, &next.slots)?;
-        self.grace_period |= idle_since > self.next.graced;
-        ring.vip.ring_start = start;
-        ring.vip.ring_size = next.slots.len() as u32;
-        ring.idle = retired;
-        ring.idle_since = self.next.flips + 1;
-        ring.slots = next.slots.into();
-        ring.describe();
-        ring.generation += 1;
-        if !ring.slots.is_empty() {
-            let slots = Arc::clone(&ring.slots);
-            self.rings.push((start, slots, next.marks));
-        }
-        Ok(())
-    }
-
-    /// The slots `ring` should have; `None` when nothing has happened that could change them.
-    fn slots(
-        &self,
-        ring: &Ring,
-        wanted: &WantedVip,
-        clock: &Clock,
-    ) -> Result<Option<Next>, Refused> {
-        let same_size = ring.vip.ring_size == wanted.ring_size;
-        let same = ring.members.as_ref() == Some(&wanted.members);
-        let empty = wanted.members.iter().all(|member| member.weight == 0);
-        if empty {
-            return Ok((ring.generation == 0 || ring.vip.ring_size > 0).then(Next::default));
-        }
-        let lost = self.lost(ring, wanted);
-        let moving = ring.slots.iter().zip(&wanted.marks);
-        let ends = ring.moving > 0
-            && moving
-                .into_iter()
-                .any(|(slot, mark)| slot.moves() && clock.ends(*mark));
-        if same_size && same && lost.is_empty() && !ends {
-            return Ok(None);
-        }
-        let owners: Vec<u16> = if same_size && same && !ring.deferred {
-            ring.slots.iter().map(|slot| slot.current).collect()
-        } else {
-            let build = Table::Maglev.build(&wanted.members, wanted.ring_size);
-            let build = build.map_err(|error| Refused::Ring {
-                vip: wanted.name.clone(),
-                error,
-            })?;
-            let ids = self.member_ids(&wanted.members);
-            build
-                .into_iter()
-                .map(|index| ids[usize::from(index)])
-                .collect()
-        };
-        let next = slots::next(&ring.slots, &wanted.marks, &owners, &lost, clock);
-        Ok(Some(next))
-    }
-
-    /// Ids that the ring names and that no flow can reach any more: failed, or removed.
-    fn lost(&self, ring: &Ring, wanted: &WantedVip) -> BTreeSet<u16> {
-        let alive = wanted.backends.iter().copied();
-        let alive = alive.filter(|address| !wanted.dead.contains(address));
-        let alive: BTreeSet<u16> = alive
-            .filter_map(|address| self.next.backend_id(address))
-            .collect();
-        ring.names.difference(&alive).copied().collect()
-    }
-
-    /// Where the new slots go, and since when that place is out of use.
-    fn place(&mut self, ring: &mut Ring, slots: &[Slot]) -> Result<(u32, u64), Full> {
-        let size = slots.len() as u32;
-        if size == 0 {
-            // No ring: the old places stay with the VIP until it has one again.
-            self.give_back(ring.idle.take());
-            return Ok((0, 0));
-        }
-        match ring.idle.take() {
-            Some(idle) if idle.len == Extent::of_ring(0, size).len => {
-                Ok((idle.start, ring.idle_since))
-            }
-            other => {
-                let extent = self.next.extents.take(size)?;
-                let since = self.next.freed_at;
-                self.give_back(other);
-                Ok((extent.start, since))
-            }
-        }
-    }
-
-    fn give_back(&mut self, extent: Option<Extent>) {
-        if let Some(extent) = extent {
-            self.next.extents.free(extent);
-            self.next.freed_at = self.next.flips + 1;
-        }
-    }
-
     fn remove_vips(&mut self, now: &Published, wanted: &Wanted) {
         let keys: BTreeSet<VipKey> = wanted.vips.iter().map(|vip| vip.key).collect();
         for (key, ring) in now.vips.iter().filter(|(key, _)| !keys.contains(key)) {
@@ -378,18 +269,38 @@ impl Plan {
         self.next.addresses = after;
     }
 
+    /// Whose flows full tracking may remember afterwards, and when it is to forget the others: once
+    /// nobody is sent to them any more, and once more when the packets in flight are through, because
+    /// those may have remembered some again.
+    fn track(&mut self, now: &Published, wanted: &Wanted) {
+        let full = |vip: &&WantedVip| vip.tracking == Tracking::Full;
+        let mut tracked = Tracked::new();
+        for vip in wanted.vips.iter().filter(full) {
+            let id = self.next.vips[&vip.key].vip.id as u16;
+            tracked.extend(self.alive(vip).map(|backend| (id, backend)));
+        }
+        self.next.tracked = tracked;
+        if let Some(lost_at) = now.lost_at {
+            let takes_ids = !self.vip_ids_new.is_empty() || !self.backends_new.is_empty();
+            self.grace_period |= takes_ids && lost_at > now.graced;
+            self.stale_flows = self.grace_period || lost_at <= now.graced;
+        }
+        if self.stale_flows {
+            self.next.lost_at = None;
+        }
+        self.lost_flows = !now.tracked.is_subset(&self.next.tracked);
+        if self.lost_flows {
+            self.next.lost_at = Some(now.flips + 1);
+        }
+    }
+
     fn count_time(&mut self, now: &Published) {
         if self.grace_period {
             self.next.graced = now.flips;
         }
-        if !self.is_empty() {
+        if !self.is_invisible() {
             self.next.flips = now.flips + 1;
         }
-    }
-
-    fn member_ids(&self, members: &[Member]) -> Vec<u16> {
-        let id = |member: &Member| self.next.backend_id(member.address).unwrap_or(0);
-        members.iter().map(id).collect()
     }
 }
 
@@ -400,28 +311,9 @@ pub(super) const ADDRESS_ENTRY: Vip = Vip {
     id: 0,
     forward: forward::ADDRESS,
     hash: 0,
-    tracking: 0,
+    tracking: tracking::MOVING,
     reserved: 0,
 };
-
-impl Ring {
-    fn unpublished(id: u32) -> Self {
-        Self {
-            vip: Vip {
-                id,
-                ..ADDRESS_ENTRY
-            },
-            slots: Arc::from([]),
-            generation: 0,
-            members: None,
-            names: BTreeSet::new(),
-            moving: 0,
-            deferred: false,
-            idle: None,
-            idle_since: 0,
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

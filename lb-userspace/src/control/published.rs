@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_ebpf::abi::{Backend, Slot, Vip, VipKey, forward};
+use lb_ebpf::abi::{Backend, Slot, Vip, VipKey, forward, tracking};
 use tracing::warn;
 
 use super::alloc::{Extent, Extents, Ids};
 use crate::dataplane::Sizes;
-use crate::table::Member;
+use crate::table::{Member, Table};
+
+/// Flows of full tracking that may be remembered, as pairs of a VIP's id and a backend's.
+pub type Tracked = BTreeSet<(u16, u16)>;
 
 /// Ring slots hold backend ids in 16 bits.
 const BACKEND_IDS_END: u32 = 1 << 16;
@@ -40,6 +43,11 @@ pub struct Published {
     pub(super) flips: u64,
     /// The latest flip that a grace period has followed.
     pub(super) graced: u64,
+    /// Whose flows full tracking may remember.
+    pub(super) tracked: Tracked,
+    /// Flip at which somebody was last taken from `tracked`, until the flow table is free of what
+    /// packets in flight have remembered since.
+    pub(super) lost_at: Option<u64>,
 }
 
 /// One VIP in the kernel.
@@ -51,14 +59,14 @@ pub struct Ring {
     pub slots: Arc<[Slot]>,
     /// Times it was published by this process.
     pub generation: u64,
-    /// The members its ring was built of; `None` when another process built it.
-    pub(super) members: Option<Vec<Member>>,
-    /// Ids that the slots name, now or before.
-    pub(super) names: BTreeSet<u16>,
+    /// How its ring was built, and of which members; `None` when another process built it.
+    pub(super) built: Option<(Table, Arc<[Member]>)>,
+    /// Ids that the slots name, now or before; ascending.
+    pub(super) names: Arc<[u16]>,
     /// Slots that remember an earlier owner.
     pub moving: u32,
-    /// Some slots do not yet have the owner they should have: they still move.
-    pub(super) deferred: bool,
+    /// Slots that do not yet have the owner they should have: they still move.
+    pub deferred: u32,
     /// The generation that is not in use, once there was one.
     pub(super) idle: Option<Extent>,
     /// Flip at which `idle` went out of use.
@@ -91,6 +99,8 @@ impl Published {
             freed_at: 0,
             flips: 0,
             graced: 0,
+            tracked: Tracked::new(),
+            lost_at: None,
         }
     }
 
@@ -103,10 +113,12 @@ impl Published {
         backends: Vec<(u16, Backend)>,
         ring: impl Fn(u32, u32) -> Option<Vec<Slot>>,
     ) -> Self {
-        // Nothing is known about the past: whatever is overwritten first waits for a grace period.
+        // Nothing is known about the past: whatever is overwritten first waits for a grace period, and
+        // full tracking may remember anybody.
         let mut adopted = Self {
             flips: 1,
             freed_at: 1,
+            lost_at: Some(1),
             ..Self::new(sizes)
         };
         for (id, value) in backends {
@@ -125,6 +137,13 @@ impl Published {
         for (key, vip) in vips {
             adopted.adopt_vip(key, vip, &ring);
         }
+        let full = |ring: &&Ring| ring.vip.tracking == tracking::FULL;
+        let vips = adopted.vips.values().filter(full);
+        let pairs = vips.flat_map(|ring| {
+            let id = ring.vip.id as u16;
+            adopted.backends.keys().map(move |&backend| (id, backend))
+        });
+        adopted.tracked = pairs.collect();
         adopted
     }
 
@@ -190,30 +209,42 @@ impl Published {
         self.vips.get(key).is_none_or(|ring| ring.moving == 0)
     }
 
-    /// Ids that no ring names.
+    /// Ids that no ring names, and that full tracking does not remember.
     pub(super) fn unnamed(&self) -> impl Iterator<Item = u16> {
-        self.backends
-            .keys()
-            .copied()
-            .filter(|id| !self.vips.values().any(|ring| ring.names.contains(id)))
+        let mut named = vec![false; BACKEND_IDS_END as usize];
+        let names = self.vips.values().flat_map(|ring| &*ring.names);
+        for &id in names.chain(self.tracked.iter().map(|(_, backend)| backend)) {
+            named[usize::from(id)] = true;
+        }
+        let ids = self.backends.keys().copied();
+        ids.filter(move |&id| !named[usize::from(id)])
     }
 }
 
 impl Ring {
     fn adopted(vip: Vip, slots: Vec<Slot>) -> Self {
         let mut ring = Self {
-            vip,
             slots: slots.into(),
-            generation: 0,
-            members: None,
-            names: BTreeSet::new(),
-            moving: 0,
-            deferred: false,
-            idle: None,
             idle_since: 1,
+            ..Self::unpublished(vip)
         };
         ring.describe();
         ring
+    }
+
+    /// A VIP without a ring.
+    pub(super) fn unpublished(vip: Vip) -> Self {
+        Self {
+            vip,
+            slots: Arc::from([]),
+            generation: 0,
+            built: None,
+            names: Arc::from([]),
+            moving: 0,
+            deferred: 0,
+            idle: None,
+            idle_since: 0,
+        }
     }
 
     /// The stretch in use.
@@ -223,15 +254,20 @@ impl Ring {
 
     /// Notes what the slots say: whom they name, and whether they are settled.
     pub(super) fn describe(&mut self) {
-        let mut named = vec![false; usize::from(u16::MAX) + 1];
+        // Ids are handed out from below, so a table up to the highest one is short.
+        let highest = self
+            .slots
+            .iter()
+            .map(|slot| slot.current.max(slot.previous));
+        let highest = highest.max().unwrap_or(0);
+        let mut named = vec![false; usize::from(highest) + 1];
         self.moving = 0;
         for slot in &*self.slots {
             named[usize::from(slot.current)] = true;
             named[usize::from(slot.previous)] = true;
             self.moving += u32::from(slot.moves());
         }
-        self.names = (1..=u16::MAX)
-            .filter(|&id| named[usize::from(id)])
-            .collect();
+        let ids = 1..=highest;
+        self.names = ids.filter(|&id| named[usize::from(id)]).collect();
     }
 }

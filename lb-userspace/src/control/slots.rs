@@ -7,6 +7,9 @@
 //! - An owner that is *lost* (failed, or removed from the configuration) goes at once and is never
 //!   previous: its flows are dead anyway. If the slot was moving from a live previous owner, that one
 //!   stays, and the move goes on towards another owner.
+//! - The owner may be *nobody* (0), when the last backend is drained: that is a planned change like any
+//!   other, so live flows stay until they are quiet. There are no new ones to tell apart from, so a
+//!   backend that comes back takes the slot over at once.
 //! - A slot settles when its previous owner had no packet for a while, or at a deadline, which cuts
 //!   the flows that previous still has. A deferred change may follow at once.
 
@@ -51,8 +54,19 @@ pub struct Next {
     pub slots: Vec<Slot>,
     /// Their marks; those of settled slots mean nothing.
     pub marks: Vec<Mark>,
-    /// Some slots do not have the owner they should have: they still move.
-    pub deferred: bool,
+    /// How many slots do not have the owner they should have: they still move.
+    pub deferred: u32,
+}
+
+impl Next {
+    /// Slots that remember nothing: everybody in the place he should have.
+    pub fn at_once(owners: &[u16]) -> Self {
+        Self {
+            slots: owners.iter().map(|&owner| Slot::settled(owner)).collect(),
+            marks: vec![Mark::default(); owners.len()],
+            deferred: 0,
+        }
+    }
 }
 
 /// Gives the slots `old`, whose marks are `marks`, the owners they should have, as far as they may.
@@ -66,19 +80,19 @@ pub fn next(
     lost: &BTreeSet<u16>,
     clock: &Clock,
 ) -> Next {
-    let mut next = Next::default();
     if old.len() != owners.len() {
-        next.slots = owners.iter().map(|&owner| Slot::settled(owner)).collect();
-        next.marks = vec![Mark::default(); owners.len()];
-        return next;
+        return Next::at_once(owners);
     }
-    next.slots.reserve_exact(old.len());
-    next.marks.reserve_exact(old.len());
+    let mut next = Next {
+        slots: Vec::with_capacity(old.len()),
+        marks: Vec::with_capacity(old.len()),
+        deferred: 0,
+    };
     for (index, (&slot, &owner)) in old.iter().zip(owners).enumerate() {
         let mark = marks.get(index).copied();
         let mark = mark.unwrap_or(Mark::begun(clock.now));
         let (slot, mark) = step(slot, mark, owner, lost, clock);
-        next.deferred |= slot.current != owner;
+        next.deferred += u32::from(slot.current != owner);
         next.slots.push(slot);
         next.marks.push(mark);
     }
@@ -88,6 +102,7 @@ pub fn next(
 fn step(slot: Slot, mark: Mark, owner: u16, lost: &BTreeSet<u16>, clock: &Clock) -> (Slot, Mark) {
     let Slot { current, previous } = slot;
     let moves = slot.moves() && !lost.contains(&previous) && !clock.ends(mark);
+    // Without an owner there is nobody to remember, but whoever the slot comes from.
     if current == 0 || lost.contains(&current) {
         let previous = if moves { previous } else { owner };
         let current = owner;
@@ -184,6 +199,82 @@ mod tests {
             ),
             ("is late", slot(2, 1), late, 2, 9, slot(2, 2), none),
             ("had no owner", slot(0, 0), none, 2, 9, slot(2, 2), none),
+            ("stays nobody's", slot(0, 0), none, 0, 9, slot(0, 0), none),
+            ("moves to nobody", slot(1, 1), none, 0, 9, slot(0, 1), begun),
+            (
+                "goes on to nobody",
+                slot(0, 1),
+                young,
+                0,
+                9,
+                slot(0, 1),
+                young,
+            ),
+            ("is nobody's", slot(0, 1), silent, 0, 9, slot(0, 0), none),
+            (
+                "is nobody's, late",
+                slot(0, 1),
+                late,
+                0,
+                9,
+                slot(0, 0),
+                none,
+            ),
+            ("fails to nobody", slot(1, 1), none, 0, 1, slot(0, 0), none),
+            (
+                "fails as nobody's",
+                slot(0, 1),
+                young,
+                0,
+                1,
+                slot(0, 0),
+                none,
+            ),
+            (
+                "has an owner again",
+                slot(0, 1),
+                young,
+                2,
+                9,
+                slot(2, 1),
+                young,
+            ),
+            (
+                "has its owner again",
+                slot(0, 1),
+                young,
+                1,
+                9,
+                slot(1, 1),
+                young,
+            ),
+            (
+                "has an owner at last",
+                slot(0, 1),
+                silent,
+                2,
+                9,
+                slot(2, 2),
+                none,
+            ),
+            (
+                "loses current to nobody",
+                slot(2, 1),
+                young,
+                0,
+                2,
+                slot(0, 1),
+                young,
+            ),
+            (
+                "is deferred to nobody",
+                slot(2, 1),
+                young,
+                0,
+                9,
+                slot(2, 1),
+                young,
+            ),
         ];
         for (what, before, mark, owner, lost, after, mark_after) in cases {
             let next = next(
@@ -194,7 +285,7 @@ mod tests {
                 &CLOCK,
             );
             assert_eq!(next.slots, [after], "{what}");
-            assert_eq!(next.deferred, after.current != owner, "{what}");
+            assert_eq!(next.deferred, u32::from(after.current != owner), "{what}");
             if after.moves() {
                 assert_eq!(next.marks, [mark_after], "{what}");
             }
@@ -216,6 +307,13 @@ mod tests {
             let what = format!("at {now}: since {since}, hit {hit}");
             assert_eq!(clock.ends(Mark { since, hit }), ends, "{what}");
         }
+    }
+
+    #[test]
+    fn at_once_is_without_memory() {
+        let next = Next::at_once(&[3, 0]);
+        assert_eq!(next.slots, [slot(3, 3), slot(0, 0)]);
+        assert_eq!((next.marks.len(), next.deferred), (2, 0));
     }
 
     #[test]

@@ -170,6 +170,8 @@ pub fn wanted(
             HashBy::Source => hash_kind::SOURCE,
         },
         ring_size: vip.ring_size,
+        table: vip.table,
+        tracking: vip.tracking,
         members,
         backends: vip
             .backends

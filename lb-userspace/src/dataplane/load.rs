@@ -296,7 +296,8 @@ fn load(object: &[u8], pins: &Pins, sizes: Sizes, log: KernelLog) -> Result<Ebpf
     loader
         .override_global(global::VIP_CELL_MASK, &vip_cell_mask, true)
         .override_global(global::EXCEPTION_BUCKET_MASK, &exception_mask, true)
-        .override_global(global::FLOW_BUCKET_MASK, &flow_mask, true);
+        .override_global(global::FLOW_BUCKET_MASK, &flow_mask, true)
+        .override_global(global::INSERTS_PER_SECOND, &sizes.inserts_per_second, true);
     // An object built without logging has no such constant.
     loader.override_global(aya_log::LEVEL, &level, false);
     let mut ebpf = loader.load(object).map_err(load_error)?;

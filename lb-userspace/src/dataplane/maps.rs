@@ -1,6 +1,7 @@
 //! The maps, by their pinned names.
 
 use std::os::fd::AsFd as _;
+use std::time::Instant;
 
 use aya::Pod;
 use aya::maps::{Array, Map, MapData, MapError};
@@ -10,6 +11,7 @@ use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
 use lb_ebpf::track::{EVENTS, Event, FlowTable, FlowTables};
 use lb_ebpf::vip_table;
+use tracing::info;
 
 use super::flows::Flows;
 use super::ring::{Halves, Rings};
@@ -17,6 +19,7 @@ use super::vips::{Full, Table};
 use super::{Error, Pins, clock, grace, stats};
 use crate::config::Limits;
 use crate::control::apply::Store;
+use crate::control::published::Tracked;
 
 /// Elements of the maps whose size is a matter of configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub struct Sizes {
     pub exceptions: u32,
     /// Flows of VIPs with full tracking.
     pub flows: u32,
+    /// Exceptions that one CPU may make in a second: no size, but it comes with them.
+    pub inserts_per_second: u32,
 }
 
 impl Sizes {
@@ -42,7 +47,8 @@ impl Sizes {
             backends: limits.backends_max.saturating_add(1),
             ring_slots: pairs.saturating_mul(2),
             exceptions: limits.exceptions_max,
-            flows: abi::FLOWS_MAX,
+            flows: limits.flows_max,
+            inserts_per_second: limits.inserts_per_second_max,
         }
     }
 
@@ -141,12 +147,6 @@ impl Maps {
         self.flow_table(table).seen_since(since_s)
     }
 
-    /// Makes full tracking forget the flows that `keep`, asked for the low half of the VIP's id and
-    /// the backend's id, does not want. Returns how many.
-    pub fn retain_flows(&self, keep: impl Fn(u16, u16) -> bool) -> u32 {
-        self.flows.retain(|flow| keep(flow.tag, flow.owner))
-    }
-
     /// All backends, by id.
     pub fn read_backends(&self) -> Result<Vec<(u16, Backend)>, Error> {
         let mut found = Vec::new();
@@ -235,6 +235,21 @@ impl Store for Maps {
 
     fn clear_backend_counts(&mut self, id: u16) -> Result<(), Error> {
         self.counters.clear_backend(id)
+    }
+
+    fn forget_flows(&mut self, keep: &Tracked) {
+        let started = Instant::now();
+        let forgotten = self
+            .flows
+            .retain(|flow| keep.contains(&(flow.tag, flow.owner)));
+        let took = started.elapsed();
+        if forgotten > 0 {
+            info!(
+                forgotten,
+                ?took,
+                "full tracking forgot flows of lost backends"
+            );
+        }
     }
 }
 
@@ -345,12 +360,20 @@ mod tests {
             vips_max: 2,
             backends_max: 10,
             ring_slots_max: 2 * 251,
-            exceptions_max: 16,
+            exceptions_max: 1024,
+            flows_max: 2048,
+            inserts_per_second_max: 7,
         };
         let sizes = Sizes::new(limits);
         // Two rings of 251 slots: each generation takes 252.
         assert_eq!(sizes.ring_slots, 4 * 252);
         assert_eq!(sizes.backends, 11);
         assert_eq!(sizes.elements()[0], (map::VIPS, 32));
+        // Two flows to a bucket of four.
+        assert_eq!(
+            sizes.elements()[3..5],
+            [(map::EXCEPTIONS, 512), (map::FLOWS, 1024)]
+        );
+        assert_eq!(sizes.inserts_per_second, 7);
     }
 }

@@ -41,6 +41,7 @@ fn published(owner: Option<u8>) -> Published {
         ring_slots: 1000,
         exceptions: 16,
         flows: 16,
+        inserts_per_second: 100,
     };
     let Some(owner) = owner else {
         return Published::new(sizes);
