@@ -111,7 +111,7 @@ pub(super) fn run(backends: &[usize]) -> Result<Vec<Row>> {
 /// Prints the rows.
 pub(super) fn show(rows: &[Row]) {
     say(
-        "case                    table       backends  extra %  most %  max/mean  min/mean  build ms",
+        "case                    table          slots  backends  extra %  most %  max/mean  min/mean  build ms",
     );
     for row in rows {
         say(&format!(
