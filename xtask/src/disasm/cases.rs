@@ -18,9 +18,15 @@ use super::packet::{self, Payload};
 
 use super::{Objects, helper};
 
+pub(super) use self::tracking::TRACKING;
+use self::tracking::{NOTHING, Tracking};
+
+mod tracking;
+
 // `enum xdp_action`.
 const PASS: u64 = 2;
 const TX: u64 = 3;
+const ETHERNET_BYTES: usize = 14;
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -63,92 +69,6 @@ impl Row {
     }
 }
 
-/// What is remembered of a flow, and where.
-#[derive(Debug)]
-pub(super) struct Tracking {
-    pub(super) name: &'static str,
-    state: State,
-    /// The flow has sent a packet before.
-    is_known: bool,
-    /// What a SYN brings about, which is new by definition.
-    opens: &'static [Event],
-    /// What any other packet brings about.
-    other: &'static [Event],
-}
-
-const NOTHING: State = State {
-    moves: false,
-    tracks: false,
-    is_full: false,
-};
-const MOVES: State = State {
-    moves: true,
-    ..NOTHING
-};
-const TRACKS: State = State {
-    tracks: true,
-    ..NOTHING
-};
-
-/// What a balancer may have to remember when a packet comes.
-pub(super) const TRACKING: [Tracking; 7] = [
-    Tracking {
-        name: "settled",
-        state: NOTHING,
-        is_known: false,
-        opens: &[],
-        other: &[],
-    },
-    Tracking {
-        name: "moving-new",
-        state: MOVES,
-        is_known: false,
-        opens: &[Event::Insert],
-        other: &[Event::Insert],
-    },
-    Tracking {
-        name: "moving-known",
-        state: MOVES,
-        is_known: true,
-        opens: &[Event::Insert],
-        other: &[Event::Hit],
-    },
-    Tracking {
-        name: "moving-evict",
-        state: State {
-            is_full: true,
-            ..MOVES
-        },
-        is_known: false,
-        opens: &[Event::Insert, Event::Evict],
-        other: &[Event::Insert, Event::Evict],
-    },
-    Tracking {
-        name: "full-new",
-        state: TRACKS,
-        is_known: false,
-        opens: &[Event::FlowInsert],
-        other: &[Event::FlowInsert],
-    },
-    Tracking {
-        name: "full-known",
-        state: TRACKS,
-        is_known: true,
-        opens: &[Event::FlowInsert],
-        other: &[Event::FlowHit],
-    },
-    Tracking {
-        name: "full-evict",
-        state: State {
-            is_full: true,
-            ..TRACKS
-        },
-        is_known: false,
-        opens: &[Event::FlowInsert, Event::FlowEvict],
-        other: &[Event::FlowInsert, Event::FlowEvict],
-    },
-];
-
 /// All rows.
 pub(super) fn rows(objects: &Objects) -> Result<Vec<Row>> {
     let object = |name: &str| {
@@ -177,8 +97,8 @@ struct Case {
 }
 
 impl Case {
-    /// Runs the case and makes sure that it ends as it should.
-    fn run(self, machine: &mut Machine<'_>, object: &Object) -> Result<Row> {
+    /// Runs the case and makes sure that it ends as it should. Returns the packet, too.
+    fn run(self, machine: &mut Machine<'_>, object: &Object) -> Result<(Row, Vec<u8>)> {
         let function = program_of(object, self.program)?;
         let run = machine.run(function, &self.frame)?;
         let row = self.row(&run);
@@ -191,7 +111,7 @@ impl Case {
             self.action,
             self.growth
         );
-        Ok(row)
+        Ok((row, run.packet))
     }
 
     fn row(&self, run: &Run) -> Row {
@@ -248,11 +168,11 @@ fn forward_one(
         mode: name,
         packet: payload.name(),
         tracking: tracking.name,
-        frame,
+        frame: frame.clone(),
         action: TX,
         growth,
     };
-    let row = case.run(&mut machine, object)?;
+    let (row, packet) = case.run(&mut machine, object)?;
     let opens = payload == Payload::TcpSyn;
     let packets = 1 + u64::from(tracking.is_known);
     ensure_counted(&machine, &row, reason, packets)?;
@@ -262,9 +182,10 @@ fn forward_one(
         contents::CURRENT
     };
     let by_owner = contents::count(&machine, map::BACKEND_COUNTS, u32::from(owner))?;
+    let is_addressed = is_addressed(&packet, &frame, family, owner);
     ensure!(
-        by_owner == packets,
-        "{}: another backend got it",
+        by_owner == packets && is_addressed,
+        "{}: it does not go to backend {owner}",
         row.name()
     );
     let expected = if opens {
@@ -274,6 +195,21 @@ fn forward_one(
     };
     ensure_happened(&row, &before, &events(&machine)?, expected)?;
     Ok(row)
+}
+
+/// The packet has the next hop's MAC addresses, the backend's address in the tunnel header, if there
+/// is one, and behind all that what came in.
+fn is_addressed(packet: &[u8], frame: &[u8], family: Family, owner: u16) -> bool {
+    let address = contents::backend_address(family, owner).to_bytes();
+    let address_bytes = match family {
+        Family::V4 => 4,
+        Family::V6 => 16,
+    };
+    let tunnel_end = packet.len() - frame.len() + ETHERNET_BYTES;
+    let is_tunnelled = tunnel_end > ETHERNET_BYTES;
+    packet.starts_with(&contents::HOP_MACS.concat())
+        && packet[tunnel_end..] == frame[ETHERNET_BYTES..]
+        && (!is_tunnelled || packet[..tunnel_end].ends_with(&address[16 - address_bytes..]))
 }
 
 fn not_forwarded(object: &Object) -> Result<Vec<Row>> {
@@ -310,14 +246,14 @@ fn not_forwarded(object: &Object) -> Result<Vec<Row>> {
                 action,
                 growth: 0,
             };
-            let row = case.run(&mut machine, object)?;
+            let (row, _) = case.run(&mut machine, object)?;
             ensure_counted(&machine, &row, reason, 1)?;
             rows.push(row);
         }
     }
     let mut machine = balancer(object, Family::V4, forward::L2, Payload::TcpAck, NOTHING)?;
     let arp = simple(program::BALANCER, "pass", "arp", packet::arp(), PASS);
-    let row = arp.run(&mut machine, object)?;
+    let (row, _) = arp.run(&mut machine, object)?;
     ensure_counted(&machine, &row, Reason::NotIp, 1)?;
     rows.push(row);
     Ok(rows)
@@ -351,7 +287,7 @@ fn decapsulated(object: &Object) -> Result<Vec<Row>> {
                 growth,
                 ..simple(program::DECAP, mode, ack.name(), frame, PASS)
             };
-            let row = case.run(&mut machine, object)?;
+            let (row, _) = case.run(&mut machine, object)?;
             let counted = contents::count(&machine, map::DECAP_COUNTS, reason as u32)?;
             ensure!(counted == 1, "{}: not {}", row.name(), reason.name());
             rows.push(row);
@@ -373,7 +309,7 @@ fn floors(object: &Object) -> Result<Vec<Row>> {
             growth,
             ..simple(program, "", Payload::TcpAck.name(), frame, TX)
         };
-        case.run(&mut machine(object)?, object)
+        Ok(case.run(&mut machine(object)?, object)?.0)
     };
     floors.into_iter().map(run).collect()
 }

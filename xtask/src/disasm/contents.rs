@@ -35,6 +35,8 @@ pub(super) const TUNNEL_V6: [u8; 16] = v6(0x0b);
 pub(super) const INGRESS: u32 = 2;
 /// Seconds of the monotonic clock.
 pub(super) const NOW_S: u32 = 1_000_000;
+/// The next hop of all backends, and the interface towards it.
+pub(super) const HOP_MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 0x0b], [2, 0, 0, 0, 0, 0x0a]];
 /// The owner of the VIP's slot.
 pub(super) const CURRENT: u16 = 1;
 /// Its earlier owner, if the slot moves.
@@ -93,11 +95,8 @@ pub(super) fn fill(
     };
     add_vip(machine, VipKey::address_entry(address), entry)?;
     add_slot(machine, state)?;
-    for (id, last) in [(CURRENT, 11), (PREVIOUS, 12)] {
-        let address = match family {
-            Family::V4 => Address::v4([10, 0, 0, last]),
-            Family::V6 => Address::v6(v6(last)),
-        };
+    for id in [CURRENT, PREVIOUS] {
+        let address = backend_address(family, id);
         machine.set(
             map::BACKENDS,
             &key(u32::from(id)),
@@ -110,6 +109,15 @@ pub(super) fn fill(
         }
     }
     Ok(())
+}
+
+/// Where backend `id` is.
+pub(super) fn backend_address(family: Family, id: u16) -> Address {
+    let last = 10 + id as u8;
+    match family {
+        Family::V4 => Address::v4([10, 0, 0, last]),
+        Family::V6 => Address::v6(v6(last)),
+    }
 }
 
 /// Makes an address an end of tunnels, in the map of the decapsulation program.
@@ -264,8 +272,8 @@ fn mark_cell(cell: &MarkCell) -> Vec<u8> {
 
 fn backend(address: Address, family: Family) -> Vec<u8> {
     let hop = Hop {
-        destination: Mac::new([2, 0, 0, 0, 0, 0x0b]),
-        source: Mac::new([2, 0, 0, 0, 0, 0x0a]),
+        destination: Mac::new(HOP_MACS[0]),
+        source: Mac::new(HOP_MACS[1]),
         ifindex: INGRESS,
     };
     let Backend {
