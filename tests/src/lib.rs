@@ -12,6 +12,7 @@
 //! - [`service`], [`echo`]: the servers behind a gateway, or directly behind a balancer;
 //! - [`client`], [`certs`], [`token`]: what a user brings along;
 //! - [`bpffs`], [`balancer`], [`backend`], [`gateway`]: the programs under test, each on its host;
+//! - [`publisher`], [`mixed`]: tables published without an agent, and packets that look at them;
 //! - [`demo`]: all of it together, with a story.
 
 pub mod backend;
@@ -28,6 +29,7 @@ pub mod echo;
 pub mod fixture;
 pub mod gateway;
 pub mod host;
+pub mod mixed;
 pub mod netns;
 pub mod network;
 pub mod object;
@@ -35,6 +37,7 @@ pub mod output;
 pub mod packet;
 pub mod privilege;
 pub mod process;
+pub mod publisher;
 pub mod service;
 pub mod token;
 pub mod wait;

@@ -6,6 +6,7 @@
 mod balancer;
 mod decap;
 mod host;
+mod mixed;
 mod moving;
 mod tracked;
 
