@@ -29,7 +29,7 @@ const HEADER: &str = "\
 /// What is allowed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Budget {
-    /// Instructions of each program with all it calls, by name.
+    /// Instructions of each program that carries traffic, with all it calls, by name.
     size: BTreeMap<String, u64>,
     /// By row.
     run: BTreeMap<String, Allowed>,
@@ -63,7 +63,7 @@ impl Budget {
     pub(super) fn above(figures: &Figures) -> Self {
         let with_room =
             |instructions: u64| instructions + (instructions * ROOM_PERCENT).div_ceil(100);
-        let sizes = figures.sizes.iter();
+        let sizes = figures.budgeted_sizes();
         let rows = figures.rows.iter();
         Self {
             size: sizes
@@ -90,7 +90,7 @@ impl Budget {
     pub(super) fn compare(&self, figures: &Figures) -> Verdict {
         let mut verdict = Verdict::default();
         let mut known = Vec::new();
-        for size in &figures.sizes {
+        for size in figures.budgeted_sizes() {
             let name = &size.program;
             let allowed = self.size.get(name).copied();
             verdict.judge(
@@ -288,6 +288,9 @@ mod tests {
                 "weir v4 l2 udp settled: 100 executed instructions, and no budget",
             ]
         );
+        let mut harness = figures(200, 105, 3);
+        harness.sizes[0].object = "harness";
+        assert_eq!(Budget::above(&harness).size.len(), 0);
         let nothing = Figures {
             sizes: Vec::new(),
             rows: Vec::new(),
