@@ -14,7 +14,7 @@
 //! that list the same backends in different order, or that came to them by different changes, build
 //! the same table.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -102,22 +102,6 @@ impl Table {
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
-    }
-}
-
-/// No table is called so.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("there is no table {0:?}: it is \"maglev\" or \"rendezvous\"")]
-pub struct UnknownTable(pub String);
-
-impl FromStr for Table {
-    type Err = UnknownTable;
-
-    fn from_str(name: &str) -> Result<Self, UnknownTable> {
-        Self::ALL
-            .into_iter()
-            .find(|table| table.name() == name)
-            .ok_or_else(|| UnknownTable(name.to_owned()))
     }
 }
 
