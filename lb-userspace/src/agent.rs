@@ -113,14 +113,18 @@ impl Error {
 }
 
 /// Runs the agent for the configuration `config`, which came from `file`, until SIGTERM, SIGINT or
-/// `weir detach`. Needs a Tokio runtime, and is content with a single thread.
+/// `weir detach`. `socket` goes before what any version of the file says. Needs a Tokio runtime, and is
+/// content with a single thread.
 ///
 /// # Errors
 ///
 /// When it cannot start. What was attached and pinned before is as it was, then.
-pub async fn run(file: &Path, config: Config) -> Result<(), Error> {
+pub async fn run(file: &Path, mut config: Config, socket: Option<PathBuf>) -> Result<(), Error> {
+    if let Some(socket) = &socket {
+        config.agent.socket.clone_from(socket);
+    }
     let signals = Signals::new()?;
-    let socket = ControlSocket::bind(&config.agent.socket)?;
+    let control = ControlSocket::bind(&config.agent.socket)?;
     let metrics = match config.agent.metrics {
         Some(address) => Some(
             TcpListener::bind(address)
@@ -129,9 +133,10 @@ pub async fn run(file: &Path, config: Config) -> Result<(), Error> {
         ),
         None => None,
     };
-    let (agent, events) = start::start(file, config).await?;
+    let (mut agent, events) = start::start(file, config).await?;
+    agent.socket = socket;
     let (calls, asked) = mpsc::channel(CALLS_WAITING_MAX);
-    let mut tasks = vec![Task(tokio::spawn(socket.serve(calls.clone())))];
+    let mut tasks = vec![Task(tokio::spawn(control.serve(calls.clone())))];
     if let Some(listener) = metrics {
         tasks.push(Task(tokio::spawn(server::serve_metrics(listener, calls))));
     }
@@ -171,6 +176,8 @@ impl Drop for Task {
 struct Agent {
     /// Where the configuration came from.
     file: PathBuf,
+    /// The control socket, if the command line named one.
+    socket: Option<PathBuf>,
     desired: Desired,
     published: Published,
     dataplane: Dataplane,

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::Path;
 
 use lb_ebpf::reason::Reason;
+use lb_ebpf::track::Event;
 use nix::ifaddrs::getifaddrs;
 use nix::sys::utsname::uname;
 
@@ -202,6 +203,12 @@ pub fn interfaces(settings: &Agent, links: &BTreeMap<u32, Link>) -> Vec<Finding>
             }
             None => finding(check, Verdict::Failure, "has no XDP program")
                 .or_do("somebody took it off: restart the agent"),
+            Some(xdp) if xdp.native && link.veth => finding(
+                check,
+                Verdict::Ok,
+                "program attached, native; as a veth it sends only if the other end has an XDP \
+                 program or NAPI (`ethtool -K … gro on`)",
+            ),
             Some(xdp) if xdp.native => finding(check, Verdict::Ok, "program attached, native"),
             Some(_) if settings.xdp_mode == XdpMode::Generic => finding(
                 check,
@@ -234,7 +241,7 @@ pub fn vip(vip: &Vip, ways: &BTreeMap<IpAddr, Resolution>, serving: usize) -> Ve
         let finding = finding(
             check,
             Verdict::Failure,
-            "no backend takes flows: packets are dropped",
+            "no backend takes new flows: they are dropped",
         );
         findings.push(finding.or_do("add a backend, raise a weight, or end a drain"));
     }
@@ -370,12 +377,39 @@ pub fn drops(totals: &Totals) -> Vec<Finding> {
     .collect()
 }
 
+/// Flows that could not be remembered, or not for long enough.
+pub fn forgotten(totals: &Totals) -> Vec<Finding> {
+    let events = [
+        (Event::Evict, "raise limits.exceptions_max"),
+        (
+            Event::OverBudget,
+            "a flood, or more new connections than limits.inserts_per_second_max is made for",
+        ),
+        (Event::FlowEvict, "raise limits.flows_max"),
+    ];
+    let happened = events
+        .into_iter()
+        .filter(|(event, _)| totals.event(*event) > 0);
+    happened
+        .map(|(event, hint)| {
+            let count = totals.event(event);
+            let detail = format!("{count} since the first start. {}", event.describe());
+            finding(
+                format!("tracking: {}", event.name()),
+                Verdict::Warning,
+                detail,
+            )
+            .or_do(hint)
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use lb_ebpf::abi::Hop;
 
     use super::*;
-    use crate::net::Known;
+    use crate::net::{Known, XdpAttachment};
 
     #[test]
     fn capabilities_are_read_from_the_effective_set() {
@@ -485,5 +519,50 @@ mod tests {
         let found = drops(&totals);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].check, "drops: packet_too_big");
+    }
+
+    #[test]
+    fn forgotten_flows_are_reported_with_the_limit_to_raise() {
+        let mut totals = Totals {
+            track: vec![0; Event::ALL.len()],
+            ..Totals::default()
+        };
+        totals.track[Event::Insert as usize] = 5;
+        assert!(forgotten(&totals).is_empty());
+        totals.track[Event::FlowEvict as usize] = 2;
+        let found = forgotten(&totals);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].check, "tracking: flow_evict");
+        assert_eq!(found[0].hint.as_deref(), Some("raise limits.flows_max"));
+    }
+
+    #[test]
+    fn an_interface_is_as_good_as_its_program_sits() {
+        let config = "agent.interfaces = ['eth0']";
+        let config = crate::config::Config::parse(config, Path::new("weir.toml")).unwrap();
+        let link = |up, veth, native: Option<bool>| Link {
+            name: "eth0".to_owned(),
+            mac: None,
+            mtu: 1500,
+            up,
+            veth,
+            xdp: native.map(|native| XdpAttachment {
+                program_id: 7,
+                native,
+            }),
+        };
+        for (link, verdict, detail) in [
+            (link(true, false, Some(true)), Verdict::Ok, "native"),
+            (link(true, true, Some(true)), Verdict::Ok, "as a veth"),
+            (link(true, false, Some(false)), Verdict::Warning, "generic"),
+            (link(true, false, None), Verdict::Failure, "no XDP program"),
+            (link(false, false, Some(true)), Verdict::Failure, "is down"),
+        ] {
+            let found = interfaces(&config.agent, &BTreeMap::from([(3, link)]));
+            assert_eq!(found[0].verdict, verdict, "{detail}");
+            assert!(found[0].detail.contains(detail), "{}", found[0].detail);
+        }
+        let missing = interfaces(&config.agent, &BTreeMap::new());
+        assert_eq!(missing[0].verdict, Verdict::Failure);
     }
 }

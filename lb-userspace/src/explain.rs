@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_ebpf::abi::{Vip, VipKey, forward};
+use lb_ebpf::abi::{self, Vip, VipKey, forward, tracking};
 use lb_ebpf::flow::{Family, Flow};
 use lb_ebpf::hash;
 use lb_ebpf::reason::Reason;
@@ -52,8 +52,8 @@ pub fn explain<T: Tables>(
     };
     let current = retrace(&flow, tables, names, &mut explanation);
     let owner = match &result {
-        Ok(owner) if owner.chosen != Chosen::Settled => {
-            moving(owner, current, names, &mut explanation)
+        Ok(owner) if owner.chosen != Chosen::Settled || owner.vip.tracking == tracking::FULL => {
+            told_apart(owner, names, &mut explanation)
         }
         _ => current,
     };
@@ -78,32 +78,21 @@ fn packet_of(query: &ExplainQuery) -> Packet {
     }
 }
 
-/// Notes who owns a flow whose slot moves, and why. Returns the owner's name.
-fn moving(
-    owner: &Owner,
-    current: Option<String>,
-    names: &impl Names,
-    explanation: &mut Explanation,
-) -> Option<String> {
-    let name = |id| {
-        let vip = explanation.vip.as_deref()?;
-        names.backend(vip, id)
-    };
-    let (previous, chosen) = (name(owner.slot.previous), name(owner.backend_id));
-    let show = |name: &Option<String>| name.clone().unwrap_or_else(|| "?".to_owned());
-    let (from, to, chosen_name) = (show(&previous), show(&current), show(&chosen));
+/// Notes who owns a flow that was told apart from others of its slot, and why. Returns the owner's
+/// name.
+fn told_apart(owner: &Owner, names: &impl Names, explanation: &mut Explanation) -> Option<String> {
+    let vip = explanation.vip.as_deref()?;
+    let chosen = names.backend(vip, owner.backend_id);
+    let name = chosen.clone().unwrap_or_else(|| "?".to_owned());
     let why = match owner.chosen {
         Chosen::Exception => "an exception remembers this flow's owner",
         Chosen::Previous => "no exception is known, so a live flow is the previous owner's",
         Chosen::New => "no exception is known, and unknown flows go to the new owner by now",
-        Chosen::Tracked => "full tracking knows this flow's owner",
+        Chosen::Tracked => "full tracking remembers this flow's owner",
         Chosen::Fallback => "its own backend cannot be reached",
-        Chosen::Settled => "the slot is settled",
+        Chosen::Settled => "full tracking does not know this flow, so it is the slot's owner's",
     };
-    explanation.steps.push(format!(
-        "the slot moves from {from} to {to}, which gets new connections"
-    ));
-    explanation.steps.push(format!("{why}: {chosen_name}"));
+    explanation.steps.push(format!("{why}: {name}"));
     chosen
 }
 
@@ -164,27 +153,47 @@ fn retrace<T: Tables>(
     let hash = hash::flow(key, flow, vip.hash);
     let index = hash::slot(hash, vip.ring_size);
     let slot = tables.slot(vip.ring_start + index)?;
-    let owner = |id| names.backend(&name, id);
     explanation.slot = Some(Slot {
         hash: format!("{hash:016x}"),
         index,
         ring_size: vip.ring_size,
         generation,
-        current: owner(slot.current),
-        previous: owner(slot.previous),
+        current: names.backend(&name, slot.current),
+        previous: names.backend(&name, slot.previous),
     });
     explanation.steps.push(format!(
         "the flow hashes to slot {index} of {}",
         vip.ring_size
     ));
-    let current = owner(slot.current);
-    if let (Some(current), Some(backend)) = (&current, tables.backend(slot.current)) {
-        let at: IpAddr = backend.address.into();
-        explanation
-            .steps
-            .push(format!("the slot belongs to backend {current} at {at}"));
+    tell_owners(slot, tables, explanation);
+    names.backend(&name, slot.current)
+}
+
+/// Whose the slot is, and whether it moves.
+fn tell_owners<T: Tables>(slot: abi::Slot, tables: &T, explanation: &mut Explanation) {
+    let named = explanation.slot.as_ref();
+    let owner = |name: fn(&Slot) -> &Option<String>| {
+        let name = named.and_then(|slot| name(slot).clone());
+        name.unwrap_or_else(|| "?".to_owned())
+    };
+    let (current, previous) = (owner(|slot| &slot.current), owner(|slot| &slot.previous));
+    let backend = tables.backend(slot.current);
+    let steps = &mut explanation.steps;
+    if slot.current == 0 {
+        steps.push("the slot belongs to nobody: new connections are refused".to_owned());
+    } else if let Some(backend) = backend {
+        let at = IpAddr::from(backend.address);
+        steps.push(format!("the slot belongs to backend {current} at {at}"));
     }
-    current
+    if slot.moves() && slot.current == 0 {
+        steps.push(format!(
+            "the slot moves away from {previous}, which keeps its live connections"
+        ));
+    } else if slot.moves() {
+        steps.push(format!(
+            "the slot moves from {previous} to {current}, which gets new connections"
+        ));
+    }
 }
 
 /// The same look-ups, in the same order, as in [`steer::owner`].
@@ -200,7 +209,7 @@ fn find_vip<T: Tables>(flow: &Flow, tables: &T) -> Option<(VipKey, Vip)> {
 mod tests {
     use lb_ebpf::address::Address;
 
-    use lb_ebpf::abi::{self, Backend, Hop, Mark, Settings, hash_kind};
+    use lb_ebpf::abi::{Backend, Hop, Mark, Settings, Tracking, hash_kind};
     use lb_ebpf::flow_table::{Put, Remembered};
     use lb_ebpf::track::{Event, FlowTable, FlowTables};
 
@@ -212,8 +221,34 @@ mod tests {
         settings: Settings,
         ring_size: u32,
         hop: Hop,
+        current: u16,
         previous: u16,
+        tracking: Tracking,
         exception: Option<Remembered>,
+    }
+
+    impl Default for Small {
+        fn default() -> Self {
+            Self {
+                settings: Settings {
+                    hash_key: [1, 2],
+                    source_v6: Address::default(),
+                    source_v4: Address::default(),
+                    version: 1,
+                    quiet_s: 60,
+                },
+                ring_size: 1,
+                hop: Hop {
+                    destination: [2, 0, 0, 0, 0, 7].into(),
+                    source: [0; 6].into(),
+                    ifindex: 3,
+                },
+                current: 7,
+                previous: 7,
+                tracking: tracking::MOVING,
+                exception: None,
+            }
+        }
     }
 
     impl FlowTables for Small {
@@ -255,6 +290,7 @@ mod tests {
                 id: 0,
                 forward: forward::IPIP,
                 hash: hash_kind::FIVE_TUPLE,
+                tracking: self.tracking,
                 ..Vip::default()
             };
             (*key == vip_key()).then_some(vip)
@@ -262,7 +298,7 @@ mod tests {
 
         fn slot(&self, index: u32) -> Option<abi::Slot> {
             (index == 4).then_some(abi::Slot {
-                current: 7,
+                current: self.current,
                 previous: self.previous,
             })
         }
@@ -280,7 +316,7 @@ mod tests {
         }
 
         fn backend(&self, vip: &str, id: u16) -> Option<String> {
-            Some(format!("{vip}-{id}"))
+            (id != 0).then(|| format!("{vip}-{id}"))
         }
     }
 
@@ -288,29 +324,7 @@ mod tests {
         VipKey::new(Address::v4([192, 0, 2, 1]), 0, 6)
     }
 
-    fn ask(ring_size: u32, ifindex: u32, protocol: Protocol) -> (Explanation, Option<String>) {
-        ask_moving(ring_size, ifindex, protocol, 7, None)
-    }
-
-    fn ask_moving(
-        ring_size: u32,
-        ifindex: u32,
-        protocol: Protocol,
-        previous: u16,
-        exception: Option<Remembered>,
-    ) -> (Explanation, Option<String>) {
-        let settings = Settings {
-            hash_key: [1, 2],
-            source_v6: Address::default(),
-            source_v4: Address::default(),
-            version: 1,
-            quiet_s: 60,
-        };
-        let hop = Hop {
-            destination: [2, 0, 0, 0, 0, 7].into(),
-            source: [0; 6].into(),
-            ifindex,
-        };
+    fn ask(tables: &Small, protocol: Protocol) -> (Explanation, Option<String>) {
         let query = ExplainQuery {
             source: [198, 51, 100, 1].into(),
             source_port: 40_000,
@@ -318,22 +332,12 @@ mod tests {
             port: 443,
             protocol,
         };
-        explain(
-            &query,
-            &Small {
-                settings,
-                ring_size,
-                hop,
-                previous,
-                exception,
-            },
-            &Numbers,
-        )
+        explain(&query, tables, &Numbers)
     }
 
     #[test]
     fn a_forwarded_packet_is_followed_to_its_hop() {
-        let (explanation, owner) = ask(1, 3, Protocol::Tcp);
+        let (explanation, owner) = ask(&Small::default(), Protocol::Tcp);
         assert_eq!(owner.as_deref(), Some("web-7"));
         assert_eq!(
             (&*explanation.action, &*explanation.reason),
@@ -363,10 +367,61 @@ mod tests {
         let none = "no exception is known, so a live flow is the previous owner's: web-8";
         let some = "an exception remembers this flow's owner: web-7";
         for (exception, owner, why) in [(None, "web-8", none), (Some(known), "web-7", some)] {
-            let (explanation, found) = ask_moving(1, 3, Protocol::Tcp, 8, exception);
+            let tables = Small {
+                previous: 8,
+                exception,
+                ..Small::default()
+            };
+            let (explanation, found) = ask(&tables, Protocol::Tcp);
             assert_eq!(found.as_deref(), Some(owner));
             let moves = "the slot moves from web-8 to web-7, which gets new connections";
             assert_eq!(explanation.steps[3..5], [moves, why]);
+        }
+    }
+
+    #[test]
+    fn a_slot_of_nobody_keeps_live_flows_alone() {
+        let nobody = "the slot belongs to nobody: new connections are refused";
+        let moves = "the slot moves away from web-8, which keeps its live connections";
+        let why = "no exception is known, so a live flow is the previous owner's: web-8";
+        for (previous, owner, reason, steps) in [
+            (
+                8,
+                Some("web-8"),
+                "forwarded_ipip",
+                &[nobody, moves, why][..],
+            ),
+            (0, None, "no_backend", &[nobody]),
+        ] {
+            let tables = Small {
+                current: 0,
+                previous,
+                ..Small::default()
+            };
+            let (explanation, found) = ask(&tables, Protocol::Tcp);
+            assert_eq!((&*explanation.reason, found.as_deref()), (reason, owner));
+            assert_eq!(explanation.steps[2..2 + steps.len()], *steps);
+        }
+    }
+
+    #[test]
+    fn full_tracking_says_whether_it_knows_the_flow() {
+        let known = Remembered {
+            owner: 9,
+            tag: 0,
+            seen_s: 95,
+        };
+        let none = "full tracking does not know this flow, so it is the slot's owner's: web-7";
+        let some = "full tracking remembers this flow's owner: web-9";
+        for (exception, owner, why) in [(None, "web-7", none), (Some(known), "web-9", some)] {
+            let tables = Small {
+                tracking: tracking::FULL,
+                exception,
+                ..Small::default()
+            };
+            let (explanation, found) = ask(&tables, Protocol::Tcp);
+            assert_eq!(found.as_deref(), Some(owner));
+            assert_eq!(explanation.steps[3], why);
         }
     }
 
@@ -377,7 +432,12 @@ mod tests {
             (0, 3, Protocol::Tcp, "no_backend", None, 3),
             (1, 0, Protocol::Tcp, "next_hop_unknown", Some("web-7"), 4),
         ] {
-            let (explanation, found) = ask(ring_size, ifindex, protocol);
+            let mut tables = Small {
+                ring_size,
+                ..Small::default()
+            };
+            tables.hop.ifindex = ifindex;
+            let (explanation, found) = ask(&tables, protocol);
             assert_eq!((&*explanation.reason, found.as_deref()), (reason, owner));
             assert_eq!(explanation.steps.len(), steps, "{:?}", explanation.steps);
         }

@@ -101,6 +101,11 @@ struct EventLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FlowTableLabels {
+    table: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct VipLabels {
     vip: String,
 }
@@ -152,7 +157,8 @@ pub fn render(scene: &Scene<'_>) -> Result<Vec<u8>, std::fmt::Error> {
     let mut registry = Registry::with_prefix("weir");
     register_agent(&mut registry, scene);
     register_counters(&mut registry, scene.stats);
-    register_backends(&mut registry, scene);
+    register_vips(&mut registry, scene);
+    register_backends(&mut registry, scene.status);
     let mut text = String::new();
     encode(&mut text, &registry)?;
     Ok(text.into_bytes())
@@ -231,9 +237,33 @@ fn register_counters(registry: &mut Registry, stats: &Stats) {
     }
     registry.register(
         "tracking_events",
-        "What happened on ring slots that move: exceptions found, made, and not made",
+        "What happened where flows are told apart: on ring slots that move, and with full tracking",
         tracking,
     );
+    let live = Family::<FlowTableLabels, Gauge>::default();
+    let limit = Family::<FlowTableLabels, Gauge>::default();
+    for table in &stats.flow_tables {
+        let labels = FlowTableLabels {
+            table: table.name.clone(),
+        };
+        let flows = i64::try_from(table.live).unwrap_or(i64::MAX);
+        live.get_or_create(&labels).set(flows);
+        limit.get_or_create(&labels).set(i64::from(table.limit));
+    }
+    registry.register(
+        "flow_table_live_flows",
+        "Flows in the table that had a packet within settle_after",
+        live,
+    );
+    registry.register(
+        "flow_table_limit_flows",
+        "Flows that the table is made for",
+        limit,
+    );
+    register_packets(registry, stats);
+}
+
+fn register_packets(registry: &mut Registry, stats: &Stats) {
     let vip_packets = Family::<VipLabels, Counter>::default();
     let vip_bytes = Family::<VipLabels, Counter>::default();
     let packets = Family::<AddressLabels, Counter>::default();
@@ -267,43 +297,20 @@ fn set(counter: &Counter, value: u64) {
     counter.inc_by(value.saturating_sub(counter.get()));
 }
 
-fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
+fn register_vips(registry: &mut Registry, scene: &Scene<'_>) {
     let panic = Family::<VipLabels, Gauge>::default();
     let moving = Family::<VipLabels, Gauge>::default();
-    let up = Family::<BackendLabels, Gauge>::default();
-    let draining = Family::<BackendLabels, Gauge>::default();
-    let weight = Family::<BackendLabels, Gauge>::default();
-    let slots = Family::<BackendLabels, Gauge>::default();
-    let hop = Family::<BackendLabels, Gauge>::default();
+    let deferred = Family::<VipLabels, Gauge>::default();
     for vip in &scene.status.vips {
         let labels = VipLabels {
             vip: vip.name.clone(),
         };
-        panic
-            .get_or_create(&labels)
-            .set(i64::from(scene.panics.contains(&&*vip.name)));
-        moving
-            .get_or_create(&labels)
-            .set(i64::from(vip.slots_moving));
-        for backend in &vip.backends {
-            let labels = BackendLabels {
-                vip: vip.name.clone(),
-                backend: backend.name.clone(),
-                address: backend.address.to_string(),
-            };
-            up.get_or_create(&labels)
-                .set(i64::from(backend.health == Health::Up));
-            draining
-                .get_or_create(&labels)
-                .set(i64::from(backend.draining));
-            weight.get_or_create(&labels).set(i64::from(backend.weight));
-            slots.get_or_create(&labels).set(i64::from(backend.slots));
-            let known = backend
-                .next_hop
-                .as_ref()
-                .is_some_and(|hop| hop.mac.is_some());
-            hop.get_or_create(&labels).set(i64::from(known));
-        }
+        let panics = i64::from(scene.panics.contains(&&*vip.name));
+        panic.get_or_create(&labels).set(panics);
+        let slots = i64::from(vip.slots_moving);
+        moving.get_or_create(&labels).set(slots);
+        let slots = i64::from(vip.slots_deferred);
+        deferred.get_or_create(&labels).set(slots);
     }
     registry.register(
         "vip_panic",
@@ -315,6 +322,42 @@ fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
         "Ring slots whose live flows still belong to an earlier owner",
         moving,
     );
+    registry.register(
+        "vip_slots_deferred",
+        "Moving ring slots that wait for their next owner until they have settled",
+        deferred,
+    );
+}
+
+fn register_backends(registry: &mut Registry, status: &Status) {
+    let up = Family::<BackendLabels, Gauge>::default();
+    let draining = Family::<BackendLabels, Gauge>::default();
+    let weight = Family::<BackendLabels, Gauge>::default();
+    let slots = Family::<BackendLabels, Gauge>::default();
+    let hop = Family::<BackendLabels, Gauge>::default();
+    let backends = status.vips.iter().flat_map(|vip| {
+        let backends = vip.backends.iter();
+        backends.map(move |backend| (&vip.name, backend))
+    });
+    for (vip, backend) in backends {
+        let labels = BackendLabels {
+            vip: vip.clone(),
+            backend: backend.name.clone(),
+            address: backend.address.to_string(),
+        };
+        let hop_known = backend
+            .next_hop
+            .as_ref()
+            .is_some_and(|hop| hop.mac.is_some());
+        up.get_or_create(&labels)
+            .set(i64::from(backend.health == Health::Up));
+        draining
+            .get_or_create(&labels)
+            .set(i64::from(backend.draining));
+        weight.get_or_create(&labels).set(i64::from(backend.weight));
+        slots.get_or_create(&labels).set(i64::from(backend.slots));
+        hop.get_or_create(&labels).set(i64::from(hop_known));
+    }
     registry.register("backend_up", "1: the health check says up", up);
     registry.register(
         "backend_draining",
@@ -337,7 +380,7 @@ fn register_backends(registry: &mut Registry, scene: &Scene<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::types::{ReasonStats, TrackStats};
+    use crate::api::types::{FlowTableStats, ReasonStats, TrackStats};
 
     #[test]
     fn counters_gauges_and_histograms_are_rendered() {
@@ -366,11 +409,18 @@ mod tests {
             count: 3,
             description: String::new(),
         };
+        let flows = FlowTableStats {
+            name: "flows".into(),
+            live: 12,
+            limit: 1024,
+            bytes: 32_768,
+        };
         let stats = Stats {
             packets: 7,
             vips: Vec::new(),
             reasons: vec![reason],
             tracking: vec![hit],
+            flow_tables: vec![flows],
         };
         let scene = Scene {
             meters: &meters,
@@ -384,6 +434,8 @@ mod tests {
             "weir_packets_total{reason=\"not_ip\",action=\"pass\"} 7",
             "weir_agent{version=\"0.1.0\"} 1",
             "weir_tracking_events_total{event=\"hit\"} 3",
+            "weir_flow_table_live_flows{table=\"flows\"} 12",
+            "weir_flow_table_limit_flows{table=\"flows\"} 1024",
             "weir_agent_adopted 1",
             "weir_netlink_events_total 5",
             "weir_publishes_total 1",

@@ -234,8 +234,8 @@ fn a_valid_configuration_is_told_back() {
     insta::assert_snapshot!(run.stdout, @r#"
     DIR/weir.toml is valid: 1 VIP, 2 backends on eth0
 
-    VIP  ADDRESS               FORWARD  HASH        SLOTS  BACKENDS  HEALTH
-    web  203.0.113.10:443/tcp  ipip     five-tuple  65537         2  http /healthz 200-299 port 8081 every 1s timeout 500ms fall 3 rise 2
+    VIP  ADDRESS               FORWARD  HASH        TABLE   TRACKING  SLOTS  BACKENDS  HEALTH
+    web  203.0.113.10:443/tcp  ipip     five-tuple  maglev  moving    65537         2  http /healthz 200-299 port 8081 every 1s timeout 500ms fall 3 rise 2
     "#);
 
     let run = bench.weir(&format!("check --json --config {path}"));
@@ -382,6 +382,14 @@ fn requests_say_what_was_asked_for() {
             "~ backend web/a: weight 7 -> 9\n",
         ),
         (
+            "reload",
+            "POST /v1/reload ",
+            r#"{"changes":[{"change":"vip-changed","vip":"web","key":"ring_size",
+                "from":"251","to":"509"}]}"#,
+            "~ vip web: ring_size 251 -> 509 (moves the VIP's flows to other slots: live connections \
+             are cut, but for those that full tracking knows)\n",
+        ),
+        (
             "detach",
             "POST /v1/detach ",
             r#"{"interfaces":["eth0"]}"#,
@@ -407,7 +415,7 @@ fn requests_say_what_was_asked_for() {
 
 #[test]
 fn json_is_the_agents_own_answer() {
-    let answer = r#"{"packets":5,"vips":[],"reasons":[{"name":"forwarded","action":"forward","packets":5,"description":"Sent."}],"tracking":[]}"#;
+    let answer = r#"{"packets":5,"vips":[],"reasons":[{"name":"forwarded","action":"forward","packets":5,"description":"Sent."}],"tracking":[],"flow_tables":[]}"#;
     let bench = Bench::new();
     bench.agent("200 OK", answer);
     let run = bench.weir("stats --json");

@@ -84,20 +84,16 @@ impl Agent {
     }
 
     fn try_reload(&mut self) -> Result<Vec<diff::Change>, Problem> {
-        let mut new = Config::load(&self.file).map_err(|error| {
-            let detail = error_chain(&error);
-            let hint = Some("the running configuration is unchanged; `weir check` tries a file");
-            match error {
-                config::Error::Refused(_) => refused(422, detail).with_hint(hint),
-                _ => Problem::new(
-                    500,
-                    "configuration-unreadable",
-                    "Cannot read the file",
-                    detail,
-                ),
-            }
-        })?;
+        let mut new = Config::load(&self.file).map_err(unreadable)?;
+        if let Some(socket) = &self.socket {
+            new.agent.socket.clone_from(socket);
+        }
         let changes = diff::diff(&self.desired.config, &new);
+        for change in &changes {
+            if let Some(warning) = change.warning() {
+                warn!(%change, "{warning}");
+            }
+        }
         new.agent = self.desired.config.agent.clone();
         let next = self
             .desired
@@ -176,7 +172,9 @@ impl Agent {
                 findings.push(doctor::panic(vip));
             }
         }
-        findings.extend(self.totals().iter().flat_map(doctor::drops));
+        let totals = self.totals();
+        findings.extend(totals.iter().flat_map(doctor::drops));
+        findings.extend(totals.iter().flat_map(doctor::forgotten));
         Doctor { findings }
     }
 
@@ -224,6 +222,19 @@ pub(super) fn body(answer: &impl Serialize) -> Reply {
             error.to_string(),
         )
     })
+}
+
+/// A file that cannot be read again, or is refused: each of its problems brings a hint of its own.
+fn unreadable(error: config::Error) -> Problem {
+    match error {
+        config::Error::Refused(error) => refused(422, format!("nothing has changed: {error}")),
+        error => Problem::new(
+            500,
+            "configuration-unreadable",
+            "Cannot read the file",
+            error_chain(&error),
+        ),
+    }
 }
 
 /// A failure of the data plane.

@@ -65,6 +65,7 @@ async fn gather(
     let logger = start_kernel_log(&mut dataplane);
     Ok(Agent {
         file: file.to_owned(),
+        socket: None,
         desired: Desired {
             config,
             runtime: changes,

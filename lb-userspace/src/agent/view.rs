@@ -5,14 +5,14 @@ use std::net::IpAddr;
 
 use lb_ebpf::abi::VipKey;
 use lb_ebpf::reason::Reason;
-use lb_ebpf::track::Event;
+use lb_ebpf::track::{Event, FlowTable};
 
 use super::Agent;
 use crate::api::types::{
-    Backend, BackendStats, Health, Interface, NextHop, ReasonStats, Stats, Status, TrackStats, Vip,
-    VipStats,
+    Backend, BackendStats, FlowTableStats, Health, Interface, NextHop, ReasonStats, Stats, Status,
+    TrackStats, Vip, VipStats,
 };
-use crate::config::{self, XdpMode};
+use crate::config::{self, XdpMode, flow_table_bytes};
 use crate::control::state::{Health as Known, key};
 use crate::dataplane::Totals;
 use crate::explain::Names;
@@ -72,9 +72,12 @@ impl Agent {
             protocol: vip.protocol,
             forward: vip.forward,
             hash: vip.hash,
+            table: vip.table,
+            tracking: vip.tracking,
             ring_size: vip.ring_size,
             generation: ring.map_or(0, |ring| ring.generation),
             slots_moving: ring.map_or(0, |ring| ring.moving),
+            slots_deferred: ring.map_or(0, |ring| ring.deferred),
             backends: vip
                 .backends
                 .values()
@@ -141,7 +144,35 @@ impl Agent {
             vips: vips.map(|vip| self.vip_stats(vip, totals)).collect(),
             reasons: reasons.collect(),
             tracking: tracking.collect(),
+            flow_tables: self.flow_tables(totals),
         }
+    }
+
+    /// How full the flow tables are. Looking takes milliseconds, so those that nothing was ever put
+    /// into are not looked at.
+    fn flow_tables(&self, totals: &Totals) -> Vec<FlowTableStats> {
+        let agent = &self.desired.config.agent;
+        let quiet_s = u32::try_from(agent.settle_after.as_secs()).unwrap_or(u32::MAX);
+        let maps = self.dataplane.maps();
+        let table = |name: &str, table, insert, limit| FlowTableStats {
+            name: name.to_owned(),
+            live: match totals.event(insert) {
+                0 => 0,
+                _ => maps.live_flows(table, quiet_s),
+            },
+            limit,
+            bytes: flow_table_bytes(limit),
+        };
+        let (exceptions, flows) = (agent.limits.exceptions_max, agent.limits.flows_max);
+        vec![
+            table(
+                "exceptions",
+                FlowTable::Exceptions,
+                Event::Insert,
+                exceptions,
+            ),
+            table("flows", FlowTable::Flows, Event::FlowInsert, flows),
+        ]
     }
 
     fn vip_stats(&self, vip: &config::Vip, totals: &Totals) -> VipStats {
@@ -168,6 +199,7 @@ impl Agent {
             packets: counts.packets,
             bytes: counts.bytes,
             slots_moving: ring.map_or(0, |ring| ring.moving),
+            slots_deferred: ring.map_or(0, |ring| ring.deferred),
             backends: vip.backends.values().map(backend).collect(),
         }
     }

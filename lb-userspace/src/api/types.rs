@@ -23,7 +23,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::config::diff::Change;
-use crate::config::{Forward, HashBy, Protocol, XdpMode};
+use crate::config::{Forward, HashBy, Protocol, Tracking, XdpMode};
+use crate::table::Table;
 
 /// Content type of a [`Problem`].
 pub const PROBLEM_JSON: &str = "application/problem+json";
@@ -102,6 +103,12 @@ pub struct Vip {
     pub forward: Forward,
     /// Which part of a packet decides its backend.
     pub hash: HashBy,
+    /// How the owners of the slots are found.
+    #[serde(default)]
+    pub table: Table,
+    /// What is remembered of its flows.
+    #[serde(default)]
+    pub tracking: Tracking,
     /// Slots of the ring.
     pub ring_size: u32,
     /// Times the ring was published.
@@ -109,6 +116,9 @@ pub struct Vip {
     /// Slots whose live flows still belong to an earlier owner.
     #[serde(default)]
     pub slots_moving: u32,
+    /// Those of them that wait for their next owner until they have settled.
+    #[serde(default)]
+    pub slots_deferred: u32,
     /// Backends, by name.
     pub backends: Vec<Backend>,
 }
@@ -188,12 +198,28 @@ pub struct Stats {
     pub vips: Vec<VipStats>,
     /// Counters by reason.
     pub reasons: Vec<ReasonStats>,
-    /// What happened on slots that move.
+    /// What happened where flows are told apart.
     #[serde(default)]
     pub tracking: Vec<TrackStats>,
+    /// The tables that remember flows.
+    #[serde(default)]
+    pub flow_tables: Vec<FlowTableStats>,
 }
 
-/// How often one thing happened on slots that move.
+/// One table that remembers flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowTableStats {
+    /// `exceptions` (flows on slots that move) or `flows` (of VIPs with full tracking).
+    pub name: String,
+    /// Flows in it that had a packet within `settle_after`; an estimate when the table is large.
+    pub live: u64,
+    /// Flows that it is made for.
+    pub limit: u32,
+    /// Bytes of kernel memory.
+    pub bytes: u64,
+}
+
+/// How often one thing happened where flows are told apart.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrackStats {
     /// Stable name.
@@ -218,6 +244,9 @@ pub struct VipStats {
     /// Slots whose live flows still belong to an earlier owner.
     #[serde(default)]
     pub slots_moving: u32,
+    /// Those of them that wait for their next owner until they have settled.
+    #[serde(default)]
+    pub slots_deferred: u32,
     /// Counters by backend.
     pub backends: Vec<BackendStats>,
 }

@@ -142,9 +142,10 @@ fn describe(slot: &Slot) -> String {
         previous,
     } = slot;
     let mut text = format!("{index} of {ring_size}, generation {generation}, hash {hash}");
-    if let (Some(current), Some(previous)) = (current, previous)
-        && current != previous
+    if let Some(previous) = previous
+        && current.as_ref() != Some(previous)
     {
+        let current = current.as_deref().unwrap_or("nobody");
         text.push_str(&format!(", moving from {previous} to {current}"));
     }
     text

@@ -33,14 +33,11 @@ enum LogFormat {
 
 /// Runs until a signal or `weir detach`. `--socket` goes before what the file says.
 pub(super) async fn run(args: Args, socket: Option<PathBuf>) -> Result<(), Failure> {
-    let mut config = Config::load(&args.config)?;
-    if let Some(socket) = socket {
-        config.agent.socket = socket;
-    }
+    let config = Config::load(&args.config)?;
     // `weir status` shows it to people in other directories.
     let file = std::path::absolute(&args.config)?;
     log(args.log);
-    Ok(agent::run(&file, config).await?)
+    Ok(agent::run(&file, config, socket).await?)
 }
 
 fn log(format: LogFormat) {

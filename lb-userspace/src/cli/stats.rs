@@ -1,7 +1,7 @@
 //! `weir stats`: the counters of the data plane.
 
 use lb_userspace::api::client::Client;
-use lb_userspace::api::types::{ReasonStats, Stats, TrackStats, VipStats};
+use lb_userspace::api::types::{FlowTableStats, ReasonStats, Stats, TrackStats, VipStats};
 
 use super::failure::Failure;
 use super::output::{Column, Output, sections, table};
@@ -24,6 +24,7 @@ fn text(stats: &Stats, all: bool) -> String {
         backends(&stats.vips),
         reasons(&stats.reasons, all),
         tracking(&stats.tracking, all),
+        flow_tables(&stats.flow_tables),
     ])
 }
 
@@ -34,6 +35,7 @@ fn vips(vips: &[VipStats]) -> String {
         Column::Number("PACKETS"),
         Column::Number("BYTES"),
         Column::Number("SLOTS MOVING"),
+        Column::Number("DEFERRED"),
     ];
     let rows = vips.iter().map(|vip| {
         [
@@ -42,6 +44,7 @@ fn vips(vips: &[VipStats]) -> String {
             vip.packets.to_string(),
             vip.bytes.to_string(),
             vip.slots_moving.to_string(),
+            vip.slots_deferred.to_string(),
         ]
     });
     table(columns, rows)
@@ -92,7 +95,7 @@ fn reasons(reasons: &[ReasonStats], all: bool) -> String {
     table(columns, rows)
 }
 
-/// Silent while nothing has ever moved.
+/// Silent while nothing has ever moved or been tracked.
 fn tracking(tracking: &[TrackStats], all: bool) -> String {
     let shown: Vec<_> = tracking
         .iter()
@@ -102,7 +105,7 @@ fn tracking(tracking: &[TrackStats], all: bool) -> String {
         return String::new();
     }
     let columns = [
-        Column::Text("ON MOVING SLOTS"),
+        Column::Text("TRACKING"),
         Column::Number("COUNT"),
         Column::Text("MEANING"),
     ];
@@ -111,6 +114,27 @@ fn tracking(tracking: &[TrackStats], all: bool) -> String {
             event.name.clone(),
             event.count.to_string(),
             event.description.clone(),
+        ]
+    });
+    table(columns, rows)
+}
+
+fn flow_tables(tables: &[FlowTableStats]) -> String {
+    if tables.is_empty() {
+        return String::new();
+    }
+    let columns = [
+        Column::Text("FLOW TABLE"),
+        Column::Number("LIVE FLOWS"),
+        Column::Number("LIMIT"),
+        Column::Number("BYTES"),
+    ];
+    let rows = tables.iter().map(|one| {
+        [
+            one.name.clone(),
+            one.live.to_string(),
+            one.limit.to_string(),
+            one.bytes.to_string(),
         ]
     });
     table(columns, rows)
@@ -139,6 +163,7 @@ mod tests {
                 packets: 1_000_000,
                 bytes: 64_000_000,
                 slots_moving: 21_846,
+                slots_deferred: 655,
                 backends: vec![BackendStats {
                     name: "gateway-1".to_owned(),
                     address: Ipv4Addr::new(10, 0, 0, 11).into(),
@@ -153,6 +178,12 @@ mod tests {
                 name: "hit".to_owned(),
                 count: 12,
                 description: "An exception was found.".to_owned(),
+            }],
+            flow_tables: vec![FlowTableStats {
+                name: "exceptions".to_owned(),
+                live: 7_000,
+                limit: 524_288,
+                bytes: 16_777_216,
             }],
             reasons: vec![
                 reason("forwarded", "forward", 1_000_000),
@@ -173,8 +204,8 @@ mod tests {
         insta::assert_snapshot!(text(&stats(), false), @r#"
         1000005 packets received
 
-        VIP  ADDRESS               PACKETS     BYTES  SLOTS MOVING
-        web  203.0.113.10:443/tcp  1000000  64000000         21846
+        VIP  ADDRESS               PACKETS     BYTES  SLOTS MOVING  DEFERRED
+        web  203.0.113.10:443/tcp  1000000  64000000         21846       655
 
         VIP  BACKEND    HEALTHY  WEIGHT  SLOTS  PACKETS     BYTES
         web  gateway-1  yes         100  65537  1000000  64000000
@@ -183,8 +214,11 @@ mod tests {
         forwarded  forward  1000000  The frame was forwarded.
         truncated  drop           5  The frame was truncated.
 
-        ON MOVING SLOTS  COUNT  MEANING
-        hit                 12  An exception was found.
+        TRACKING  COUNT  MEANING
+        hit          12  An exception was found.
+
+        FLOW TABLE  LIVE FLOWS   LIMIT     BYTES
+        exceptions        7000  524288  16777216
         "#);
     }
 }

@@ -61,6 +61,8 @@ fn show(vip: &Vip) -> String {
         ("address", address(vip)),
         ("forward", vip.forward.to_string()),
         ("hash", vip.hash.to_string()),
+        ("table", vip.table.to_string()),
+        ("tracking", vip.tracking.to_string()),
         (
             "ring",
             format!(
@@ -77,9 +79,10 @@ fn show(vip: &Vip) -> String {
 
 /// Says so while live flows of some slots belong to an earlier owner.
 fn moving(vip: &Vip) -> String {
-    match vip.slots_moving {
-        0 => String::new(),
-        slots => format!(" ({slots} moving)"),
+    match (vip.slots_moving, vip.slots_deferred) {
+        (0, _) => String::new(),
+        (slots, 0) => format!(" ({slots} moving)"),
+        (slots, waiting) => format!(" ({slots} moving, {waiting} of them to move again)"),
     }
 }
 
@@ -96,7 +99,8 @@ pub(super) mod tests {
     use std::net::Ipv4Addr;
 
     use lb_userspace::api::types::{Backend, Health, NextHop};
-    use lb_userspace::config::{Forward, HashBy, Protocol};
+    use lb_userspace::config::{Forward, HashBy, Protocol, Tracking};
+    use lb_userspace::table::Table;
 
     use super::*;
 
@@ -123,9 +127,12 @@ pub(super) mod tests {
             protocol: Protocol::Tcp,
             forward: Forward::Ipip,
             hash: HashBy::FiveTuple,
+            table: Table::Maglev,
+            tracking: Tracking::Moving,
             ring_size: 65_537,
             generation: 3,
             slots_moving: 0,
+            slots_deferred: 0,
             backends: vec![
                 backend(
                     1,
@@ -149,13 +156,31 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn slots_that_move_are_told() {
+        for (moving, deferred, told) in [
+            (0, 0, ""),
+            (7, 0, " (7 moving)"),
+            (7, 2, " (7 moving, 2 of them to move again)"),
+        ] {
+            let vip = Vip {
+                slots_moving: moving,
+                slots_deferred: deferred,
+                ..web()
+            };
+            assert_eq!(super::moving(&vip), told);
+        }
+    }
+
+    #[test]
     fn shows_one_vip() {
         insta::assert_snapshot!(show(&web()), @r#"
-        vip      web
-        address  203.0.113.10:443/tcp
-        forward  ipip
-        hash     five-tuple
-        ring     65537 slots, generation 3
+        vip       web
+        address   203.0.113.10:443/tcp
+        forward   ipip
+        hash      five-tuple
+        table     maglev
+        tracking  moving
+        ring      65537 slots, generation 3
 
         VIP  BACKEND    ADDRESS    WEIGHT   SHARE  STATE    NEXT HOP                   LAST CHANGE
         web  gateway-1  10.0.0.11     100  100.0%  serving  02:00:00:00:00:01 on eth0  HTTP status 200

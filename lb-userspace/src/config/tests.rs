@@ -211,6 +211,48 @@ fn limits_hold_at_their_edge() {
 }
 
 #[test]
+fn limits_of_the_flow_tables_hold_at_their_edge() {
+    let limit = |key: &str, value: i64| {
+        let text = format!("[agent]\ninterfaces = ['eth0']\nlimits.{key} = {value}");
+        let limits = parse(&text).map(|config| config.agent.limits);
+        limits.map_err(|refused| refused.problems()[0].reason.clone())
+    };
+    for (key, low, high) in [
+        ("exceptions_max", 1024, 33_554_432),
+        ("flows_max", 1024, 33_554_432),
+        ("inserts_per_second_max", 1, 100_000_000),
+    ] {
+        assert!(limit(key, low).is_ok() && limit(key, high).is_ok(), "{key}");
+        for beyond in [low - 1, high + 1] {
+            let reason = format!("{key} {beyond} is out of range");
+            assert_eq!(limit(key, beyond), Err(reason));
+        }
+    }
+    let limits = Limits {
+        exceptions_max: 1024,
+        flows_max: 2048,
+        inserts_per_second_max: 3,
+        ..Limits::default()
+    };
+    let text = "[agent]\ninterfaces = ['eth0']\n[agent.limits]\nexceptions_max = 1024\n\
+                flows_max = 2048\ninserts_per_second_max = 3";
+    assert_eq!(parse(text).unwrap().agent.limits, limits);
+}
+
+#[test]
+fn a_flow_table_takes_32_to_64_bytes_a_flow() {
+    for (flows, bytes) in [
+        (1024, 32 << 10),
+        (1025, 64 << 10),
+        (lb_ebpf::abi::EXCEPTIONS_MAX, 16 << 20),
+        (lb_ebpf::abi::FLOWS_MAX, 32 << 20),
+        (33_554_432, 1 << 30),
+    ] {
+        assert_eq!(flow_table_bytes(flows), bytes, "{flows} flows");
+    }
+}
+
+#[test]
 fn a_share_of_one_slot_is_enough() {
     // 250 + 1 shares of 251 slots: one slot each of weight 1.
     let vip = |weight| {
@@ -413,6 +455,38 @@ fn differences_are_listed_in_order() {
         ]
     );
     assert_eq!(diff(&new, &new), []);
+}
+
+#[test]
+fn changes_that_cut_connections_say_so() {
+    let change = |from: &str, to: &str| {
+        let vip = |lines| with_vip(&format!("address = '203.0.113.10:1/tcp'\n{lines}"));
+        let changes = diff(&vip(from), &vip(to));
+        assert_eq!(changes.len(), 1, "{changes:?}");
+        let warning = changes[0].warning().unwrap_or_default();
+        assert!(changes[0].to_string().contains(warning));
+        warning
+    };
+    for (from, to, warning) in [
+        (
+            "ring_size = 251",
+            "ring_size = 509",
+            "moves the VIP's flows",
+        ),
+        ("hash = 'source'", "", "moves the VIP's flows"),
+        ("tracking = 'full'", "", "full tracking knew is forgotten"),
+        ("tracking = 'full'", "tracking = 'none'", "is forgotten"),
+        ("", "tracking = 'none'", "settle at once"),
+    ] {
+        assert!(change(from, to).contains(warning), "{from} -> {to}");
+    }
+    for (from, to) in [
+        ("", "tracking = 'full'"),
+        ("table = 'rendezvous'", ""),
+        ("", "forward = 'l2'"),
+    ] {
+        assert_eq!(change(from, to), "", "{from} -> {to}");
+    }
 }
 
 #[test]

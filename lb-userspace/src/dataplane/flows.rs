@@ -7,6 +7,9 @@ use lb_ebpf::flow_table::{self, FlowBucket, Remembered};
 
 use super::mmap::Cells;
 
+/// Buckets that are looked at to say how many flows live: 32 MiB, some ten milliseconds.
+const BUCKETS_SEEN_MAX: usize = 1 << 19;
+
 /// One of the two flow tables; the kernel program uses it at the same time.
 #[derive(Debug)]
 pub(super) struct Flows {
@@ -32,9 +35,46 @@ impl Flows {
     }
 
     /// Flows whose last packet was seen at `since_s` or later, in seconds of the monotonic clock.
-    pub(super) fn seen_since(&self, since_s: u32) -> u32 {
+    ///
+    /// A hash spreads flows over the table, so of a large one the first [`BUCKETS_SEEN_MAX`] speak for
+    /// all.
+    pub(super) fn seen_since(&self, since_s: u32) -> u64 {
         let buckets = self.cells.buckets();
-        let flows = flow_table::flows(&buckets);
-        flows.filter(|(_, flow)| flow.seen_s >= since_s).count() as u32
+        // Both are powers of two.
+        let seen = &buckets[..buckets.len().min(BUCKETS_SEEN_MAX)];
+        let flows = flow_table::flows(&seen);
+        let live = flows.filter(|(_, flow)| flow.seen_s >= since_s).count();
+        (live * (buckets.len() / seen.len())) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_ebpf::flow_table::put;
+
+    use super::*;
+
+    /// Twice the buckets that are looked at, with `count` flows seen at 10 s and as many at 20 s.
+    #[test]
+    fn a_large_table_is_estimated() {
+        let buckets = 2 * BUCKETS_SEEN_MAX;
+        let cells = Cells::anonymous(buckets * size_of::<FlowBucket>() / size_of::<u64>()).unwrap();
+        let table = Flows { cells };
+        // One flow to each of the first 2000 buckets of either half, by their first home.
+        for half in [0, BUCKETS_SEEN_MAX as u64] {
+            for index in 2..2002 {
+                let seen_s = if index % 2 == 0 { 10 } else { 20 };
+                let flow = Remembered {
+                    owner: 1,
+                    tag: 0,
+                    seen_s,
+                };
+                put(half + index, flow, 60, &table.cells.buckets());
+            }
+        }
+        let counts = [0, 10, 11, 20, 21].map(|since_s| table.seen_since(since_s));
+        assert_eq!(counts, [4000, 4000, 2000, 2000, 0]);
+        assert_eq!(table.retain(|flow| flow.seen_s == 20), 2000);
+        assert_eq!(table.seen_since(0), 2000);
     }
 }

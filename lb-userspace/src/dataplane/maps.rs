@@ -141,8 +141,9 @@ impl Maps {
         }
     }
 
-    /// Flows of `table` that had a packet within the last `quiet_s` seconds.
-    pub fn live_flows(&self, table: FlowTable, quiet_s: u32) -> u32 {
+    /// Flows of `table` that had a packet within the last `quiet_s` seconds; an estimate when the
+    /// table is large.
+    pub fn live_flows(&self, table: FlowTable, quiet_s: u32) -> u64 {
         let since_s = clock::now_s().saturating_sub(quiet_s);
         self.flow_table(table).seen_since(since_s)
     }

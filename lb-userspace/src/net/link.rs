@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt as _;
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage, LinkXdp};
+use netlink_packet_route::link::{
+    InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp,
+};
 use rtnetlink::Handle;
 
 use super::{Error, Mac};
@@ -19,6 +21,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// One end of a veth pair.
+    pub veth: bool,
     /// The XDP program on it.
     pub xdp: Option<XdpAttachment>,
 }
@@ -48,6 +52,7 @@ pub(super) fn parse(message: &LinkMessage) -> Link {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        veth: false,
         xdp: None,
     };
     let loopback = message.header.flags.contains(LinkFlags::Loopback);
@@ -58,6 +63,9 @@ pub(super) fn parse(message: &LinkMessage) -> Link {
                 link.mac = Mac::try_from(address.as_slice()).ok();
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+            LinkAttribute::LinkInfo(infos) => {
+                link.veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            }
             LinkAttribute::Xdp(attributes) => link.xdp = xdp(attributes),
             _ => {}
         }

@@ -14,6 +14,7 @@ fn snapshot() -> Snapshot {
         mac: Some([1; 6]),
         mtu: 1500,
         up: true,
+        veth: false,
         xdp: None,
     };
     let route = Route {
