@@ -1,23 +1,19 @@
 //! ns per packet of the balancer, by forwarding mode, packet kind, number of flows, and what is
 //! remembered about them.
 
-mod case;
+pub(crate) mod case;
 
 use std::ops::RangeInclusive;
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
 use lb_ebpf::track::Event;
-use nix::{
-    sched::{CpuSet, sched_setaffinity},
-    unistd::Pid,
-};
 use serde::Serialize;
 use tests::object::Object;
 
 use self::case::{Case, Known};
 use crate::{
-    harness::{Harness, PACKETS},
+    harness::{self, Harness, PACKETS},
     report::{complain, table},
 };
 
@@ -52,7 +48,7 @@ pub(crate) struct Row {
 
 /// Runs all cases whose name contains `only`, and prints the table.
 pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
-    pin_to_first_cpu()?;
+    harness::pin_to_first_cpu()?;
     let mut harness = Harness::load()?;
     let mut rows = Vec::new();
     for case in case::all().iter().filter(|case| case.name().contains(only)) {
@@ -65,13 +61,6 @@ pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     }
     print(&rows);
     Ok(rows)
-}
-
-/// The test run happens on the calling CPU, and its counters are that CPU's.
-fn pin_to_first_cpu() -> Result<()> {
-    let mut cpus = CpuSet::new();
-    cpus.set(0)?;
-    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
 }
 
 /// The least of several runs, floor and program in turn: noise only ever adds.

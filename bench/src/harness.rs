@@ -7,10 +7,21 @@ use aya::{
     programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
 };
 use lb_ebpf::abi;
+use nix::{
+    sched::{CpuSet, sched_setaffinity},
+    unistd::Pid,
+};
 use tests::object;
 
 /// Packets of one timed run.
 pub(crate) const PACKETS: u32 = 1_000_000;
+
+/// The test run happens on the calling CPU, and its counters are that CPU's.
+pub(crate) fn pin_to_first_cpu() -> Result<()> {
+    let mut cpus = CpuSet::new();
+    cpus.set(0)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cpus)?)
+}
 
 /// The loaded harness with its floor programs.
 pub(crate) struct Harness {

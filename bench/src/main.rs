@@ -5,7 +5,10 @@
 
 mod datapath;
 mod harness;
+mod live;
 mod maglev;
+mod mixed;
+mod publish;
 mod report;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -13,6 +16,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
+use tests::object;
 
 /// Benchmarks of Weir.
 #[derive(Parser)]
@@ -27,13 +31,14 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Bench {
-    /// Nanoseconds per packet of the XDP program, above bare encapsulation.
+    /// What packets cost: nanoseconds above bare encapsulation, live frames per second, and what
+    /// packets see of tables that are published meanwhile.
     Datapath {
         /// Only cases whose name contains this.
         #[arg(long, default_value = "")]
         only: String,
     },
-    /// Milliseconds to build and to publish a Maglev table.
+    /// Tables: milliseconds to build and to publish them, and what moves in them.
     Maglev,
 }
 
@@ -52,8 +57,33 @@ fn main() -> ExitCode {
 
 fn rows(bench: Option<Bench>) -> Result<Value> {
     Ok(match bench {
-        Some(Bench::Datapath { only }) => json!(datapath::run(&only)?),
-        Some(Bench::Maglev) => json!(maglev::run()?),
-        None => json!({ "datapath": datapath::run("")?, "maglev": maglev::run()? }),
+        Some(Bench::Datapath { only }) => datapath(&only)?,
+        Some(Bench::Maglev) => maglev()?,
+        None => json!({ "datapath": datapath("")?, "maglev": maglev()? }),
     })
+}
+
+fn datapath(only: &str) -> Result<Value> {
+    let packets = json!(datapath::run(only)?);
+    let live = json!(live::run(only)?);
+    let mixed = json!(mixed::run(only)?);
+    Ok(joined([packets, live, mixed]))
+}
+
+fn maglev() -> Result<Value> {
+    let tables = json!(maglev::run()?);
+    let publish = match object::missing() {
+        None => json!(publish::run()?),
+        Some(_) => json!([]),
+    };
+    Ok(joined([tables, publish]))
+}
+
+/// One array of the rows of all.
+fn joined<const N: usize>(parts: [Value; N]) -> Value {
+    let rows = parts.into_iter().filter_map(|part| match part {
+        Value::Array(rows) => Some(rows),
+        _ => None,
+    });
+    rows.flatten().collect()
 }

@@ -262,6 +262,19 @@ impl Object {
             .expect("the constructor loaded it")
     }
 
+    /// The same, to attach it.
+    ///
+    /// # Panics
+    ///
+    /// Never, as [`xdp`](Self::xdp).
+    #[must_use]
+    pub fn xdp_mut(&mut self) -> &mut Xdp {
+        self.ebpf
+            .program_mut(self.program)
+            .and_then(|program| program.try_into().ok())
+            .expect("the constructor loaded it")
+    }
+
     /// Runs one packet through the program. Frames are at least 14 bytes long; the kernel refuses
     /// shorter ones before the program sees them.
     ///

@@ -153,6 +153,11 @@ fn new_flows() -> impl Iterator<Item = Case> {
 }
 
 impl Case {
+    /// Settled slots and IPv4, by forwarding mode.
+    pub(crate) const fn settled(mode: Forward) -> Self {
+        Self { mode, ..COMMON }
+    }
+
     pub(crate) fn name(&self) -> String {
         let (mode, family, packet) = (self.mode_name(), self.family_name(), self.packet);
         let state = match (self.moving, self.tracking) {
