@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use lb_ebpf::abi::{self, Mark};
+use lb_ebpf::abi::Mark;
 use thiserror::Error;
 use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
@@ -162,16 +162,10 @@ impl Agent {
 
     /// What the data path noted about the slots of a VIP; nothing while none of them moves.
     fn marks(&self, vip: &Vip) -> Vec<Mark> {
-        let moving = self.published.vips.get(&key(vip));
-        let moving = moving.filter(|ring| ring.moving > 0);
-        let marks = moving.and_then(|ring| {
-            let abi::Vip {
-                ring_start,
-                ring_size,
-                ..
-            } = ring.vip;
-            self.dataplane.maps().read_marks(ring_start, ring_size)
-        });
+        let maps = self.dataplane.maps();
+        let marks = self
+            .published
+            .marks(&key(vip), |start, len| maps.read_marks(start, len));
         marks.unwrap_or_default()
     }
 

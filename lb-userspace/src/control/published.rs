@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_ebpf::abi::{Backend, Slot, Vip, VipKey, forward, tracking};
+use lb_ebpf::abi::{Backend, Mark, Slot, Vip, VipKey, forward, tracking};
 use tracing::warn;
 
 use super::alloc::{Extent, Extents, Ids};
@@ -204,6 +204,29 @@ impl Published {
         owners
     }
 
+    /// The marks of the slots of the VIP `key`, as the data path left them; none while no slot moves.
+    /// `read` reads from the mark map.
+    ///
+    /// A ring is published with the marks that the ring before it had when it was planned. Hits between
+    /// that moment and the flip were noted at the earlier ring's place, which nobody has overwritten.
+    pub fn marks(
+        &self,
+        key: &VipKey,
+        read: impl Fn(u32, u32) -> Option<Vec<Mark>>,
+    ) -> Option<Vec<Mark>> {
+        let ring = self.vips.get(key).filter(|ring| ring.moving > 0)?;
+        let size = ring.vip.ring_size;
+        let mut marks = read(ring.vip.ring_start, size)?;
+        let before = ring
+            .idle
+            .filter(|idle| idle.len == Extent::of_ring(0, size).len);
+        let before = before.and_then(|idle| read(idle.start, size));
+        for (mark, before) in marks.iter_mut().zip(before.into_iter().flatten()) {
+            *mark = later_hit(*mark, before);
+        }
+        Some(marks)
+    }
+
     /// Whether no slot of the VIP `key` remembers an earlier owner.
     pub fn is_settled(&self, key: &VipKey) -> bool {
         self.vips.get(key).is_none_or(|ring| ring.moving == 0)
@@ -218,6 +241,17 @@ impl Published {
         }
         let ids = self.backends.keys().copied();
         ids.filter(move |&id| !named[usize::from(id)])
+    }
+}
+
+/// `mark`, with the hit of `before` if that one is of the same move and later.
+fn later_hit(mark: Mark, before: Mark) -> Mark {
+    // Seconds modulo 2^16: the shorter way around says which is later.
+    let later = (before.hit.wrapping_sub(mark.hit) as i16) > 0;
+    if later && before.since == mark.since {
+        before
+    } else {
+        mark
     }
 }
 
@@ -269,5 +303,24 @@ impl Ring {
         }
         let ids = 1..=highest;
         self.names = ids.filter(|&id| named[usize::from(id)]).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_later_hit_of_the_same_move_counts() {
+        let mark = |since, hit| Mark { since, hit };
+        for (now, before, result) in [
+            (mark(100, 120), mark(100, 121), mark(100, 121)),
+            (mark(100, 120), mark(100, 119), mark(100, 120)),
+            (mark(100, 120), mark(99, 121), mark(100, 120)),
+            (mark(65_530, 65_535), mark(65_530, 2), mark(65_530, 2)),
+            (mark(65_530, 2), mark(65_530, 65_535), mark(65_530, 2)),
+        ] {
+            assert_eq!(later_hit(now, before), result, "{now:?} {before:?}");
+        }
     }
 }
