@@ -2,6 +2,7 @@
 //! remembered about them.
 
 pub(crate) mod case;
+mod target;
 
 use std::ops::RangeInclusive;
 
@@ -11,7 +12,10 @@ use lb_ebpf::track::Event;
 use serde::Serialize;
 use tests::object::Object;
 
-use self::case::{Case, Known};
+use self::{
+    case::{Case, Known},
+    target::Target,
+};
 use crate::{
     harness::{self, Harness, PACKETS},
     report::{complain, table},
@@ -44,6 +48,18 @@ pub(crate) struct Row {
     ns_per_packet: u64,
     /// Bare encapsulation with the harness.
     floor_ns: u64,
+}
+
+impl Row {
+    /// Nanoseconds above the floor.
+    fn above(&self) -> u64 {
+        self.ns_per_packet.saturating_sub(self.floor_ns)
+    }
+
+    /// What targets are about.
+    fn is_common(&self) -> bool {
+        self.mode == "ipip" && self.family == "v4" && self.tracking == "moving"
+    }
 }
 
 /// Runs all cases whose name contains `only`, and prints the table.
@@ -184,8 +200,7 @@ fn progress(case: &Case, rows: &[Row]) -> String {
 
 /// Above the floor, and as measured.
 fn cell(row: &Row) -> String {
-    let above = row.ns_per_packet.saturating_sub(row.floor_ns);
-    format!("{above} ({})", row.ns_per_packet)
+    format!("{} ({})", row.above(), row.ns_per_packet)
 }
 
 /// One line for each case, one column for each number of flows.
@@ -205,4 +220,6 @@ fn print(rows: &[Row]) {
         &known,
     );
     table(&["ns above floor (raw)", "every packet a new flow"], &new);
+    let targets: Vec<_> = target::all(rows).iter().map(Target::cells).collect();
+    table(&["ipip v4 tcp", "at most", "above floor", "raw"], &targets);
 }

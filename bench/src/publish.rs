@@ -102,14 +102,16 @@ fn publish_once(publisher: &mut Publisher, wanted: &Wanted) -> Result<Times> {
         maps.wait_grace_period();
     }
     let start = Instant::now();
-    let seen_next = stage(maps, &publisher.published, plan)?;
+    let unseen = stage(maps, &publisher.published, plan)?;
     let staged = start.elapsed();
     let start = Instant::now();
-    publisher.published = seen_next.publish(maps, &publisher.published)?;
+    let next = unseen.publish(maps, &publisher.published)?;
+    let flipped = start.elapsed();
+    publisher.published = next;
     Ok(Times {
         planned,
         staged,
-        flipped: start.elapsed(),
+        flipped,
     })
 }
 
