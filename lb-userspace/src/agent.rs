@@ -13,6 +13,7 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use thiserror::Error;
@@ -178,7 +179,7 @@ struct Agent {
     file: PathBuf,
     /// The control socket, if the command line named one.
     socket: Option<PathBuf>,
-    desired: Desired,
+    desired: Arc<Desired>,
     published: Published,
     dataplane: Dataplane,
     attached: Vec<Attached>,
@@ -287,7 +288,8 @@ impl Agent {
                 ..
             } = event;
             let name = (vip, backend);
-            let known = self.desired.healths.observe(&name, healthy, reason.clone());
+            let healths = &mut Arc::make_mut(&mut self.desired).healths;
+            let known = healths.observe(&name, healthy, reason.clone());
             if known {
                 let (vip, backend) = name;
                 info!(vip, backend, healthy, reason, "health");

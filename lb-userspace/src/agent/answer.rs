@@ -1,5 +1,7 @@
 //! Answers to what clients ask for.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use tracing::{info, warn};
 
@@ -45,7 +47,7 @@ impl Agent {
     fn change(&mut self, vip: &str, backend: &str, change: &Change) -> Reply {
         let Desired {
             config, runtime, ..
-        } = &self.desired;
+        } = &*self.desired;
         let changed = runtime
             .with(config, vip, backend, change)
             .map_err(edit_problem)?;
@@ -53,7 +55,7 @@ impl Agent {
         self.save(&next)?;
         if let Err(error) = self.adopt_desired(next) {
             // The file must say what holds.
-            if let Err(problem) = self.save(&self.desired.clone()) {
+            if let Err(problem) = self.save(&self.desired) {
                 warn!(
                     "the runtime changes on disk are ahead of what holds: {}",
                     problem.detail
@@ -100,7 +102,7 @@ impl Agent {
             .with(new, &self.desired.runtime, &self.published);
         self.adopt_desired(next)
             .map_err(|error| publish_problem(&error))?;
-        if let Err(problem) = self.save(&self.desired.clone()) {
+        if let Err(problem) = self.save(&self.desired) {
             warn!(
                 "cannot save which runtime changes are left: {}",
                 problem.detail
@@ -114,7 +116,7 @@ impl Agent {
         self.try_publish(&next)?;
         self.net.follow(state::addresses(&next.effective));
         self.probes.set_targets(targets(&next.effective.config));
-        self.desired = next;
+        self.desired = Arc::new(next);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lb_ebpf::abi::Mark;
@@ -11,7 +12,7 @@ use tracing::{error, info, warn};
 
 use super::{Agent, Desired, RETRY_AFTER};
 use crate::config::{Config, Vip};
-use crate::control::apply::apply;
+use crate::control::apply::stage;
 use crate::control::plan::{self, Plan, Wanted, Way};
 use crate::control::slots::Clock;
 use crate::control::state::{self, key};
@@ -55,7 +56,7 @@ pub(super) struct Flips {
 impl Agent {
     /// Publishes what is desired.
     pub(super) fn publish(&mut self) -> Result<(), Error> {
-        let desired = self.desired.clone();
+        let desired = Arc::clone(&self.desired);
         self.try_publish(&desired)
     }
 
@@ -88,16 +89,18 @@ impl Agent {
     fn carry_out(&mut self, plan: Plan) -> Result<(), Error> {
         let started = Instant::now();
         let (vips, waited) = (plan.vips.len(), plan.grace_period);
-        match apply(self.dataplane.maps_mut(), &self.published, plan) {
-            Ok(next) => self.published = next,
-            Err(error) => {
-                self.meters.publish_failures.inc();
-                return Err(error.into());
-            }
-        }
+        let (maps, now) = (self.dataplane.maps_mut(), &self.published);
+        let published = stage(maps, now, plan).and_then(|staged| {
+            let began = Instant::now();
+            Ok((staged.publish(maps, now)?, began.elapsed()))
+        });
+        let (next, flips_took) = published.inspect_err(|_| {
+            self.meters.publish_failures.inc();
+        })?;
+        self.published = next;
         let took = started.elapsed();
         self.meters.published(took);
-        info!(vips, waited, ?took, "published");
+        info!(vips, waited, ?took, ?flips_took, "published");
         Ok(())
     }
 
@@ -131,8 +134,9 @@ impl Agent {
 
     /// Desired state and what is known of the network, in the form of a plan's input.
     fn wanted(&self, desired: &Desired) -> (Wanted, BTreeSet<String>) {
-        let known = self.net.ways.borrow().ways.clone();
+        let known = self.net.ways.borrow();
         let ways: BTreeMap<IpAddr, Way> = known
+            .ways
             .iter()
             .filter_map(|(&address, way)| Some((address, to_way(way.as_ref().ok()?))))
             .collect();
@@ -193,9 +197,10 @@ impl Agent {
     /// Outer source addresses: as configured, else what this host would use itself on the way to a
     /// backend. One that is still in use stays.
     fn update_sources(&mut self) -> Result<(), dataplane::Error> {
-        let routes = self.net.ways.borrow().snapshot.routes.clone();
         let settings = self.dataplane.maps().read_settings()?;
         let agent = &self.desired.config.agent;
+        let known = self.net.ways.borrow();
+        let routes = &known.snapshot.routes;
         let choose = |configured: Option<IpAddr>, current: IpAddr, v4: bool| {
             let of_family = |ip: &IpAddr| ip.is_ipv4() == v4;
             let ways = routes
@@ -209,6 +214,7 @@ impl Agent {
         };
         let v4 = choose(agent.source_v4, settings.source_v4.into(), true);
         let v6 = choose(agent.source_v6, settings.source_v6.into(), false);
+        drop(known);
         let window = agent.settle_after.as_secs();
         self.dataplane
             .set_quiet(u32::try_from(window).unwrap_or(u32::MAX))?;

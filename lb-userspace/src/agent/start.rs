@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -66,12 +67,12 @@ async fn gather(
     Ok(Agent {
         file: file.to_owned(),
         socket: None,
-        desired: Desired {
+        desired: Arc::new(Desired {
             config,
             runtime: changes,
             effective,
             healths,
-        },
+        }),
         published,
         dataplane,
         attached: Vec::new(),

@@ -16,6 +16,8 @@ use crate::table::{self, Member, Table};
 
 mod ring;
 
+use ring::Build;
+
 /// What one VIP should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedVip {
@@ -117,6 +119,8 @@ pub struct Plan {
     pub lost_flows: bool,
     /// The state afterwards.
     pub next: Published,
+    /// The last table that was built on the way.
+    last_build: Option<Build>,
 }
 
 impl Plan {
@@ -173,21 +177,21 @@ impl Plan {
             addresses_removed: Vec::new(),
             lost_flows: false,
             next,
+            last_build: None,
         }
     }
 
     /// Backends that nobody wants, and that no published ring names and no flow of full tracking. What
     /// this plan replaces still counts: its packets are in flight until the next plan.
     fn forget_backends(&mut self, now: &Published, wanted: &Wanted) {
-        let wanted: BTreeSet<IpAddr> = wanted
-            .vips
-            .iter()
-            .flat_map(|vip| vip.backends.iter().copied())
-            .collect();
-        for id in now
-            .unnamed()
-            .filter(|id| !wanted.contains(&now.backends[id].address))
+        let mut unnamed: BTreeMap<IpAddr, u16> = now.unnamed().collect();
+        let mut backends = wanted.vips.iter().flat_map(|vip| &vip.backends);
+        while !unnamed.is_empty()
+            && let Some(address) = backends.next()
         {
+            unnamed.remove(address);
+        }
+        for id in unnamed.into_values() {
             if let Some(entry) = self.next.backends.remove(&id) {
                 self.next.ids.remove(&entry.address);
             }

@@ -232,15 +232,16 @@ impl Published {
         self.vips.get(key).is_none_or(|ring| ring.moving == 0)
     }
 
-    /// Ids that no ring names, and that full tracking does not remember.
-    pub(super) fn unnamed(&self) -> impl Iterator<Item = u16> {
+    /// Backends that no ring names, and that full tracking does not remember: address and id.
+    pub(super) fn unnamed(&self) -> impl Iterator<Item = (IpAddr, u16)> {
         let mut named = vec![false; BACKEND_IDS_END as usize];
         let names = self.vips.values().flat_map(|ring| &*ring.names);
         for &id in names.chain(self.tracked.iter().map(|(_, backend)| backend)) {
             named[usize::from(id)] = true;
         }
-        let ids = self.backends.keys().copied();
-        ids.filter(move |&id| !named[usize::from(id)])
+        let backends = self.backends.iter();
+        let unnamed = backends.filter(move |(id, _)| !named[usize::from(**id)]);
+        unnamed.map(|(id, entry)| (entry.address, *id))
     }
 }
 

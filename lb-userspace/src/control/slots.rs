@@ -14,6 +14,7 @@
 //!   the flows that previous still has. A deferred change may follow at once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lb_ebpf::abi::{Mark, Slot};
 
@@ -51,7 +52,7 @@ impl Clock {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Next {
     /// The slots.
-    pub slots: Vec<Slot>,
+    pub slots: Arc<[Slot]>,
     /// Their marks; those of settled slots mean nothing.
     pub marks: Vec<Mark>,
     /// How many slots do not have the owner they should have: they still move.
@@ -83,20 +84,26 @@ pub fn next(
     if old.len() != owners.len() {
         return Next::at_once(owners);
     }
-    let mut next = Next {
-        slots: Vec::with_capacity(old.len()),
-        marks: Vec::with_capacity(old.len()),
-        deferred: 0,
-    };
-    for (index, (&slot, &owner)) in old.iter().zip(owners).enumerate() {
+    let mut next_marks = vec![Mark::default(); old.len()];
+    let mut deferred = 0;
+    // Most slots of a long ring stay as they are: what is done for each is little.
+    let pairs = old.iter().zip(owners).zip(&mut next_marks).enumerate();
+    let slots = pairs.map(|(index, ((&slot, &owner), next_mark))| {
+        if slot == Slot::settled(owner) {
+            return slot;
+        }
         let mark = marks.get(index).copied();
         let mark = mark.unwrap_or(Mark::begun(clock.now));
         let (slot, mark) = step(slot, mark, owner, lost, clock);
-        next.deferred += u32::from(slot.current != owner);
-        next.slots.push(slot);
-        next.marks.push(mark);
+        deferred += u32::from(slot.current != owner);
+        *next_mark = mark;
+        slot
+    });
+    Next {
+        slots: slots.collect(),
+        marks: next_marks,
+        deferred,
     }
-    next
 }
 
 fn step(slot: Slot, mark: Mark, owner: u16, lost: &BTreeSet<u16>, clock: &Clock) -> (Slot, Mark) {
@@ -284,7 +291,7 @@ mod tests {
                 &BTreeSet::from([lost]),
                 &CLOCK,
             );
-            assert_eq!(next.slots, [after], "{what}");
+            assert_eq!(*next.slots, [after], "{what}");
             assert_eq!(next.deferred, u32::from(after.current != owner), "{what}");
             if after.moves() {
                 assert_eq!(next.marks, [mark_after], "{what}");
@@ -312,7 +319,7 @@ mod tests {
     #[test]
     fn at_once_is_without_memory() {
         let next = Next::at_once(&[3, 0]);
-        assert_eq!(next.slots, [slot(3, 3), slot(0, 0)]);
+        assert_eq!(*next.slots, [slot(3, 3), slot(0, 0)]);
         assert_eq!((next.marks.len(), next.deferred), (2, 0));
     }
 
@@ -320,11 +327,11 @@ mod tests {
     fn another_ring_size_remembers_nothing_and_missing_marks_begin_now() {
         let none = BTreeSet::new();
         let resized = next(&[slot(1, 2)], &[], &[3, 4], &none, &CLOCK);
-        assert_eq!(resized.slots, [Slot::settled(3), Slot::settled(4)]);
+        assert_eq!(*resized.slots, [Slot::settled(3), Slot::settled(4)]);
         let adopted = next(&[slot(1, 2)], &[], &[1], &none, &CLOCK);
         assert_eq!(
-            (adopted.slots, adopted.marks),
-            (vec![slot(1, 2)], vec![Mark::begun(1000)])
+            (&*adopted.slots, adopted.marks),
+            (&[slot(1, 2)][..], vec![Mark::begun(1000)])
         );
     }
 }

@@ -27,9 +27,9 @@ pub struct Health {
     pub reason: String,
 }
 
-/// Health by backend.
+/// Health by VIP and backend.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Healths(BTreeMap<BackendName, Health>);
+pub struct Healths(BTreeMap<String, BTreeMap<String, Health>>);
 
 impl Healths {
     /// Follows a configuration: forgets backends that are gone and takes in new ones.
@@ -42,15 +42,16 @@ impl Healths {
         let mut next = BTreeMap::new();
         for vip in config.vips.values() {
             let owners = published.owners(&key(vip));
+            let mut known = self.0.remove(&vip.name).unwrap_or_default();
+            let of_vip: &mut BTreeMap<_, _> = next.entry(vip.name.clone()).or_default();
             for backend in vip.backends.values() {
-                let name = (vip.name.clone(), backend.name.clone());
                 let serves = owners.is_empty() || owners.contains_key(&backend.address);
-                let health = match (&vip.health, self.0.remove(&name)) {
+                let health = match (&vip.health, known.remove(&backend.name)) {
                     (None, _) => Health::unchecked(),
                     (Some(_), Some(known)) if !known.reason.is_empty() => known,
                     (Some(_), _) => Health::unknown(serves),
                 };
-                next.insert(name, health);
+                of_vip.insert(backend.name.clone(), health);
             }
         }
         self.0 = next;
@@ -63,7 +64,9 @@ impl Healths {
         } else {
             types::Health::Down
         };
-        match self.0.get_mut(name) {
+        let (vip, backend) = name;
+        let known = self.0.get_mut(vip);
+        match known.and_then(|backends| backends.get_mut(backend)) {
             Some(health) => {
                 *health = Health {
                     verdict,
@@ -78,7 +81,7 @@ impl Healths {
 
     /// What is known about one backend.
     pub fn of(&self, vip: &str, backend: &str) -> Option<&Health> {
-        self.0.get(&(vip.to_owned(), backend.to_owned()))
+        self.0.get(vip)?.get(backend)
     }
 
     fn is_down(&self, vip: &str, backend: &str) -> bool {
@@ -135,7 +138,9 @@ pub fn wanted(
     reachable: impl Fn(IpAddr) -> bool,
     marks: Vec<Mark>,
 ) -> (WantedVip, bool) {
-    let drains = |name: &str| draining.contains(&(vip.name.clone(), name.to_owned()));
+    let drains = |name: &str| {
+        !draining.is_empty() && draining.contains(&(vip.name.clone(), name.to_owned()))
+    };
     let willing: Vec<_> = vip
         .backends
         .values()

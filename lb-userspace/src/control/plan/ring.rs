@@ -10,7 +10,25 @@ use crate::config::Tracking;
 use crate::control::alloc::{Extent, Full};
 use crate::control::published::Ring;
 use crate::control::slots::{self, Clock, Next};
-use crate::table::Member;
+use crate::table::{Member, Table};
+
+/// A table as it was built.
+#[derive(Clone, Debug)]
+pub(super) struct Build {
+    table: Table,
+    members: Vec<Member>,
+    /// Backend id by slot.
+    owners: Arc<[u16]>,
+}
+
+impl Build {
+    /// Whether it is the one that is wanted.
+    fn is_of(&self, wanted: &WantedVip) -> bool {
+        self.table == wanted.table
+            && self.owners.len() == wanted.ring_size as usize
+            && self.members == wanted.members
+    }
+}
 
 impl Plan {
     /// Builds the ring of one VIP, if it has to change, and its value.
@@ -64,7 +82,7 @@ impl Plan {
         ring.vip.ring_size = next.slots.len() as u32;
         ring.idle = retired;
         ring.idle_since = self.next.flips + 1;
-        ring.slots = next.slots.into();
+        ring.slots = next.slots;
         ring.describe();
         ring.generation += 1;
         if !ring.slots.is_empty() {
@@ -76,7 +94,7 @@ impl Plan {
 
     /// The slots `ring` should have; `None` when nothing has happened that could change them.
     fn slots(
-        &self,
+        &mut self,
         ring: &Ring,
         wanted: &WantedVip,
         clock: &Clock,
@@ -107,9 +125,13 @@ impl Plan {
     }
 
     /// Who should own each slot, by the table: nobody when nobody takes new flows.
-    fn owners(&self, wanted: &WantedVip) -> Result<Vec<u16>, Refused> {
+    fn owners(&mut self, wanted: &WantedVip) -> Result<Arc<[u16]>, Refused> {
         if !has_members(wanted) {
-            return Ok(vec![0; wanted.ring_size as usize]);
+            return Ok(vec![0; wanted.ring_size as usize].into());
+        }
+        // VIPs of the same backends, which fail together, have the same table.
+        if let Some(last) = self.last_build.as_ref().filter(|last| last.is_of(wanted)) {
+            return Ok(Arc::clone(&last.owners));
         }
         let build = wanted.table.build(&wanted.members, wanted.ring_size);
         let build = build.map_err(|error| Refused::Ring {
@@ -119,7 +141,12 @@ impl Plan {
         let id = |member: &Member| self.next.backend_id(member.address).unwrap_or(0);
         let ids: Vec<u16> = wanted.members.iter().map(id).collect();
         let owners = build.into_iter().map(|index| ids[usize::from(index)]);
-        Ok(owners.collect())
+        let last = self.last_build.insert(Build {
+            table: wanted.table,
+            members: wanted.members.clone(),
+            owners: owners.collect(),
+        });
+        Ok(Arc::clone(&last.owners))
     }
 
     /// Ids of the backends that flows of a VIP can reach: those that have not failed.

@@ -477,6 +477,38 @@ fn a_failure_anywhere_leaves_packets_with_what_they_had() {
 }
 
 #[test]
+fn a_table_is_shared_by_those_alone_for_whom_it_is_built() {
+    let same = vip(1, &[1, 2, 3]);
+    let mut others = [2, 3, 4, 5].map(|number| WantedVip {
+        key: vip(number, &[]).key,
+        ..same.clone()
+    });
+    others[1].table = Table::Rendezvous;
+    others[2].members[0].weight = 50;
+    others[3].members.swap(0, 1);
+    others[3].ring_size = 509;
+    let sizes = Sizes {
+        vips: 8,
+        ring_slots: 4096,
+        ..SIZES
+    };
+    let all = [&[same][..], &others].concat();
+    let plan = Plan::new(&Published::new(sizes), &wanted(all.clone())).unwrap();
+    for vip in all {
+        let alone = Plan::new(&Published::new(sizes), &wanted(vec![vip.clone()])).unwrap();
+        let owners = |plan: &Plan| plan.next.owners(&vip.key);
+        assert_eq!(owners(&plan), owners(&alone));
+        let addresses = |plan: &Plan| -> Vec<IpAddr> {
+            let slots = plan.next.vips[&vip.key].slots.iter();
+            slots
+                .map(|slot| plan.next.backends[&slot.current].address)
+                .collect()
+        };
+        assert_eq!(addresses(&plan), addresses(&alone));
+    }
+}
+
+#[test]
 fn full_tables_are_refused_by_name() {
     let now = Published::new(SIZES);
     let names = |vips| {
