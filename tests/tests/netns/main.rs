@@ -16,6 +16,7 @@ mod health;
 mod restart;
 mod stage;
 mod survival;
+mod tracking;
 
 use tests::{object, privilege};
 
