@@ -284,15 +284,15 @@ impl Agent {
                 vip,
                 backend,
                 healthy,
+                confirmed,
                 reason,
                 ..
             } = event;
             let name = (vip, backend);
             let healths = &mut Arc::make_mut(&mut self.desired).healths;
-            let known = healths.observe(&name, healthy, reason.clone());
-            if known {
+            if healths.observe(&name, healthy, confirmed, reason.clone()) {
                 let (vip, backend) = name;
-                info!(vip, backend, healthy, reason, "health");
+                info!(vip, backend, healthy, confirmed, reason, "health");
                 self.meters.health_transitions.inc();
             }
             next = events.try_recv().ok();

@@ -6,6 +6,11 @@
 //!
 //! A backend's health is unknown until its first probe has finished, and that probe alone decides
 //! it. From then on `fall` failures in a row take it down and `rise` successes bring it back.
+//!
+//! Whoever gets no answer from anybody is more likely to be cut off himself than to see everybody die
+//! in the same second. So a backend is only *confirmed* down by failures during which another backend
+//! of its VIP did answer (`witness`); until then its live connections are left alone. What that
+//! costs: when nobody answers, nothing moves until somebody does.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -24,11 +29,13 @@ use crate::config::{HealthCheck, Probe};
 
 use schedule::Schedule;
 pub use state::{State, Transition};
+use witness::Witnesses;
 
 mod http;
 mod schedule;
 mod state;
 mod tcp;
+mod witness;
 
 /// Probes of all targets that may be under way at once. The others wait; waiting is not held against
 /// their backend.
@@ -54,8 +61,10 @@ pub struct Event {
     pub vip: String,
     /// Name of the backend.
     pub backend: String,
-    /// Whether it takes new flows from now on.
+    /// Whether it answers.
     pub healthy: bool,
+    /// Whether that is certain; if not, perhaps it is us whom nobody answers.
+    pub confirmed: bool,
     /// What the deciding probes saw, for a log or a person.
     pub reason: String,
     /// When the deciding probe finished.
@@ -142,6 +151,7 @@ impl Drop for Task {
 /// Keeps one task per target, until the handle is dropped.
 async fn supervise(mut changes: watch::Receiver<Vec<Target>>, events: mpsc::Sender<Event>) {
     let in_flight = Arc::new(Semaphore::new(PROBES_IN_FLIGHT_MAX));
+    let witnesses = Arc::new(Witnesses::default());
     let mut running: HashMap<(String, String), (Target, Task)> = HashMap::new();
     while changes.changed().await.is_ok() {
         let wanted: HashMap<_, _> = changes
@@ -150,9 +160,11 @@ async fn supervise(mut changes: watch::Receiver<Vec<Target>>, events: mpsc::Send
             .map(|target| ((target.vip.clone(), target.backend.clone()), target.clone()))
             .collect();
         running.retain(|name, (target, _)| wanted.get(name) == Some(target));
+        witnesses.retain(|name| wanted.contains_key(name));
         for (name, target) in wanted {
             running.entry(name).or_insert_with(|| {
-                let watch = watch_over(target.clone(), events.clone(), Arc::clone(&in_flight));
+                let shared = (Arc::clone(&in_flight), Arc::clone(&witnesses));
+                let watch = watch_over(target.clone(), events.clone(), shared);
                 (target, Task(tokio::spawn(watch)))
             });
         }
@@ -160,10 +172,15 @@ async fn supervise(mut changes: watch::Receiver<Vec<Target>>, events: mpsc::Send
 }
 
 /// Probes one target again and again, until nobody listens.
-async fn watch_over(target: Target, events: mpsc::Sender<Event>, in_flight: Arc<Semaphore>) {
+async fn watch_over(
+    target: Target,
+    events: mpsc::Sender<Event>,
+    (in_flight, witnesses): (Arc<Semaphore>, Arc<Witnesses>),
+) {
     let check = &target.check;
     let mut schedule = Schedule::new(check.every);
     let mut state = State::new(check.fall, check.rise);
+    let mut previous = time::Instant::now().into_std();
     time::sleep(schedule.first()).await;
     loop {
         let started = time::Instant::now();
@@ -175,19 +192,36 @@ async fn watch_over(target: Target, events: mpsc::Sender<Event>, in_flight: Arc<
             probe(target.address, check).await
         };
         let now = time::Instant::now().into_std();
-        if let Some(transition) = state.observe(&outcome, now) {
-            let event = Event {
-                vip: target.vip.clone(),
-                backend: target.backend.clone(),
-                healthy: transition.healthy,
-                reason: transition.reason,
-                at: now,
-            };
-            if events.send(event).await.is_err() {
+        let since = previous.checked_sub(schedule::slack(check.every));
+        let witnessed = match outcome {
+            Ok(_) => witnesses.answered(&target, now),
+            Err(_) => witnesses.others_since(&target, since.unwrap_or(previous)),
+        };
+        previous = now;
+        let first = state.healthy().is_none();
+        if let Some(transition) = state.observe(&outcome, witnessed, now) {
+            let soon = first && !transition.confirmed;
+            if events.send(event(&target, transition, now)).await.is_err() {
                 return;
+            }
+            if soon {
+                // The others may be about to answer for the first time.
+                time::sleep(schedule.first()).await;
+                continue;
             }
         }
         time::sleep_until(started + schedule.next()).await;
+    }
+}
+
+fn event(target: &Target, transition: Transition, at: Instant) -> Event {
+    Event {
+        vip: target.vip.clone(),
+        backend: target.backend.clone(),
+        healthy: transition.healthy,
+        confirmed: transition.confirmed,
+        reason: transition.reason,
+        at,
     }
 }
 

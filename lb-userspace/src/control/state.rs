@@ -20,8 +20,8 @@ pub type BackendName = (String, String);
 pub struct Health {
     /// What probes said.
     pub verdict: types::Health,
-    /// Whether it takes new flows as far as health goes. Differs from the verdict only while that is
-    /// unknown.
+    /// Whether it takes new flows as far as health goes. Differs from the verdict while that is unknown,
+    /// or down and not confirmed.
     pub serves: bool,
     /// Why, in the words of the last probe that changed it.
     pub reason: String,
@@ -58,7 +58,16 @@ impl Healths {
     }
 
     /// Takes in what probes said. False when nobody knows the backend.
-    pub fn observe(&mut self, name: &BackendName, healthy: bool, reason: String) -> bool {
+    ///
+    /// A backend that looks down when nobody else answers either serves as it did before: as long as
+    /// it may be us who are cut off, its slots stay its own, for its connections may be alive.
+    pub fn observe(
+        &mut self,
+        name: &BackendName,
+        healthy: bool,
+        confirmed: bool,
+        reason: String,
+    ) -> bool {
         let verdict = if healthy {
             types::Health::Up
         } else {
@@ -70,7 +79,7 @@ impl Healths {
             Some(health) => {
                 *health = Health {
                     verdict,
-                    serves: healthy,
+                    serves: healthy || (health.serves && !confirmed),
                     reason,
                 };
                 true
@@ -84,9 +93,13 @@ impl Healths {
         self.0.get(vip)?.get(backend)
     }
 
-    fn is_down(&self, vip: &str, backend: &str) -> bool {
+    fn looks_down(&self, vip: &str, backend: &str) -> bool {
         self.of(vip, backend)
             .is_some_and(|health| health.verdict == types::Health::Down)
+    }
+
+    fn is_down(&self, vip: &str, backend: &str) -> bool {
+        self.looks_down(vip, backend) && !self.serves(vip, backend)
     }
 
     fn serves(&self, vip: &str, backend: &str) -> bool {
@@ -130,7 +143,8 @@ pub fn protocol_number(protocol: Protocol) -> u8 {
 /// packets for the others would be dropped.
 ///
 /// That is the *panic rule*: a balancer that sees all backends down is more likely to be wrong (its
-/// probes, its network, a bad health endpoint) than right, and if it is right, nothing is lost.
+/// probes, its network, a bad health endpoint) than right, and if it is right, nothing is lost. Those
+/// that look down and are not confirmed count as down here.
 pub fn wanted(
     vip: &Vip,
     draining: &BTreeSet<BackendName>,
@@ -147,7 +161,8 @@ pub fn wanted(
         .filter(|backend| backend.weight > 0 && !drains(&backend.name))
         .collect();
     let serves = |b: &config::Backend| healths.serves(&vip.name, &b.name) && reachable(b.address);
-    let panic = !willing.is_empty() && !willing.iter().any(|backend| serves(backend));
+    let answers = |b: &config::Backend| serves(b) && !healths.looks_down(&vip.name, &b.name);
+    let panic = !willing.is_empty() && !willing.iter().any(|backend| answers(backend));
     let members = willing
         .iter()
         .filter(|backend| panic || serves(backend))

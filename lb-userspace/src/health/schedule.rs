@@ -48,6 +48,11 @@ impl Schedule {
     }
 }
 
+/// How much longer the longest interval of one target may be than the shortest of another.
+pub(super) fn slack(every: Duration) -> Duration {
+    2 * (every * JITTER_PERCENT / 100)
+}
+
 /// `every`, less 10 % at fraction 0 and plus 10 % at fraction 1.
 fn jittered(every: Duration, fraction: f64) -> Duration {
     let spread = every * JITTER_PERCENT / 100;
@@ -66,6 +71,7 @@ mod tests {
             (seconds(0.0), seconds(0.5), seconds(1.0)),
             (9.0, 10.0, 11.0)
         );
+        assert_eq!(seconds(0.0) + slack(every).as_secs_f64(), seconds(1.0));
     }
 
     #[test]

@@ -1,4 +1,8 @@
 //! The decision: what a row of probe outcomes says about a backend. Pure.
+//!
+//! A failure may be the backend's or our own: an interface down, a route gone, a dead switch beside
+//! us. It is *witnessed* when another backend of the VIP has answered meanwhile. Failures alone make
+//! a backend look down; witnessed failures *confirm* it.
 
 use std::time::Instant;
 
@@ -15,13 +19,21 @@ pub struct State {
     since: Option<Instant>,
     /// Outcomes in a row that speak against `healthy`.
     against: u16,
+    /// Witnessed failures in a row.
+    witnessed: u16,
+    /// Whether so many were witnessed that the backend itself must be down.
+    confirmed: bool,
+    /// Whether it was ever healthy: if not, one witness is enough.
+    was_up: bool,
 }
 
-/// A backend's health is known for the first time, or has changed.
+/// A backend's health is known for the first time, has changed, or is certain now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// The new state.
     pub healthy: bool,
+    /// Whether that is certain: of a backend that looks down, whether others answered meanwhile.
+    pub confirmed: bool,
     /// What decided it, and how long the old state had lasted.
     pub reason: String,
 }
@@ -31,11 +43,14 @@ impl State {
     /// after `rise` successes in a row; 0 means 1.
     pub fn new(fall: u16, rise: u16) -> Self {
         Self {
-            fall,
-            rise,
+            fall: fall.max(1),
+            rise: rise.max(1),
             healthy: None,
             since: None,
             against: 0,
+            witnessed: 0,
+            confirmed: false,
+            was_up: false,
         }
     }
 
@@ -44,14 +59,23 @@ impl State {
         self.healthy
     }
 
-    /// Takes in how a probe ended at `now`. The first outcome decides alone, so that a start or a
-    /// new backend does not wait for `rise` rounds.
-    pub fn observe(&mut self, outcome: &Outcome, now: Instant) -> Option<Transition> {
+    /// Takes in how a probe ended at `now`, and of a failure whether it was witnessed. The first
+    /// outcome decides alone, so that a start or a new backend does not wait for `rise` rounds.
+    pub fn observe(
+        &mut self,
+        outcome: &Outcome,
+        witnessed: bool,
+        now: Instant,
+    ) -> Option<Transition> {
         let success = outcome.is_ok();
+        self.witnessed = match (success, witnessed) {
+            (false, true) => self.witnessed.saturating_add(1),
+            _ => 0,
+        };
         let needed = match self.healthy {
             Some(healthy) if healthy == success => {
                 self.against = 0;
-                return None;
+                return self.confirm(outcome, now);
             }
             Some(true) => self.fall,
             Some(false) => self.rise,
@@ -61,12 +85,32 @@ impl State {
         if self.against < needed {
             return None;
         }
+        self.confirmed = success || self.witnessed >= needed;
         let reason = self.reason(outcome, now);
         self.against = 0;
         self.healthy = Some(success);
+        self.was_up |= success;
         self.since = Some(now);
         Some(Transition {
             healthy: success,
+            confirmed: self.confirmed,
+            reason,
+        })
+    }
+
+    /// A backend that looks down may turn out to be.
+    fn confirm(&mut self, outcome: &Outcome, now: Instant) -> Option<Transition> {
+        let needed = if self.was_up { self.fall } else { 1 };
+        if self.confirmed || self.witnessed < needed {
+            return None;
+        }
+        self.confirmed = true;
+        self.against = self.witnessed;
+        let reason = self.reason(outcome, now);
+        self.against = 0;
+        Some(Transition {
+            healthy: false,
+            confirmed: true,
             reason,
         })
     }
@@ -86,6 +130,9 @@ impl State {
             let lasted = now.saturating_duration_since(since).as_secs();
             reason.push_str(&format!("; was {was} for {lasted}s"));
         }
+        if outcome.is_err() && !self.confirmed {
+            reason.push_str("; no other backend answers either");
+        }
         reason
     }
 }
@@ -97,19 +144,21 @@ mod tests {
     use super::super::{Answer, Failure};
     use super::*;
 
-    /// Feeds outcomes a second apart (`+` success, `-` failure) and notes after each what the state
-    /// reports: `U` up, `D` down, `.` no transition.
+    /// Feeds outcomes a second apart (`+` success, `-` witnessed failure, `?` another failure) and notes
+    /// after each what the state reports: `U` up, `D` down, `d` perhaps down, `.` no transition.
     fn transitions(fall: u16, rise: u16, outcomes: &str) -> String {
         let mut state = State::new(fall, rise);
         let start = Instant::now();
-        let observe = |(second, outcome)| {
-            let outcome = match outcome {
+        let observe = |(second, kind)| {
+            let outcome = match kind {
                 '+' => Ok(Answer::Connected),
                 _ => Err(Failure::Timeout(Duration::from_millis(500))),
             };
-            match state.observe(&outcome, start + Duration::from_secs(second)) {
+            let at = start + Duration::from_secs(second);
+            match state.observe(&outcome, kind == '-', at) {
                 Some(transition) if transition.healthy => 'U',
-                Some(_) => 'D',
+                Some(transition) if transition.confirmed => 'D',
+                Some(_) => 'd',
                 None => '.',
             }
         };
@@ -130,6 +179,17 @@ mod tests {
             (0, 0, "+-+-", "UDUD"),
             (1, 3, "-++-+++", "D.....U"),
             (65_535, 1, "+-----", "U....."),
+            // Nobody else answers: down, but perhaps not.
+            (3, 2, "+????++", "U..d..U"),
+            (1, 1, "?+?+", "dUdU"),
+            // Somebody else does, from the first failure on or later.
+            (3, 2, "+???---", "U..d..D"),
+            (3, 2, "+-?---", "U..d.D"),
+            (3, 1, "??-", "d.D"),
+            (2, 1, "-?-", "D.."),
+            // It comes back before so much is known.
+            (3, 1, "+???--+", "U..d..U"),
+            (3, 1, "+-??-+", "U..d.U"),
         ];
         for (fall, rise, outcomes, expected) in table {
             assert_eq!(
@@ -151,15 +211,26 @@ mod tests {
             ))
         };
 
-        let first = state.observe(&Ok(Answer::Status(204)), at(0)).unwrap();
+        let first = state
+            .observe(&Ok(Answer::Status(204)), false, at(0))
+            .unwrap();
         assert_eq!(first.reason, "HTTP status 204");
-        assert_eq!(state.observe(&refused(), at(11)), None);
-        let fallen = state.observe(&refused(), at(12)).unwrap();
+        assert_eq!(state.observe(&refused(), true, at(11)), None);
+        let fallen = state.observe(&refused(), true, at(12)).unwrap();
         assert_eq!(
             fallen.reason,
             "2 failures in a row, the last: could not connect: connection refused; was healthy for 12s"
         );
-        let risen = state.observe(&Ok(Answer::Connected), at(15)).unwrap();
+        let risen = state
+            .observe(&Ok(Answer::Connected), false, at(15))
+            .unwrap();
         assert_eq!(risen.reason, "connection accepted; was down for 3s");
+        assert_eq!(state.observe(&refused(), false, at(16)), None);
+        let alone = state.observe(&refused(), false, at(17)).unwrap();
+        assert_eq!(
+            alone.reason,
+            "2 failures in a row, the last: could not connect: connection refused; was healthy for 2s; \
+             no other backend answers either"
+        );
     }
 }

@@ -339,3 +339,30 @@ async fn no_more_probes_than_the_limit_are_in_flight() {
     open.pop();
     soon(listener.accept()).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_failure_is_confirmed_when_another_backend_answers() {
+    let (sender, mut events) = mpsc::channel(4);
+    let handle = start(sender);
+    let a = target("a", nobody().await, check(Probe::Tcp));
+    handle.set_targets(vec![a.clone()]);
+    let first = soon(events.recv()).await.unwrap();
+    assert!(!first.healthy && !first.confirmed, "{first:?}");
+    assert!(
+        first.reason.ends_with("no other backend answers either"),
+        "{first:?}"
+    );
+
+    let up = serve(|_| String::new()).await;
+    handle.set_targets(vec![a, target("b", up, check(Probe::Tcp))]);
+    soon(async {
+        loop {
+            let event = events.recv().await.unwrap();
+            assert_eq!(event.healthy, event.backend == "b");
+            if event.backend == "a" && event.confirmed {
+                break;
+            }
+        }
+    })
+    .await;
+}

@@ -88,7 +88,7 @@ fn observed(config: &Config, outcomes: &[(&str, bool)]) -> Healths {
     healths.follow(config, &published(None));
     for (backend, healthy) in outcomes {
         let name = ("web".to_owned(), backend.to_string());
-        assert!(healths.observe(&name, *healthy, "said so".into()));
+        assert!(healths.observe(&name, *healthy, true, "said so".into()));
     }
     healths
 }
@@ -159,7 +159,7 @@ fn until_the_first_probe_a_backend_counts_as_it_did_in_the_last_ring() {
         healths.of("web", "a").unwrap().verdict,
         types::Health::Unknown
     );
-    healths.observe(&("web".into(), "a".into()), true, "connected".into());
+    healths.observe(&("web".into(), "a".into()), true, true, "connected".into());
     healths.follow(&config, &published(Some(2)));
     assert_eq!(
         ring(&config, &[], &healths).0,
@@ -174,7 +174,7 @@ fn without_checks_everybody_is_up_and_strangers_are_ignored() {
     let config = config(false);
     healths.follow(&config, &published(Some(2)));
     assert_eq!(ring(&config, &[], &healths), (vec![1, 2], vec![], false));
-    assert!(!healths.observe(&("web".into(), "gone".into()), true, "late".into()));
+    assert!(!healths.observe(&("web".into(), "gone".into()), true, true, "late".into()));
 }
 
 #[test]
@@ -198,4 +198,37 @@ fn a_backend_that_no_way_leads_to_takes_no_flows() {
         wanted.dead.is_empty() && !panic,
         "its flows, if it ever had some, may be alive"
     );
+}
+
+/// An interface goes down: probes of `a` and then of `b` fail, nobody answers, and then both do.
+#[test]
+fn who_looks_down_when_nobody_answers_keeps_its_slots() {
+    let config = config(true);
+    let mut healths = observed(&config, &[("a", true), ("b", true)]);
+    let name = |backend: &str| ("web".to_owned(), backend.to_owned());
+    let steps = [
+        ("a", false, false, (vec![1, 2], vec![], false)),
+        ("b", false, false, (vec![1, 2], vec![], true)),
+        ("b", true, true, (vec![1, 2], vec![], false)),
+        ("a", false, true, (vec![2], vec![1], false)),
+        ("a", true, true, (vec![1, 2], vec![], false)),
+    ];
+    for (backend, healthy, confirmed, expected) in steps {
+        healths.observe(&name(backend), healthy, confirmed, "said so".into());
+        assert_eq!(
+            ring(&config, &[], &healths),
+            expected,
+            "{backend} {healthy} {confirmed}"
+        );
+    }
+}
+
+/// One that never served does not begin to because it cannot be told whether it is down.
+#[test]
+fn a_new_backend_that_looks_down_serves_nobody() {
+    let config = config(true);
+    let mut healths = Healths::default();
+    healths.follow(&config, &published(Some(2)));
+    healths.observe(&("web".into(), "a".into()), false, false, "refused".into());
+    assert_eq!(ring(&config, &[], &healths), (vec![2], vec![1], false));
 }
