@@ -91,17 +91,15 @@ impl Agent {
             new.agent.socket.clone_from(socket);
         }
         let changes = diff::diff(&self.desired.config, &new);
-        for change in &changes {
-            if let Some(warning) = change.warning() {
-                warn!(%change, "{warning}");
-            }
-        }
         new.agent = self.desired.config.agent.clone();
         let next = self
             .desired
             .with(new, &self.desired.runtime, &self.published);
         self.adopt_desired(next)
             .map_err(|error| publish_problem(&error))?;
+        for change in changes.iter().filter(|change| change.warning().is_some()) {
+            warn!("{change}");
+        }
         if let Err(problem) = self.save(&self.desired) {
             warn!(
                 "cannot save which runtime changes are left: {}",
