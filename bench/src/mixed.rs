@@ -6,12 +6,18 @@ use tests::mixed::{self, Writer};
 
 use crate::report::{complain, table};
 
-/// Slots of each ring.
-const RING_SIZE: u32 = 65_537;
-/// Tables published as the agent does it.
-const PUBLISHES: u32 = 10_000;
-/// Tables written over the one in use: so few suffice to see what comes of it.
-const OVERWRITES: u32 = 1000;
+/// How tables are written, how many of them, and their slots.
+const CASES: [(&str, Writer, u32, u32); 3] = [
+    ("publish under load", Writer::Agent, 10_000, 65_537),
+    (
+        "control: over the ring in use",
+        Writer::InPlace,
+        1000,
+        65_537,
+    ),
+    // Small rings, which are written over while packets are still in flight.
+    ("control: no grace period", Writer::Hasty, 100_000, 251),
+];
 
 /// One line of the result.
 #[derive(Serialize)]
@@ -30,20 +36,16 @@ pub(crate) struct Row {
 
 /// Runs the cases whose name contains `only`, and prints the table.
 pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
-    let cases = [
-        ("publish under load", Writer::Agent, PUBLISHES),
-        ("control: overwritten in use", Writer::InPlace, OVERWRITES),
-    ];
     let mut rows = Vec::new();
-    for (case, writer, publishes) in cases {
+    for (case, writer, publishes, slots) in CASES {
         if !case.contains(only) {
             continue;
         }
-        complain(&format!("{case}: {publishes} tables of {RING_SIZE} slots"));
-        let seen = mixed::publish(writer, publishes, RING_SIZE)?;
+        complain(&format!("{case}: {publishes} tables of {slots} slots"));
+        let seen = mixed::publish(writer, publishes, slots)?;
         rows.push(Row {
             case,
-            slots: RING_SIZE,
+            slots,
             publishes,
             packets: seen.packets,
             mixed: seen.mixed,

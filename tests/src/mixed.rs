@@ -16,12 +16,15 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, VerifierLogLevel,
     maps::{Array, MapData, PerCpuArray},
     programs::{TestRun, TestRunOptions, Xdp},
 };
-use lb_ebpf::abi::{self, Mark, Slot, Vip, VipCell, watched};
-use lb_userspace::control::{apply::Store, plan::Wanted, slots::Clock};
+use lb_ebpf::abi::{self, HashKind, Mark, Slot, Vip, VipCell, watched};
+use lb_userspace::{
+    control::{apply::Store, plan::Wanted, slots::Clock},
+    table::Member,
+};
 use nix::{
     sched::{CpuSet, sched_setaffinity},
     unistd::Pid,
@@ -35,13 +38,8 @@ use crate::{
     wait,
 };
 
-/// VIPs that are published one after the other. While the others have their turn, the old ring of one
-/// goes out of use, so a grace period serves as many publishes.
-const VIPS: u16 = 8;
 /// Backends that own rings in turn.
 const BACKENDS: u16 = 64;
-/// Packets of one test run, about a millisecond: the kernel lets no grace period pass within.
-const BURST: u32 = 2000;
 /// How long to wait for the first packet.
 const START_MAX: Duration = Duration::from_secs(10);
 
@@ -50,8 +48,22 @@ const START_MAX: Duration = Duration::from_secs(10);
 pub enum Writer {
     /// As the agent does it: grace period, idle ring, flip.
     Agent,
-    /// Over the ring in use, which is wrong: shows that the packets would see it.
+    /// Over the ring in use, without a flip, which is wrong: shows that the packets would see it.
     InPlace,
+    /// Into the other one of two rings, then a flip, but without a grace period: over a ring that
+    /// packets in flight still read.
+    Hasty,
+}
+
+impl Writer {
+    /// VIPs that are published one after the other. While the others have their turn, the old ring of
+    /// one goes out of use, so a grace period serves as many publishes. Haste has nothing to wait for.
+    fn vips(self) -> u16 {
+        match self {
+            Self::Agent | Self::InPlace => 8,
+            Self::Hasty => 1,
+        }
+    }
 }
 
 /// What the packets saw.
@@ -75,40 +87,46 @@ pub struct Seen {
 ///
 /// Without root or the objects, or when the kernel refuses.
 pub fn publish(writer: Writer, publishes: u32, ring_size: u32) -> Result<Seen> {
-    let mut publisher = Publisher::new(u32::from(VIPS), ring_size)?;
-    let mut tables = Tables::new(ring_size);
+    let vips = writer.vips();
+    let mut publisher = Publisher::new(u32::from(vips), ring_size)?;
+    let mut tables = Tables::new(vips, ring_size);
     publisher.publish(&tables.wanted)?;
     tables.check(&publisher)?;
-    let watcher = Watcher::start(&publisher)?;
+    let watcher = Watcher::start(&publisher, writer)?;
     let started = Instant::now();
-    for number in 0..publishes {
-        tables.next((number % u32::from(VIPS)) as u16);
+    for publish in 0..publishes as usize {
+        let vip = publish % usize::from(vips);
+        tables.next(vip);
         match writer {
             Writer::Agent => publisher.publish(&tables.wanted)?,
-            Writer::InPlace => tables.overwrite(&mut publisher, number)?,
+            Writer::InPlace => tables.overwrite(&mut publisher, vip, 0)?,
+            // The first publish has used half 0.
+            Writer::Hasty => tables.overwrite(&mut publisher, vip, 1 - publish % 2)?,
         }
     }
     let took = started.elapsed();
-    let seen = watcher.stop()?;
     Ok(Seen {
         publishes,
         took,
-        ..seen
+        ..watcher.stop()?
     })
 }
 
 /// What is to be published: a ring for each VIP, each of one backend.
 struct Tables {
     wanted: Wanted,
-    ring_size: u32,
+    backends: Vec<Member>,
+    /// A ring of each backend, for those who write without a plan.
+    rings: Vec<Vec<Slot>>,
+    marks: Vec<Mark>,
 }
 
 impl Tables {
-    fn new(ring_size: u32) -> Self {
+    fn new(vips: u16, ring_size: u32) -> Self {
         let backends = publisher::members(BACKENDS);
         let first = |number| publisher::vip(number, ring_size, vec![backends[0]], &backends);
         let wanted = Wanted {
-            vips: (0..VIPS).map(first).collect(),
+            vips: (0..vips).map(first).collect(),
             // Every change begins a move, and the one before has ended: slots name two owners.
             clock: Clock {
                 quiet: 0,
@@ -116,19 +134,28 @@ impl Tables {
             },
             ..Wanted::default()
         };
-        Self { wanted, ring_size }
+        let slots = ring_size as usize;
+        let hashes = 0..BACKENDS as HashKind;
+        Self {
+            wanted,
+            rings: hashes
+                .map(|hash| vec![Slot::settled(watched::owner(hash)); slots])
+                .collect(),
+            marks: vec![Mark::default(); slots],
+            backends,
+        }
     }
 
-    /// Gives the ring of VIP `number` to the next backend.
-    fn next(&mut self, number: u16) {
-        let vip = &mut self.wanted.vips[usize::from(number)];
-        vip.hash = (vip.hash + 1) % BACKENDS as u8;
-        vip.members = vec![publisher::members(BACKENDS)[usize::from(vip.hash)]];
+    /// Gives the ring of VIP `vip` to the next backend.
+    fn next(&mut self, vip: usize) {
+        let vip = &mut self.wanted.vips[vip];
+        vip.hash = (vip.hash + 1) % BACKENDS as HashKind;
+        vip.members = vec![self.backends[usize::from(vip.hash)]];
     }
 
     /// The agent gives ids in order: what the packets go by.
     fn check(&self, publisher: &Publisher) -> Result<()> {
-        for (hash, backend) in (0..).zip(publisher::members(BACKENDS)) {
+        for (hash, backend) in (0..).zip(&self.backends) {
             let id = publisher.published.backend_id(backend.address);
             ensure!(
                 id == Some(watched::owner(hash)),
@@ -139,18 +166,23 @@ impl Tables {
         Ok(())
     }
 
-    /// Writes the next ring over the one in use, right after the VIP has said whose it is.
-    fn overwrite(&self, publisher: &mut Publisher, publish: u32) -> Result<()> {
-        let wanted = &self.wanted.vips[publish as usize % usize::from(VIPS)];
-        let now = publisher.published.vips[&wanted.key].vip;
-        let owner = watched::owner(wanted.hash);
-        let slots = vec![Slot::settled(owner); self.ring_size as usize];
-        let marks = vec![Mark::default(); slots.len()];
+    /// Writes the ring of VIP `vip` into half `half` of the ring map, and points the VIP there. Waits for
+    /// nobody. (The first publish has left the VIPs' rings in half 0.)
+    fn overwrite(&self, publisher: &mut Publisher, vip: usize, half: usize) -> Result<()> {
+        let wanted = &self.wanted.vips[vip];
+        let first = publisher.published.vips[&wanted.key].vip;
         let maps = publisher.dataplane.maps_mut();
-        let hash = wanted.hash;
-        maps.write_vip(wanted.key, Some(Vip { hash, ..now }))?;
-        maps.write_ring(now.ring_start, &slots, &marks)?;
-        Ok(())
+        let ring_start = first.ring_start as usize + half * maps.ring_slots() / 2;
+        let next = Vip {
+            hash: wanted.hash,
+            ring_start: ring_start as u32,
+            ..first
+        };
+        // A lie: none has passed.
+        maps.grace_passed(maps.vip_changes());
+        let slots = &self.rings[usize::from(wanted.hash)];
+        maps.write_ring(next.ring_start, slots, &self.marks)?;
+        Ok(maps.write_vip(wanted.key, Some(next))?)
     }
 }
 
@@ -163,12 +195,12 @@ struct Watcher {
 
 impl Watcher {
     /// Sends packets from now on; returns when the first are through.
-    fn start(publisher: &Publisher) -> Result<Self> {
+    fn start(publisher: &Publisher, writer: Writer) -> Result<Self> {
         let mut ebpf = load(publisher)?;
         let counts = ebpf.take_map("WATCHED").context("no map WATCHED")?;
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let packets = thread::spawn(move || send(&ebpf, &stopped));
+        let packets = thread::spawn(move || send(&ebpf, writer, &stopped));
         let watcher = Self {
             stop,
             packets,
@@ -214,6 +246,7 @@ fn load(publisher: &Publisher) -> Result<Ebpf> {
     let mask = vips.len() - 1;
     let path = object::path("harness");
     let mut ebpf = EbpfLoader::new()
+        .verifier_log_level(VerifierLogLevel::STATS)
         .map_pin_path(abi::map::VIPS, publisher.pin(abi::map::VIPS))
         .map_pin_path(abi::map::RINGS, publisher.pin(abi::map::RINGS))
         .override_global(abi::global::VIP_CELL_MASK, &mask, true)
@@ -227,8 +260,8 @@ fn load(publisher: &Publisher) -> Result<Ebpf> {
     Ok(ebpf)
 }
 
-/// Sends packets to every VIP in turn, without a pause, until told to stop.
-fn send(ebpf: &Ebpf, stop: &AtomicBool) -> Result<()> {
+/// Sends packets to the VIPs in turn, without a pause, until told to stop.
+fn send(ebpf: &Ebpf, writer: Writer, stop: &AtomicBool) -> Result<()> {
     pin_to_last_cpu()?;
     let xdp: &Xdp = ebpf
         .program("watch_table")
@@ -238,18 +271,17 @@ fn send(ebpf: &Ebpf, stop: &AtomicBool) -> Result<()> {
         let addresses = Addresses::V4([192, 0, 2, 1], VIP_V4);
         packet::tcp(addresses, (1024, FIRST_PORT + number), Segment::Ack, b"")
     };
-    let frames: Vec<_> = (0..VIPS).map(frame).collect();
+    let frames: Vec<_> = (0..writer.vips()).map(frame).collect();
     for frame in frames.iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
         }
+        // One at a time: before and after a run of more, the kernel patches its XDP dispatcher and waits
+        // for a grace period itself.
         xdp.test_run(TestRunOptions {
             data_in: Some(frame),
-            repeat: BURST,
             ..TestRunOptions::default()
         })?;
-        // Where grace periods end.
-        thread::yield_now();
     }
     Ok(())
 }
