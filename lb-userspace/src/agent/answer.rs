@@ -294,3 +294,22 @@ fn error_chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_file_says_that_nothing_has_changed_and_gives_one_hint() {
+        let refused = Config::parse("agent = 1", Path::new("weir.toml")).unwrap_err();
+        let problem = unreadable(config::Error::Refused(refused));
+        assert_eq!((problem.status, problem.hint), (422, None));
+        let begins = "nothing has changed: weir.toml:1:9: ";
+        assert!(problem.detail.starts_with(begins), "{}", problem.detail);
+        assert_eq!(problem.detail.matches("hint: ").count(), 1);
+        let missing = Config::load(Path::new("/nowhere/weir.toml")).unwrap_err();
+        assert_eq!(unreadable(missing).reason, "configuration-unreadable");
+    }
+}

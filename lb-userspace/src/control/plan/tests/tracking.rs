@@ -268,3 +268,25 @@ fn an_adopting_agent_forgets_whom_the_one_before_lost() {
     assert_eq!(maps.flows, Tracked::from([(first, two)]));
     assert_eq!(now.lost_at, None);
 }
+
+#[test]
+fn a_publish_that_fails_forgets_nobody() {
+    let want = wanted(vec![tracked(1, &[1, 2], Tracking::Full)]);
+    for fail_at in 1.. {
+        let mut maps = Maps::default();
+        let (now, _) = step(&mut maps, &Published::new(SIZES), &want);
+        let first = vip_id(&now, &want.vips[0]);
+        let flows = Tracked::from(ids(&now).map(|backend| (first, backend)));
+        maps.flows.clone_from(&flows);
+        let mut less = want.clone();
+        less.vips[0].members.remove(0);
+        less.vips[0].dead.insert(address(1));
+        (maps.writes, maps.fail_at) = (0, Some(fail_at));
+        let plan = Plan::new(&now, &less).unwrap();
+        if apply(&mut maps, &now, plan).is_ok() {
+            assert!(fail_at > 2 && maps.flows.len() == 1);
+            return;
+        }
+        assert_eq!(maps.flows, flows, "failure at {fail_at}");
+    }
+}
