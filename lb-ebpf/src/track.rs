@@ -31,15 +31,24 @@
 //! tracking has no budget, so a flood fills its table and evicts the quietest flows; an evicted flow
 //! is decided as on any slot, which is right for all but those that an earlier change had moved.
 //!
-//! **Where a live connection can still change its backend**, by name:
+//! **Where a live connection can still change its backend**, by name. The model of the crate `tests`
+//! looks for changes that none of these explains, and counts those that one does:
 //!
 //! - *deadline*: the slot settles while previous still has flows; they meet current and are reset.
 //! - *quiet*: a connection that sends nothing for as long as slots take to settle counts as ended.
-//! - *forgotten*: an opening packet was over budget, or its exception was evicted.
+//! - *unseen*: a packet to previous comes when its slot is just being settled, after the agent has
+//!   looked and before it has published. Hits of an agent's last moment are unseen for its successor.
+//! - *forgotten*: an opening packet was over budget, its exception was evicted, or two CPUs wanted the
+//!   same entry at once.
 //! - *reopened*: a SYN with the ports of a live connection takes it to current; only a client that
 //!   uses the ports again, or a forger who knows them, sends one.
 //! - *handshake*: a SYN is sent again, after its slot has begun to move: the first one's answer
 //!   comes from previous, the connection is current's.
+//! - *undone*: a publish fails half-way and is taken back; connections that began in between, a few
+//!   milliseconds, are decided as if it had never been.
+//! - *reconfigured*: the VIP's ring gets another size, its hash other fields or its flows another
+//!   tracking.
+//! - *untracked*: the VIP is configured to track nothing, so every change moves flows at once.
 
 use crate::{
     abi::{Mark, Slot, Tracking, tracking},

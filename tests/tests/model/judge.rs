@@ -1,0 +1,194 @@
+//! The invariant: where a live flow's next packet would go changes only in one of the windows.
+//!
+//! A flow is *doomed* from the moment at which its next packet would go elsewhere. The model looks
+//! after whatever may bring that about (a flip, a packet of the flow, an entry taken for another flow,
+//! time), and asks whether this event is one that may. So a window is found by its cause, at the
+//! cause, and not by what is left when all others are ruled out.
+
+use lb_ebpf::abi::{Mark, Slot, Vip};
+use lb_ebpf::hash;
+
+use crate::client::{Client, Live};
+use crate::window::Window;
+use crate::wire::{Wire, kind};
+
+/// Doomed flows that are remembered with their circumstances.
+const STORY_MAX: usize = 20;
+
+/// The window that an event opens for a flow, or why it must not.
+pub(crate) type Verdict = Result<Window, String>;
+
+impl Wire {
+    /// Looks at one client after an event that `explain` explains.
+    pub(crate) fn judge(&mut self, index: usize, explain: impl FnOnce(&Self, &Live) -> Verdict) {
+        let client = &self.clients[index];
+        let Some(live) = client.live else {
+            return;
+        };
+        let udp = client.udp;
+        let right = self.destination(client) == Some(live.backend);
+        let doom = match (right, live.doom) {
+            (true, _) => None,
+            (false, Some(window)) => Some(window),
+            (false, None) => match explain(self, &live) {
+                Ok(window) => {
+                    self.note(index, window);
+                    *self.tally.of(udp).doomed.entry(window).or_default() += 1;
+                    Some(window)
+                }
+                Err(what) => return self.fail(index, &what),
+            },
+        };
+        self.clients[index].live = Some(Live { doom, ..live });
+    }
+
+    /// Looks at the flows that were forgotten for others.
+    pub(crate) fn judge_victims(&mut self) {
+        for victim in self.memory.take_victims() {
+            let Some(index) = self.client_of(victim.fingerprint) else {
+                continue;
+            };
+            if let Some(live) = &mut self.clients[index].live {
+                live.unpinned = true;
+            }
+            self.judge(index, |wire, live| match victim.evicted {
+                true => Ok(Window::Forgotten),
+                false if wire.is_quiet(live) => Ok(Window::Quiet),
+                false => Err("its entry was taken while it was live".to_owned()),
+            });
+        }
+    }
+
+    /// Looks at the UDP flows: for those that nothing is remembered of, time decides.
+    pub(crate) fn judge_time(&mut self) {
+        for index in 0..self.clients.len() {
+            if self.clients[index].udp {
+                self.judge(index, |wire, live| match live.unpinned {
+                    true => Ok(Window::Forgotten),
+                    false if wire.is_quiet(live) => Ok(Window::Quiet),
+                    false => Err("time passed".to_owned()),
+                });
+            }
+        }
+    }
+
+    /// Looks at all flows when nothing has happened since somebody looked.
+    pub(crate) fn judge_all(&mut self) {
+        for index in 0..self.clients.len() {
+            self.judge(index, |_, _| Err("nobody knows when".to_owned()));
+        }
+    }
+
+    /// Looks at the flows of a VIP that was `old` a moment ago, and is `new`.
+    pub(crate) fn judge_flip(&mut self, vip: usize, old: Option<Vip>, new: Option<Vip>) {
+        for index in 0..self.clients.len() {
+            if self.clients[index].vip == vip {
+                self.judge(index, |wire, live| {
+                    wire.explain_flip(&wire.clients[index], live, old, new)
+                });
+            }
+        }
+    }
+
+    fn explain_flip(
+        &self,
+        client: &Client,
+        live: &Live,
+        old: Option<Vip>,
+        new: Option<Vip>,
+    ) -> Verdict {
+        let (Some(old), Some(new)) = (old, new) else {
+            return Err("its VIP came or went".to_owned());
+        };
+        if kind(old) != kind(new) {
+            return Ok(Window::Reconfigured);
+        }
+        if self.untracked.contains(&client.vip) {
+            return Ok(Window::Untracked);
+        }
+        if self.faults.taking_back && live.opened_in == self.faults.publishes {
+            return Ok(Window::Undone);
+        }
+        let at = self.slot_number(client, old);
+        let slot = |vip: Vip| self.memory.slots[(vip.ring_start + at) as usize];
+        let planned = self.planned.get(&self.doors[client.vip].key());
+        let mark = planned.and_then(|marks| marks.get(at as usize)).copied();
+        let story = || {
+            let now = self.clock.now;
+            format!("at {now} {:?} {mark:?} became {:?}", slot(old), slot(new))
+        };
+        let was_previous = slot(old).moves() && self.is(slot(old).previous, live);
+        let Some(mark) = mark.filter(|_| was_previous) else {
+            return Err(story());
+        };
+        self.explain_end(mark, slot(new), live).ok_or_else(story)
+    }
+
+    /// Number of a client's slot in the ring of `vip`.
+    fn slot_number(&self, client: &Client, vip: Vip) -> u32 {
+        let hash = hash::flow(self.memory.settings.hash_key, &client.flow, vip.hash);
+        hash::slot(hash, vip.ring_size)
+    }
+
+    /// Whether the owner of a flow was previous in the ring of `old`, which the VIP has left.
+    pub(crate) fn was_previous(&self, index: usize, old: Option<Vip>) -> bool {
+        let client = &self.clients[index];
+        let (Some(live), Some(old)) = (client.live, old) else {
+            return false;
+        };
+        let at = old.ring_start + self.slot_number(client, old);
+        let slot = self.memory.slots[at as usize];
+        slot.moves() && self.is(slot.previous, &live)
+    }
+
+    /// Why a slot that still had a flow of its previous owner may forget that one.
+    fn explain_end(&self, mark: Mark, new: Slot, live: &Live) -> Option<Window> {
+        let since = |then: u16| self.clock.now.wrapping_sub(then);
+        if self.is(new.previous, live) {
+            return None;
+        }
+        if since(mark.since) >= self.clock.deadline {
+            return Some(Window::Deadline);
+        }
+        if since(mark.hit) < self.clock.quiet {
+            return None;
+        }
+        if self.is_quiet(live) {
+            return Some(Window::Quiet);
+        }
+        // Its own last packet went to previous, and the agent did not see that.
+        (since(live.seen_s as u16) < since(mark.hit)).then_some(Window::Unseen)
+    }
+
+    /// Whether backend `id` is the one of the flow.
+    fn is(&self, id: u16, live: &Live) -> bool {
+        let backend = self.memory.backends.get(usize::from(id));
+        backend.is_some_and(|backend| std::net::IpAddr::from(backend.address) == live.backend)
+    }
+
+    /// Whether a flow was silent for as long as slots take to settle.
+    fn is_quiet(&self, live: &Live) -> bool {
+        self.memory.now_s - live.seen_s >= u32::from(self.clock.quiet)
+    }
+
+    /// Remembers the first flows that are doomed, for whoever reads about a failure.
+    fn note(&mut self, index: usize, window: Window) {
+        if self.story.len() < STORY_MAX {
+            let (now_s, live) = (self.memory.now_s, self.clients[index].live);
+            let text = format!("at {now_s} client {index}, {live:?}: {}", window.name());
+            self.story.push(text);
+        }
+    }
+
+    pub(crate) fn fail(&mut self, index: usize, what: &str) {
+        let client = &self.clients[index];
+        let vip = self.doors[client.vip];
+        let text = format!(
+            "at {} client {index} of {vip:?}, {:?}, would go to {:?}: {what}",
+            self.memory.now_s,
+            client.live,
+            self.destination(client),
+        );
+        self.failure.get_or_insert(text);
+    }
+}

@@ -1,0 +1,123 @@
+//! The agent's writes: packets come between any two of them, and any of them may be the last.
+
+use lb_ebpf::abi::{Backend, Mark, Slot, Vip, VipKey};
+use lb_userspace::control::apply::Store;
+use lb_userspace::control::published::Tracked;
+use thiserror::Error;
+
+use crate::wire::Wire;
+
+/// Why a write was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub(crate) enum NotWritten {
+    #[error("the write was refused")]
+    Refused,
+    #[error("the agent is dead")]
+    Dead,
+}
+
+impl Wire {
+    /// What comes before each write.
+    fn before_write(&mut self) -> Result<(), NotWritten> {
+        for _ in 0..self.random.below(self.traffic.packets + 1) {
+            self.random_packet();
+        }
+        let write = self.faults.writes;
+        self.faults.writes += 1;
+        if self.faults.crash_at.is_some_and(|at| write >= at) {
+            return Err(NotWritten::Dead);
+        }
+        if self.faults.refuse_at == Some(write) {
+            self.faults.taking_back = true;
+            self.faults.takings_back += 1;
+            return Err(NotWritten::Refused);
+        }
+        Ok(())
+    }
+
+    fn write_marks(&self, start: u32, marks: &[Mark]) {
+        for (cell, mark) in self.memory.marks[start as usize..].iter().zip(marks) {
+            cell.set(*mark);
+        }
+    }
+
+    fn write_slots(&mut self, start: u32, slots: &[Slot]) {
+        let start = start as usize;
+        self.memory.slots[start..start + slots.len()].copy_from_slice(slots);
+    }
+
+    /// Hits on the ring that is live which the agent had not seen when it planned another one.
+    fn count_unseen_hits(&mut self, key: &VipKey, old: Vip) {
+        let Some(planned) = self.planned.get(key) else {
+            return;
+        };
+        let now = self.memory.read_marks(old.ring_start, old.ring_size);
+        let slots = &self.memory.slots[old.ring_start as usize..];
+        let pairs = planned.iter().zip(&now).zip(slots);
+        let unseen = pairs.filter(|((then, now), slot)| slot.moves() && then.hit != now.hit);
+        self.tally.unseen_hits += unseen.count() as u64;
+    }
+}
+
+impl Store for Wire {
+    type Error = NotWritten;
+
+    fn wait_grace_period(&mut self) {
+        self.pass_all();
+    }
+
+    fn write_ring(&mut self, start: u32, slots: &[Slot], marks: &[Mark]) -> Result<(), NotWritten> {
+        if let Err(error) = self.before_write() {
+            // Rings are long: the agent dies somewhere in the middle.
+            let some = self.random.below(marks.len() as u32) as usize;
+            self.write_marks(start, &marks[..some]);
+            if self.random.below(2) == 0 {
+                self.write_marks(start, marks);
+                self.write_slots(start, &slots[..some]);
+            }
+            return Err(error);
+        }
+        self.write_marks(start, marks);
+        self.write_slots(start, slots);
+        Ok(())
+    }
+
+    fn write_vip(&mut self, key: VipKey, vip: Option<Vip>) -> Result<(), NotWritten> {
+        self.before_write()?;
+        let old = match vip {
+            Some(vip) => self.memory.vips.insert(key, vip),
+            None => self.memory.vips.remove(&key),
+        };
+        let door = self.doors.iter().position(|door| door.key() == key);
+        if let Some(number) = door {
+            self.tally.flips += 1;
+            if let Some(old) = old {
+                self.count_unseen_hits(&key, old);
+            }
+            self.judge_flip(number, old, vip);
+        }
+        Ok(())
+    }
+
+    fn write_backend(&mut self, id: u16, backend: &Backend) -> Result<(), NotWritten> {
+        self.before_write()?;
+        self.memory.backends[usize::from(id)] = *backend;
+        Ok(())
+    }
+
+    fn clear_vip_counts(&mut self, _: u32) -> Result<(), NotWritten> {
+        self.before_write()
+    }
+
+    fn clear_backend_counts(&mut self, _: u16) -> Result<(), NotWritten> {
+        self.before_write()
+    }
+
+    fn forget_flows(&mut self, keep: &Tracked) {
+        if self.before_write().is_ok() {
+            self.memory
+                .retain_flows(|vip, backend| keep.contains(&(vip, backend)));
+            self.judge_all();
+        }
+    }
+}
