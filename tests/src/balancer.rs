@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::de::DeserializeOwned;
 
 use lb_userspace::api::types::{Backend, Stats, Status};
@@ -15,6 +15,8 @@ use crate::binaries;
 use crate::bpffs::Bpffs;
 use crate::command;
 use crate::host::Host;
+use crate::object;
+use crate::pinned::Attachment;
 use crate::process::Process;
 use crate::wait;
 
@@ -31,6 +33,7 @@ pub struct Balancer {
     socket: PathBuf,
     pins: PathBuf,
     settings: &'static str,
+    objects: Option<PathBuf>,
 }
 
 /// One VIP as it stands in the configuration.
@@ -79,12 +82,18 @@ impl Balancer {
             host,
             agent: None,
             settings: "",
+            objects: None,
         })
     }
 
     /// Further lines of the configuration's `[agent]`.
     pub fn set(&mut self, settings: &'static str) {
         self.settings = settings;
+    }
+
+    /// The directory of the BPF objects that the agent loads from its next start on, instead of its own.
+    pub fn load_objects_from(&mut self, directory: &Path) {
+        self.objects = Some(directory.to_owned());
     }
 
     /// The host.
@@ -97,6 +106,21 @@ impl Balancer {
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
+    }
+
+    /// Where its maps are pinned.
+    #[must_use]
+    pub fn maps(&self) -> PathBuf {
+        self.pins.join("maps")
+    }
+
+    /// What is attached to its `eth0`.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attachment::read`].
+    pub fn attachment(&self) -> Result<Attachment> {
+        Attachment::read(&self.pins.join("links/eth0"))
     }
 
     /// The agent's configuration file.
@@ -124,6 +148,9 @@ impl Balancer {
     pub fn start(&mut self) -> Result<()> {
         let mut command = Command::new(&self.program);
         command.arg("run").arg("--config").arg(&self.configuration);
+        if let Some(objects) = &self.objects {
+            command.env(object::DIRECTORY_VARIABLE, objects);
+        }
         let mut agent = self.host.start("weir", command)?;
         agent.wait_ready("the control socket to answer", START_LIMIT, || {
             self.weir(&["status"]).ok()
@@ -139,6 +166,18 @@ impl Balancer {
     /// When it does not run.
     pub fn crash(&mut self) -> Result<()> {
         self.agent.take().context("the agent does not run")?.crash()
+    }
+
+    /// Has the agent end by itself; the data plane stays.
+    ///
+    /// # Errors
+    ///
+    /// When it does not run, or not end within the time that it may take to start.
+    pub fn stop(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent does not run")?;
+        let status = agent.terminate(START_LIMIT)?;
+        ensure!(status.success(), "{status}:\n{}", agent.log_tail());
+        Ok(())
     }
 
     /// Runs a command of `weir` against the agent and returns what it printed.

@@ -10,6 +10,7 @@ mod chain;
 mod demo;
 mod every_port;
 mod explain;
+mod flood;
 mod flow;
 mod forward;
 mod health;

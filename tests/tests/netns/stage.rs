@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::backend::serve_vip;
 use tests::balancer::{Balancer, Vip, VipBackend, WEIGHT};
@@ -11,6 +11,7 @@ use tests::bpffs::Bpffs;
 use tests::host::Host;
 use tests::network::{MTU_EDGE_BYTES, MTU_TUNNEL_BYTES, Network};
 use tests::process::Process;
+use tests::wait;
 
 pub(crate) const VIP_V4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 pub(crate) const VIP_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10);
@@ -28,7 +29,7 @@ pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(15);
 /// busy machine must not look like a dead backend.
 const HEALTH: &str =
     "{ tcp = true, port = 7100, every = \"1s\", timeout = \"1s\", fall = 3, rise = 1 }";
-const HEALTH_PORT: u16 = 7100;
+pub(crate) const HEALTH_PORT: u16 = 7100;
 
 /// How packets reach the backends, and so where these stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,7 +46,7 @@ pub(crate) struct Stage {
     pub(crate) balancer: Balancer,
     pub(crate) client: Host,
     _bpffs: Bpffs,
-    _network: Network,
+    pub(crate) network: Network,
 }
 
 pub(crate) struct Backend {
@@ -78,7 +79,7 @@ impl Stage {
             balancer,
             client,
             _bpffs: bpffs,
-            _network: network,
+            network,
         }
     }
 
@@ -200,4 +201,13 @@ fn apart(network: &mut Network, backends: &[String]) -> (Host, Vec<Host>) {
     let balancer = network.attach("balancer", MTU_TUNNEL_BYTES).unwrap();
     let attach = |name: &String| network.attach(name, MTU_TUNNEL_BYTES).unwrap();
     (balancer, backends.iter().map(attach).collect())
+}
+
+/// Lets time pass: what is measured is what happens in it, or that nothing does.
+pub(crate) fn pass(time: Duration) {
+    let started = Instant::now();
+    wait::until("time to pass", 2 * time + SETTLE_LIMIT, || {
+        (started.elapsed() >= time).then_some(())
+    })
+    .unwrap();
 }
