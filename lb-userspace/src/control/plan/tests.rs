@@ -483,9 +483,9 @@ fn a_table_is_shared_by_those_alone_for_whom_it_is_built() {
         key: vip(number, &[]).key,
         ..same.clone()
     });
-    others[1].table = Table::Rendezvous;
+    others[1].members[0].weight = 50;
     others[2].members[0].weight = 50;
-    others[3].members.swap(0, 1);
+    others[2].table = Table::Rendezvous;
     others[3].ring_size = 509;
     let sizes = Sizes {
         vips: 8,
