@@ -68,15 +68,16 @@ impl Healths {
         confirmed: bool,
         reason: String,
     ) -> bool {
-        let verdict = if healthy {
-            types::Health::Up
-        } else {
-            types::Health::Down
-        };
         let (vip, backend) = name;
         let known = self.0.get_mut(vip);
         match known.and_then(|backends| backends.get_mut(backend)) {
             Some(health) => {
+                let verdict = match (healthy, confirmed || health.serves) {
+                    (true, _) => types::Health::Up,
+                    (false, true) => types::Health::Down,
+                    // As much is known as before: it may be draining, and its connections alive.
+                    (false, false) => health.verdict,
+                };
                 *health = Health {
                     verdict,
                     serves: healthy || (health.serves && !confirmed),

@@ -223,12 +223,16 @@ fn who_looks_down_when_nobody_answers_keeps_its_slots() {
     }
 }
 
-/// One that never served does not begin to because it cannot be told whether it is down.
+/// One that never served does not begin to because it cannot be told whether it is down. Nor are its
+/// connections given up: it may have been draining when this agent started.
 #[test]
-fn a_new_backend_that_looks_down_serves_nobody() {
+fn a_backend_without_slots_that_looks_down_serves_nobody_until_it_is_certain() {
     let config = config(true);
     let mut healths = Healths::default();
     healths.follow(&config, &published(Some(2)));
-    healths.observe(&("web".into(), "a".into()), false, false, "refused".into());
-    assert_eq!(ring(&config, &[], &healths), (vec![2], vec![1], false));
+    for (confirmed, dead) in [(false, vec![]), (true, vec![1])] {
+        let name = ("web".into(), "a".into());
+        healths.observe(&name, false, confirmed, "refused".into());
+        assert_eq!(ring(&config, &[], &healths), (vec![2], dead, false));
+    }
 }
