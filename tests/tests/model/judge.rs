@@ -48,14 +48,16 @@ impl Wire {
             let Some(index) = self.client_of(victim.fingerprint) else {
                 continue;
             };
-            if let Some(live) = &mut self.clients[index].live {
-                live.unpinned = true;
-            }
-            self.judge(index, |wire, live| match victim.evicted {
+            // What a packet of its own did not leave there was not renewed either.
+            let was_unpinned = self.clients[index].live.is_some_and(|live| live.unpinned);
+            self.judge(index, |wire, live| match victim.evicted || was_unpinned {
                 true => Ok(Window::Forgotten),
                 false if wire.is_quiet(live) => Ok(Window::Quiet),
                 false => Err("its entry was taken while it was live".to_owned()),
             });
+            if let Some(live) = &mut self.clients[index].live {
+                live.unpinned = true;
+            }
         }
     }
 
