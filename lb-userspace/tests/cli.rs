@@ -366,7 +366,7 @@ fn requests_say_what_was_asked_for() {
             "vip list",
             "GET /v1/vips ",
             "[]",
-            "VIP  ADDRESS  FORWARD  HASH  SLOTS  SERVING\n",
+            "VIP  ADDRESS  FORWARD  HASH  TRACKING  SLOTS  SERVING\n",
         ),
         (
             "reload",

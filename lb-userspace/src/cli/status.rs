@@ -94,8 +94,8 @@ mod tests {
         INTERFACE  XDP MODE  PROGRAM
         eth0       native         17
 
-        VIP  ADDRESS               FORWARD  HASH        SLOTS  SERVING
-        web  203.0.113.10:443/tcp  ipip     five-tuple  65537  1 of 2
+        VIP  ADDRESS               FORWARD  HASH        TRACKING  SLOTS  SERVING
+        web  203.0.113.10:443/tcp  ipip     five-tuple  moving    65537  1 of 2
         "#);
     }
 }

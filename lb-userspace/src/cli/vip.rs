@@ -34,6 +34,7 @@ pub(super) fn list(vips: &[Vip]) -> String {
         Column::Text("ADDRESS"),
         Column::Text("FORWARD"),
         Column::Text("HASH"),
+        Column::Text("TRACKING"),
         Column::Number("SLOTS"),
         Column::Text("SERVING"),
     ];
@@ -48,6 +49,7 @@ pub(super) fn list(vips: &[Vip]) -> String {
             address(vip),
             vip.forward.to_string(),
             vip.hash.to_string(),
+            vip.tracking.to_string(),
             vip.ring_size.to_string(),
             format!("{serving} of {}", vip.backends.len()),
         ]
@@ -150,8 +152,8 @@ pub(super) mod tests {
     #[test]
     fn lists_vips() {
         insta::assert_snapshot!(list(&[web()]), @r#"
-        VIP  ADDRESS               FORWARD  HASH        SLOTS  SERVING
-        web  203.0.113.10:443/tcp  ipip     five-tuple  65537  1 of 2
+        VIP  ADDRESS               FORWARD  HASH        TRACKING  SLOTS  SERVING
+        web  203.0.113.10:443/tcp  ipip     five-tuple  moving    65537  1 of 2
         "#);
     }
 

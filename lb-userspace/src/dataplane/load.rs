@@ -152,6 +152,10 @@ impl Dataplane {
 
     /// Sets the sources of outer headers; `None` keeps the one there is.
     ///
+    /// The kernel copies the settings 8 bytes at a time, so an IPv6 source that changes while packets
+    /// flow may be seen half changed by those of that moment. It changes when the host's own address
+    /// does, and then nothing else of the way holds either.
+    ///
     /// # Errors
     ///
     /// When the map cannot be read or written.
