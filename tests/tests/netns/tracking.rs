@@ -111,6 +111,27 @@ fn without_tracking_a_drain_takes_effect_at_once() {
     assert_eq!(event(&stats, "insert"), 0, "{stats:#?}");
 }
 
+#[test]
+fn the_configured_budget_is_the_programs() {
+    if !crate::balancer_granted() {
+        return;
+    }
+    let mut stage = Stage::new("budget", Mode::Ipip, 2);
+    // Live flows may take half of it, which is nothing.
+    stage.balancer.set("limits = { inserts_per_second_max = 1 }");
+    let vip = stage.tunnel_vip("web", "udp");
+    start(&mut stage, &vip, "moving");
+    weir(&stage, "backend drain web backend-1");
+    // Half of the slots move: that twenty flows miss all of them happens once in a million.
+    let ask = || ask_by_udp(any_source(VIP), VIP, b"who?");
+    for _ in 0..20 {
+        inside(&stage.client, ask).unwrap();
+    }
+    let stats = stage.balancer.stats().unwrap();
+    assert_eq!(event(&stats, "insert"), 0, "{stats:#?}");
+    assert!(event(&stats, "over_budget") > 0, "{stats:#?}");
+}
+
 /// As [`Stage::start`], with a kind of tracking.
 fn start(stage: &mut Stage, vip: &Vip, tracking: &str) {
     configure(stage, vip, tracking);
