@@ -3,6 +3,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
+use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 use crate::output::say;
 
 /// When this variable is set, a missing privilege is a failure instead of a reason to skip.
@@ -59,6 +62,20 @@ pub fn granted(suite: &str, missing: Option<String>) -> bool {
     false
 }
 
+/// Lets this process, and those it starts from now on, open `number` files and sockets.
+///
+/// # Errors
+///
+/// When the hard limit is lower and we may not raise it.
+pub fn allow_descriptors(number: u64) -> Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if soft >= number {
+        return Ok(());
+    }
+    setrlimit(Resource::RLIMIT_NOFILE, number, hard.max(number))
+        .with_context(|| format!("{number} open files are needed, `ulimit -Hn` says {hard}"))
+}
+
 /// A suite has many tests, but one line is enough for all of them.
 fn say_once(line: String) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
@@ -79,6 +96,14 @@ fn in_path(program: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn descriptors_are_allowed_up_to_the_hard_limit() {
+        let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+        allow_descriptors(soft).unwrap();
+        allow_descriptors(hard).unwrap();
+        assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));
+    }
 
     #[test]
     fn capabilities_are_read_from_the_effective_set() {

@@ -9,7 +9,7 @@ use tests::balancer::Vip;
 use tests::counters::Tcp;
 use tests::crowd::{Crowd, Group, Opening, Report};
 use tests::output::say;
-use tests::wait;
+use tests::{privilege, wait};
 
 use crate::stage::{Family, HEALTH_PORT, Mode, PORT, SETTLE_LIMIT, Stage, VIP_V4, pass};
 
@@ -32,6 +32,9 @@ const STALL_MAX: Duration = Duration::from_secs(1);
 /// Slots without traffic settle within the test. Those with live connections do not, not even when
 /// these are silent while an interface is down and then until TCP tries again.
 const SETTINGS: &str = "settle_after = \"12s\"";
+
+/// Sockets of all connections in one process, and what else it has open.
+const DESCRIPTORS: u64 = 16_000;
 
 /// When nobody talks any more, there is nothing to wait for.
 const LAST_SETTINGS: &str = "settle_after = \"2s\"";
@@ -69,6 +72,7 @@ pub(crate) struct Play {
 impl Play {
     /// Six backends, five of which are used.
     pub(crate) fn begin() -> Self {
+        privilege::allow_descriptors(DESCRIPTORS).unwrap();
         let mut stage = Stage::new("survival", Mode::Ipip, 6);
         stage.balancer.set(SETTINGS);
         let all = stage.tunnel_vip("web", "tcp");
