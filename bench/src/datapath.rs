@@ -206,7 +206,7 @@ fn progress(case: &Case, rows: &[Row]) -> String {
     let name = case.name();
     let rows = rows.iter().filter(|row| row.case == name);
     let cells: Vec<String> = rows.map(cell).collect();
-    format!("{name:<72} {}", cells.join("  "))
+    format!("{name:<60} {}", cells.join("  "))
 }
 
 /// Above the floor, and as measured.

@@ -158,6 +158,7 @@ impl Case {
         Self { mode, ..COMMON }
     }
 
+    /// What is special about it: nothing is said of one VIP and a hundred backends.
     pub(crate) fn name(&self) -> String {
         let (mode, family, packet) = (self.mode_name(), self.family_name(), self.packet);
         let state = match (self.moving, self.tracking) {
@@ -171,8 +172,14 @@ impl Case {
             Known::None => ", new flows",
             Known::NoneAndFull => ", new flows, table full",
         };
-        let (used, vips, backends) = (self.vips_used, self.vips, self.backends);
-        format!("{mode} {family} {packet}{state}{known}, {used}/{vips} vips, {backends} backends")
+        let mut name = format!("{mode} {family} {packet}{state}{known}");
+        if self.vips != COMMON.vips {
+            name += &format!(", {} of {} vips", self.vips_used, self.vips);
+        }
+        if self.backends != COMMON.backends {
+            name += &format!(", {} backends", self.backends);
+        }
+        name
     }
 
     pub(crate) fn mode_name(&self) -> &'static str {
