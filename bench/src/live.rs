@@ -15,7 +15,7 @@ use aya::{
     maps::{Array, PerCpuArray},
     programs::{TestRun, TestRunAttrs, TestRunOptions, Xdp, XdpMode, links::Link as _},
 };
-use lb_ebpf::abi::{self, Counts, forward};
+use lb_ebpf::abi::{self, Counts, Forward, forward};
 use nix::net::if_::if_nametoindex;
 use serde::Serialize;
 use tests::{
@@ -39,6 +39,16 @@ const ROUNDS: usize = 7;
 const FLOWS: u32 = 1 << 16;
 /// Bytes of `struct xdp_md` (include/uapi/linux/bpf.h).
 const CONTEXT_WORDS: usize = 6;
+
+/// Name of the case, forwarding mode, and the program of the harness object, else the balancer.
+type Program = (&'static str, Forward, Option<&'static str>);
+
+const PROGRAMS: [Program; 4] = [
+    ("veth XDP_DROP", forward::L2, Some("sink")),
+    ("veth XDP_TX", forward::L2, Some("null_tx")),
+    ("veth l2", forward::L2, None),
+    ("veth ipip", forward::IPIP, None),
+];
 
 /// One line of the result.
 #[derive(Serialize)]
@@ -73,12 +83,15 @@ enum Runs {
 /// Runs the cases whose name contains `only`, and prints the table.
 pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     harness::pin_to_first_cpu()?;
-    let mut bed = Bed::new()?;
-    let mut candidates = bed.candidates(only)?;
-    if candidates.is_empty() {
+    let named = |program: &&Program| program.0.contains(only);
+    let programs: Vec<_> = PROGRAMS.iter().filter(named).collect();
+    if programs.is_empty() {
         return Ok(Vec::new());
     }
     complain("live frames over veth");
+    let mut bed = Bed::new()?;
+    let candidates = programs.into_iter().map(|program| bed.candidate(*program));
+    let mut candidates = candidates.collect::<Result<Vec<_>>>()?;
     for _ in 0..ROUNDS {
         for candidate in &mut candidates {
             bed.measure(candidate)?;
@@ -146,30 +159,19 @@ impl Bed {
         })
     }
 
-    fn candidates(&self, only: &str) -> Result<Vec<Candidate>> {
-        let (l2, ipip) = (Case::settled(forward::L2), Case::settled(forward::IPIP));
-        let cases = [
-            ("veth XDP_DROP", l2, Some("sink")),
-            ("veth XDP_TX", l2, Some("null_tx")),
-            ("veth l2", l2, None),
-            ("veth ipip", ipip, None),
-        ];
-        let cases = cases.into_iter().filter(|(case, ..)| case.contains(only));
-        cases
-            .map(|(case, shape, program)| {
-                let runs = match program {
-                    Some(name) => Runs::Harness(name),
-                    None => Runs::Balancer(Box::new(self.balancer(&shape)?)),
-                };
-                Ok(Candidate {
-                    case,
-                    shape,
-                    runs,
-                    rates: Vec::new(),
-                    received: 0,
-                })
-            })
-            .collect()
+    fn candidate(&self, (case, mode, name): Program) -> Result<Candidate> {
+        let shape = Case::settled(mode);
+        let runs = match name {
+            Some(name) => Runs::Harness(name),
+            None => Runs::Balancer(Box::new(self.balancer(&shape)?)),
+        };
+        Ok(Candidate {
+            case,
+            shape,
+            runs,
+            rates: Vec::new(),
+            received: 0,
+        })
     }
 
     /// The balancer, whose backends are all behind the far end of the pair.

@@ -128,3 +128,52 @@ impl Target {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(flows: u32, moving: u32, ns_per_packet: u64) -> Row {
+        Row {
+            case: String::new(),
+            family: "v4",
+            mode: "ipip",
+            packet: "tcp ack",
+            flows,
+            vips: 1,
+            vips_used: 1,
+            backends: 100,
+            moving,
+            tracking: "moving",
+            ns_per_packet,
+            floor_ns: 20,
+        }
+    }
+
+    #[test]
+    fn figures_stand_beside_what_is_asked_of_them() {
+        let rows = [
+            row(1, 0, 71),
+            row(FLOWS_MOST, 0, 75),
+            row(FLOWS_MOST, 33, 150),
+        ];
+        let cells: Vec<_> = all(&rows).iter().map(Target::cells).collect();
+        assert_eq!(
+            cells,
+            [
+                ["settled, ack, 1 flow: ns", "50 above", "51, missed", "71"],
+                ["settled, ack: 4 M flows / 1", "1.10", "1.08", "1.06"],
+                ["ack: a third moving / settled", "2.50", "2.36", "2.00"],
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_of_other_modes_are_not_asked_about() {
+        let rows = [Row {
+            mode: "l2",
+            ..row(1, 0, 71)
+        }];
+        assert!(all(&rows).is_empty());
+    }
+}
