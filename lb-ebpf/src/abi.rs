@@ -19,12 +19,12 @@ pub use limit::{
 };
 pub use stats::Counts;
 pub use value::{
-    Backend, Budget, Forward, HashKind, Hop, Mark, MarkCell, RingCell, Settings, Slot, Tracking,
-    Vip, VipCell, cell_state, forward, hash_kind, tracking,
+    Backend, Budget, Egress, Forward, HashKind, Hop, Mark, MarkCell, RingCell, Settings, Slot,
+    Tracking, Vip, VipCell, cell_state, forward, hash_kind, tracking,
 };
 
 /// Version of this contract. Kept in [`Settings::version`] and checked before maps are re-adopted.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Names of the maps in the `balancer` object, as the loader and `bpftool` see them.
 pub mod map {

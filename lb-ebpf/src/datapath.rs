@@ -81,7 +81,7 @@ fn steer_and_forward<F: Frame, T: Tables>(
     };
     // 4. New headers towards the owner, in the VIP's forwarding mode.
     let reason = forward(frame, settings, parsed, &owner)?;
-    let ifindex = owner.backend.hop().ifindex;
+    let ifindex = owner.backend.hop.ifindex;
     let backend_id = owner.backend_id;
     Ok((
         reason,
@@ -101,7 +101,7 @@ fn forward<F: Frame>(
     owner: &Owner,
 ) -> Result<Reason, Reason> {
     if owner.vip.forward == forward::L2 {
-        encap::l2(frame, &owner.backend.hop())?;
+        encap::l2(frame, &owner.backend.hop)?;
         return Ok(Reason::ForwardedL2);
     }
     encap::ipip(frame, parsed, &owner.backend, settings, owner.hash as u32)?;

@@ -1,7 +1,7 @@
 //! Rewrites a packet on its way out: MAC addresses, tunnel header, echo reply.
 
 use crate::{
-    abi::{Backend, Hop, Settings},
+    abi::{Egress, Hop, Settings},
     flow::Family,
     frame::Frame,
     parse::Parsed,
@@ -13,11 +13,7 @@ use crate::{
 #[inline(always)]
 pub fn l2<F: Frame>(frame: &mut F, hop: &Hop) -> Result<(), Reason> {
     // One store of twelve bytes: one comparison against the end of the packet.
-    let [a, b, c] = hop.destination.words();
-    let [d, e, f] = hop.source.words();
-    frame
-        .store(0, [a, b, c, d, e, f])
-        .ok_or(Reason::FrameTruncated)
+    frame.store(0, hop.link).ok_or(Reason::FrameTruncated)
 }
 
 /// Puts the packet into an outer IP header of the backend's family and addresses it to the next
@@ -28,7 +24,7 @@ pub fn l2<F: Frame>(frame: &mut F, hop: &Hop) -> Result<(), Reason> {
 pub fn ipip<F: Frame>(
     frame: &mut F,
     parsed: &Parsed,
-    backend: &Backend,
+    backend: &Egress,
     settings: &Settings,
     entropy: u32,
 ) -> Result<(), Reason> {
@@ -45,7 +41,7 @@ pub fn ipip<F: Frame>(
         Family::V4 => protocol::IPV4,
         Family::V6 => protocol::IPV6,
     };
-    let hop = backend.hop();
+    let hop = backend.hop;
     if backend.family == Family::V4 as u8 {
         let outer = Ipv4::outer(
             parsed.traffic_class,
@@ -87,8 +83,11 @@ fn link<const ROOM: usize, F: Frame>(
     const UNTAGGED: usize = Ethernet::LEN;
     if ip_at == UNTAGGED {
         frame.grow::<ROOM>().ok_or(Reason::NoHeadroom)?;
-        let header = Ethernet::new(hop.destination, hop.source, ether_type);
-        return header.write(frame, 0).ok_or(Reason::FrameTruncated);
+        let type_at = Ethernet::ETHER_TYPE_AT;
+        return frame
+            .store(type_at, [ether_type])
+            .and_then(|()| frame.store(0, hop.link))
+            .ok_or(Reason::FrameTruncated);
     }
     const TAGS_AT: usize = Ethernet::ETHER_TYPE_AT;
     if ip_at == UNTAGGED + Vlan::LEN {

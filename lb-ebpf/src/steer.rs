@@ -4,7 +4,7 @@
 //! maps through system calls, tests from plain arrays.
 
 use crate::{
-    abi::{Backend, Settings, Slot, Vip, VipKey, forward, tracking},
+    abi::{Egress, Settings, Slot, Vip, VipKey, forward, tracking},
     address::Address,
     flow::{Family, Flow},
     hash,
@@ -23,8 +23,8 @@ pub trait Tables: FlowTables {
     fn vip(&self, key: &VipKey) -> Option<Vip>;
     /// Slot `index` of the ring map, counted over all rings; `None` beyond its end.
     fn slot(&self, index: u32) -> Option<Slot>;
-    /// Backend `id`; `None` beyond the end of the table.
-    fn backend(&self, id: u16) -> Option<Backend>;
+    /// The way to backend `id`; `None` when there is none.
+    fn backend(&self, id: u16) -> Option<Egress>;
 }
 
 /// Where a packet goes.
@@ -42,8 +42,8 @@ pub struct Owner {
     pub backend_id: u16,
     /// What made it the owner.
     pub chosen: Chosen,
-    /// Its address and next hop.
-    pub backend: Backend,
+    /// The way to it.
+    pub backend: Egress,
 }
 
 /// Finds the owner of a parsed packet, or the reason why it has none.
@@ -111,10 +111,7 @@ fn find<T: Tables>(
         return Err(Reason::NoBackend);
     }
     let backend = tables.backend(backend_id).ok_or(Reason::BackendUnknown)?;
-    if backend.family == 0 {
-        return Err(Reason::BackendUnknown);
-    }
-    if backend.hop().ifindex == 0 {
+    if backend.hop.ifindex == 0 {
         return Err(Reason::NextHopUnknown);
     }
     if vip.forward == forward::L2 && backend.family != flow.family as u8 {

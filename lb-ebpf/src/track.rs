@@ -241,7 +241,11 @@ fn choose<T: Tables>(
         tables.count(Event::Hit);
         return chose(owner, Chosen::Exception);
     }
-    let age_s = u32::from((now_s as u16).wrapping_sub(since));
+    // This clock may lag behind the one by which the agent dated the move, and be a second short.
+    let age_s = match (now_s as u16).wrapping_sub(since) {
+        u16::MAX => 0,
+        age_s => u32::from(age_s),
+    };
     if packet == Packet::Datagram && age_s >= place.quiet_s {
         return chose(current, Chosen::New);
     }
@@ -337,7 +341,7 @@ fn reached<T: Tables>(chose: Chose, place: &Place, now_s: u32, tables: &T) -> Ch
 fn is_reachable<T: Tables>(backend_id: u16, tables: &T) -> bool {
     tables
         .backend(backend_id)
-        .is_some_and(|backend| backend.family != 0 && backend.hop().ifindex != 0)
+        .is_some_and(|backend| backend.hop.ifindex != 0)
 }
 
 /// Notes, once a second, that the slot's previous owner still has flows.

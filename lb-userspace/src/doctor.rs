@@ -296,7 +296,7 @@ fn next_hop(name: &str, address: IpAddr, forward: Forward, way: &Resolution) -> 
                 .or_do("forward = \"l2\" needs backends on the same link; use \"ipip\"")
         }
         Ok(known) => {
-            let mac = display_mac(known.hop.destination);
+            let mac = display_mac(known.hop.destination());
             finding(
                 check,
                 Verdict::Ok,

@@ -59,8 +59,8 @@ pub fn explain<T: Tables>(
     };
     let ending = match &result {
         Ok(owner) => {
-            let hop = owner.backend.hop();
-            let mac = crate::net::display_mac(hop.destination);
+            let hop = owner.backend.hop;
+            let mac = crate::net::display_mac(hop.destination());
             format!("leaves through interface {} to {mac}", hop.ifindex)
         }
         Err(reason) => format!("{}: {}", reason.action().name(), reason.describe()),
@@ -209,7 +209,7 @@ fn find_vip<T: Tables>(flow: &Flow, tables: &T) -> Option<(VipKey, Vip)> {
 mod tests {
     use lb_ebpf::address::Address;
 
-    use lb_ebpf::abi::{Backend, Hop, Mark, Settings, Tracking, hash_kind};
+    use lb_ebpf::abi::{Egress, Hop, Mark, Settings, Tracking, hash_kind};
     use lb_ebpf::flow_table::{Put, Remembered};
     use lb_ebpf::track::{Event, FlowTable, FlowTables};
 
@@ -238,11 +238,7 @@ mod tests {
                     quiet_s: 60,
                 },
                 ring_size: 1,
-                hop: Hop {
-                    destination: [2, 0, 0, 0, 0, 7].into(),
-                    source: [0; 6].into(),
-                    ifindex: 3,
-                },
+                hop: Hop::new([2, 0, 0, 0, 0, 7].into(), [0; 6].into(), 3),
                 current: 7,
                 previous: 7,
                 tracking: tracking::MOVING,
@@ -303,8 +299,9 @@ mod tests {
             })
         }
 
-        fn backend(&self, id: u16) -> Option<Backend> {
-            (id != 0).then(|| entry([10, 0, 0, id as u8].into(), self.hop, 1500))
+        fn backend(&self, id: u16) -> Option<Egress> {
+            let entry = entry([10, 0, 0, id as u8].into(), self.hop, 1500);
+            entry.egress().filter(|_| id != 0)
         }
     }
 

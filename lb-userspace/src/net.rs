@@ -125,11 +125,7 @@ impl Snapshot {
             });
         };
         Ok(Known {
-            hop: Hop {
-                destination: destination.into(),
-                source: source.into(),
-                ifindex: route.ifindex,
-            },
+            hop: Hop::new(destination.into(), source.into(), route.ifindex),
             interface,
             neighbour,
             mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 
 use lb_ebpf::{
     abi::{
-        Backend, Forward, HashKind, Hop, Mark, Settings, Slot, Tracking, VERSION, Vip, VipKey,
-        forward, tracking,
+        Backend, Egress, Forward, HashKind, Hop, Mark, Settings, Slot, Tracking, VERSION, Vip,
+        VipKey, forward, tracking,
     },
     address::{Address, Mac},
     flow::{Family, Flow},
@@ -336,16 +336,8 @@ impl Fixture {
 fn backends() -> Vec<Backend> {
     let resolved = |address, family: Family, ifindex| {
         // The dead generation is poisoned: a reader that took it would be seen.
-        let poison = Hop {
-            destination: Mac::new([0xee; 6]),
-            source: Mac::new([0xee; 6]),
-            ifindex: 99,
-        };
-        let hop = Hop {
-            destination: Mac::new(HOP_MAC),
-            source: Mac::new(OWN_MAC),
-            ifindex,
-        };
+        let poison = Hop::new(Mac::new([0xee; 6]), Mac::new([0xee; 6]), 99);
+        let hop = Hop::new(Mac::new(HOP_MAC), Mac::new(OWN_MAC), ifindex);
         let (hops, live) = match family {
             Family::V4 => ([hop, poison], 0),
             Family::V6 => ([poison, hop], 1),
@@ -383,8 +375,8 @@ impl Tables for Fixture {
         self.slots.get(index as usize).copied()
     }
 
-    fn backend(&self, id: u16) -> Option<Backend> {
-        self.backends.get(usize::from(id)).copied()
+    fn backend(&self, id: u16) -> Option<Egress> {
+        self.backends.get(usize::from(id))?.egress()
     }
 }
 

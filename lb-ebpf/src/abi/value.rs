@@ -124,7 +124,8 @@ pub mod tracking {
 pub struct Slot {
     /// Backend id that new flows go to; 0 = none takes them.
     pub current: u16,
-    /// Backend id that owned the slot before; equal to `current` when the slot is settled.
+    /// Backend id that owned the slot before; equal to `current` when the slot is settled. Not 0
+    /// unless `current` is.
     pub previous: u16,
 }
 
@@ -140,10 +141,20 @@ impl Slot {
         }
     }
 
+    /// The slot whose four bytes lie in memory as `word` does.
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        let [a, b, c, d] = word.to_ne_bytes();
+        Self {
+            current: u16::from_ne_bytes([a, b]),
+            previous: u16::from_ne_bytes([c, d]),
+        }
+    }
+
     /// True when some flows of the slot belong to an earlier owner.
     #[inline(always)]
     pub const fn moves(&self) -> bool {
-        self.previous != self.current && self.previous != 0
+        self.previous != self.current
     }
 }
 
@@ -208,15 +219,40 @@ const _: () = assert!(size_of::<Budget>() == 8);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Hop {
-    /// Destination MAC address: the backend's or the router's towards it.
-    pub destination: Mac,
-    /// Source MAC address: that of the interface the packet leaves through.
-    pub source: Mac,
+    /// The first twelve bytes of a frame to it, in the order of memory: two MAC addresses.
+    pub link: [u32; 3],
     /// Interface the packet leaves through; 0 = the next hop is not known.
     pub ifindex: u32,
 }
 
 const _: () = assert!(size_of::<Hop>() == 16);
+
+impl Hop {
+    /// The hop to `destination`, the backend or the router towards it, through an interface whose
+    /// own address is `source`.
+    pub const fn new(destination: Mac, source: Mac, ifindex: u32) -> Self {
+        let [a, b, c, d, e, f] = destination.to_bytes();
+        let [g, h, i, j, k, l] = source.to_bytes();
+        let link = [
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+        ];
+        Self { link, ifindex }
+    }
+
+    /// Destination MAC address.
+    pub const fn destination(&self) -> Mac {
+        let ([a, b, c, d], [e, f, ..]) = (self.link[0].to_ne_bytes(), self.link[1].to_ne_bytes());
+        Mac::new([a, b, c, d, e, f])
+    }
+
+    /// Source MAC address.
+    pub const fn source(&self) -> Mac {
+        let ([.., a, b], [c, d, e, f]) = (self.link[1].to_ne_bytes(), self.link[2].to_ne_bytes());
+        Mac::new([a, b, c, d, e, f])
+    }
+}
 
 /// One backend: its address and how to reach it. One cache line.
 ///
@@ -244,12 +280,36 @@ const _: () = assert!(offset_of!(Backend, live) % 8 == 0);
 
 impl Backend {
     /// The valid next hop.
-    #[inline(always)]
     pub fn hop(&self) -> Hop {
-        if self.live == 0 {
-            self.hops[0]
-        } else {
-            self.hops[1]
-        }
+        self.hops[usize::from(self.live & 1)]
     }
+
+    /// What a packet to the backend needs; `None` when there is no backend.
+    ///
+    /// Read out of the table, only one of the two hops is touched.
+    #[inline(always)]
+    pub fn egress(&self) -> Option<Egress> {
+        if self.family == 0 {
+            return None;
+        }
+        Some(Egress {
+            address: self.address,
+            hop: self.hops[usize::from(self.live & 1)],
+            family: self.family,
+            mtu: self.mtu,
+        })
+    }
+}
+
+/// The way to a backend, as one packet sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// Where packets go.
+    pub address: Address,
+    /// The valid next hop.
+    pub hop: Hop,
+    /// 4 or 6: the family of `address`.
+    pub family: u8,
+    /// Largest IP packet, in bytes, that the way to the backend takes; 0 = not checked.
+    pub mtu: u16,
 }

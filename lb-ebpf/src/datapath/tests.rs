@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    abi::{Backend, Hop, Mark, Settings, Slot, VERSION, Vip, VipKey},
+    abi::{Backend, Egress, Hop, Mark, Settings, Slot, VERSION, Vip, VipKey},
     address::{Address, Mac},
     flow_table::{Put, Remembered},
     frame::Buffer,
@@ -45,8 +45,8 @@ impl Tables for Everything {
         Some(Slot::settled(1))
     }
 
-    fn backend(&self, _: u16) -> Option<Backend> {
-        Some(self.backend)
+    fn backend(&self, _: u16) -> Option<Egress> {
+        self.backend.egress()
     }
 }
 
@@ -87,11 +87,7 @@ fn everything(mode: u8, v6: bool) -> Everything {
     } else {
         (Address::v4([10, 0, 0, 2]), 4)
     };
-    let hop = Hop {
-        destination: Mac::new([3; 6]),
-        source: Mac::new([4; 6]),
-        ifindex: 1,
-    };
+    let hop = Hop::new(Mac::new([3; 6]), Mac::new([4; 6]), 1);
     Everything {
         settings: Settings {
             hash_key: [1, 2],

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    abi::{Backend, Hop, Settings, VERSION},
+    abi::{Egress, Hop, Settings, VERSION},
     address::Mac,
     encap,
     flow::Family,
@@ -48,21 +48,17 @@ fn inner(v6: bool, class: u8) -> Vec<u8> {
 
 /// The frame as the balancer sends it to a backend of this family.
 fn tunnelled(frame: &[u8], outer_v6: bool) -> Vec<u8> {
-    let hop = Hop {
-        destination: Mac::new([3; 6]),
-        source: Mac::new([4; 6]),
-        ifindex: 1,
-    };
+    let hop = Hop::new(Mac::new([3; 6]), Mac::new([4; 6]), 1);
     let (address, family) = match outer_v6 {
         true => (Address::v6(LOCAL_V6), Family::V6),
         false => (Address::v4(LOCAL_V4), Family::V4),
     };
     let family = family as u8;
-    let backend = Backend {
+    let backend = Egress {
         address,
-        hops: [hop; 2],
+        hop,
         family,
-        ..Backend::default()
+        mtu: 0,
     };
     let settings = Settings {
         hash_key: [0; 2],

@@ -1,25 +1,28 @@
 //! The Internet checksum (RFC 1071) and its incremental update (RFC 1624).
 
-/// Sum of the sixteen-bit words in `words`, which hold bytes in the order of memory; not yet
-/// folded. `N` is small enough for the sum to fit, as headers are.
+/// Sum of `words`, which hold bytes in the order of memory; not yet folded.
+///
+/// The sum of one's complements does not care for the order of bytes (RFC 1071, 2 B), nor for how
+/// many of the sixteen-bit words are added at once.
 #[inline(always)]
-pub const fn words<const N: usize>(words: [u32; N]) -> u32 {
-    const { assert!(N <= 1 << 14) };
+pub const fn words<const N: usize>(words: [u32; N]) -> u64 {
     let mut sum = 0;
     let mut at = 0;
     while at < N {
-        let word = u32::from_be(words[at]);
-        sum += (word >> 16) + (word & 0xffff);
+        sum += words[at] as u64;
         at += 1;
     }
     sum
 }
 
-/// Folds a sum to sixteen bits with end-around carry (RFC 1071, 4.1).
+/// Folds a sum to sixteen bits with end-around carry (RFC 1071, 4.1), in the byte order of what was
+/// added.
 #[inline(always)]
-pub const fn fold(sum: u32) -> u16 {
+pub const fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16);
-    // The first addition may itself carry once.
+    // Now at most 0x1_fffe + 1: two more carries are possible, one after the other.
+    let sum = (sum & 0xffff) + (sum >> 16);
     ((sum & 0xffff) + (sum >> 16)) as u16
 }
 
@@ -27,7 +30,7 @@ pub const fn fold(sum: u32) -> u16 {
 /// equation 3).
 #[inline(always)]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
-    !fold(!checksum as u32 + !old as u32 + new as u32)
+    !fold(!checksum as u64 + !old as u64 + new as u64)
 }
 
 #[cfg(test)]
@@ -47,10 +50,10 @@ mod tests {
         fn an_update_equals_a_new_sum(
             mut header in any::<[u32; 5]>(), word in 0usize..5, new in any::<u16>()
         ) {
-            let before = !fold(words(header));
+            let before = u16::from_be(!fold(words(header)));
             let old = u32::from_be(header[word]);
             header[word] = (old & 0xffff_0000 | u32::from(new)).to_be();
-            let after = !fold(words(header));
+            let after = u16::from_be(!fold(words(header)));
             let old = old as u16;
             let updated = update(before, old, new);
             // All zeros and all ones both stand for zero; a receiver accepts either.

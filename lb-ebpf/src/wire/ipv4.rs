@@ -35,10 +35,11 @@ impl Ipv4 {
     ) -> Self {
         let first = (0x4500_0000 | (traffic_class as u32) << 16 | total_length as u32).to_be();
         let second = (Self::DONT_FRAGMENT as u32).to_be();
-        let third = ((Self::TTL_DEFAULT as u32) << 24 | (protocol as u32) << 16).to_be();
+        let third = u32::from_ne_bytes([Self::TTL_DEFAULT, protocol, 0, 0]);
         let (source, destination) = (source.v4_word(), destination.v4_word());
         let sum = checksum::words([first, second, third, source, destination]);
-        let third = third | (!checksum::fold(sum) as u32).to_be();
+        let [high, low] = (!checksum::fold(sum)).to_ne_bytes();
+        let third = third | u32::from_ne_bytes([0, 0, high, low]);
         Self([first, second, third, source, destination])
     }
 

@@ -113,7 +113,7 @@ impl Agent {
             Ok(known) => Some(NextHop {
                 interface: known.interface.clone(),
                 address: known.neighbour,
-                mac: Some(display_mac(known.hop.destination)),
+                mac: Some(display_mac(known.hop.destination())),
             }),
             Err(Unknown::Neighbour {
                 interface, address, ..

@@ -37,11 +37,11 @@ mod tests {
     use super::*;
 
     fn hop(last: u8) -> Hop {
-        Hop {
-            destination: [2, 0, 0, 0, 0, last].into(),
-            source: [2, 0, 0, 0, 1, last].into(),
-            ifindex: 3,
-        }
+        Hop::new(
+            [2, 0, 0, 0, 0, last].into(),
+            [2, 0, 0, 0, 1, last].into(),
+            3,
+        )
     }
 
     #[test]

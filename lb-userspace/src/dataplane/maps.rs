@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use aya::Pod;
 use aya::maps::{Array, Map, MapData, MapError};
-use lb_ebpf::abi::{self, Backend, Mark, Settings, Slot, Vip, VipCell, VipKey, map};
+use lb_ebpf::abi::{self, Backend, Egress, Mark, Settings, Slot, Vip, VipCell, VipKey, map};
 use lb_ebpf::flow_table::{self, Put, Remembered};
 use lb_ebpf::reason::REASONS;
 use lb_ebpf::steer::Tables;
@@ -289,8 +289,8 @@ impl Tables for LiveTables<'_> {
         self.maps.rings.slot(index)
     }
 
-    fn backend(&self, id: u16) -> Option<Backend> {
-        self.maps.backends.get(&u32::from(id), 0).ok()
+    fn backend(&self, id: u16) -> Option<Egress> {
+        self.maps.backends.get(&u32::from(id), 0).ok()?.egress()
     }
 }
 

@@ -36,11 +36,7 @@ fn snapshot() -> Snapshot {
 }
 
 fn known(last: u8, neighbour: IpAddr, mtu: u32) -> Resolution {
-    let hop = Hop {
-        destination: [2, 0, 0, 0, 0, last].into(),
-        source: [1; 6].into(),
-        ifindex: 3,
-    };
+    let hop = Hop::new([2, 0, 0, 0, 0, last].into(), [1; 6].into(), 3);
     Ok(Known {
         hop,
         interface: "eth0".into(),

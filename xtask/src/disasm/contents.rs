@@ -271,11 +271,7 @@ fn mark_cell(cell: &MarkCell) -> Vec<u8> {
 }
 
 fn backend(address: Address, family: Family) -> Vec<u8> {
-    let hop = Hop {
-        destination: Mac::new(HOP_MACS[0]),
-        source: Mac::new(HOP_MACS[1]),
-        ifindex: INGRESS,
-    };
+    let hop = Hop::new(Mac::new(HOP_MACS[0]), Mac::new(HOP_MACS[1]), INGRESS);
     let Backend {
         address,
         hops: [first, second],
@@ -303,17 +299,9 @@ fn backend(address: Address, family: Family) -> Vec<u8> {
 }
 
 fn hop_value(hop: Hop) -> Vec<u8> {
-    let Hop {
-        destination,
-        source,
-        ifindex,
-    } = hop;
-    [
-        &destination.to_bytes()[..],
-        &source.to_bytes(),
-        &ifindex.to_le_bytes(),
-    ]
-    .concat()
+    let Hop { link, ifindex } = hop;
+    let [a, b, c] = link.map(u32::to_le_bytes);
+    [a, b, c, ifindex.to_le_bytes()].concat()
 }
 
 /// A bucket of flows that nobody asks for, all of them seen just now: fingerprint, then owner, tag

@@ -154,11 +154,7 @@ fn vip(number: u8, members: &[u8]) -> WantedVip {
 }
 
 fn way(last: u8) -> Way {
-    let hop = Hop {
-        destination: [2, 0, 0, 0, 0, last].into(),
-        source: [2; 6].into(),
-        ifindex: 3,
-    };
+    let hop = Hop::new([2, 0, 0, 0, 0, last].into(), [2; 6].into(), 3);
     Way { hop, mtu: 1500 }
 }
 
