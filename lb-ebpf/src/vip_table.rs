@@ -55,12 +55,11 @@ pub fn find<C: Borrow<VipCell>>(
         if state == cell_state::EMPTY {
             return None;
         }
-        if cell.key == *key {
-            match state {
-                cell_state::LIVE_FIRST => return Some(cell.generations[0]),
-                cell_state::LIVE_SECOND => return Some(cell.generations[1]),
-                _ => {}
-            }
+        let live = state == cell_state::LIVE_FIRST || state == cell_state::LIVE_SECOND;
+        if live && cell.key.names(key) {
+            // The states are 1 and 2. An index is one addition to an address; a choice between two
+            // values would read both.
+            return Some(cell.generations[state as usize / 2]);
         }
     }
     None

@@ -49,9 +49,13 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn store<T: Word, const N: usize>(&mut self, at: usize, words: [T; N]) -> Option<()> {
-        // SAFETY: as in `load`; the program is the only owner of the packet.
-        self.words(at)
-            .map(|place| unsafe { place.write_unaligned(words) })
+        let start = self.words::<T, N>(at)?.cast::<T>();
+        for (index, word) in words.into_iter().enumerate() {
+            // Word by word: as a whole, the compiler calls `memmove` for it, byte by byte.
+            // SAFETY: as in `load`; the program is the only owner of the packet.
+            unsafe { start.add(index).write_unaligned(word) };
+        }
+        Some(())
     }
 
     #[inline(always)]
