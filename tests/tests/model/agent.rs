@@ -170,11 +170,7 @@ impl Agent {
 fn ways(config: &Config) -> BTreeMap<IpAddr, Way> {
     let backends = config.vips.values().flat_map(|vip| vip.backends.values());
     let addresses: BTreeSet<IpAddr> = backends.map(|backend| backend.address).collect();
-    let hop = Hop {
-        destination: [2, 0, 0, 0, 0, 9].into(),
-        source: [2, 0, 0, 0, 0, 1].into(),
-        ifindex: 2,
-    };
+    let hop = Hop::new([2, 0, 0, 0, 0, 9].into(), [2, 0, 0, 0, 0, 1].into(), 2);
     let way = Way { hop, mtu: 1500 };
     addresses
         .into_iter()

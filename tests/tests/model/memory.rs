@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 
-use lb_ebpf::abi::{self, Backend, Budget, Mark, Settings, Slot, Vip, VipKey};
+use lb_ebpf::abi::{self, Backend, Budget, Egress, Mark, Settings, Slot, Vip, VipKey};
 use lb_ebpf::flow_table::{self, FlowBucket, Put, Remembered};
 use lb_ebpf::steer::Tables;
 use lb_ebpf::track::{Event, FlowTable, FlowTables};
@@ -260,9 +260,10 @@ impl Tables for Reader<'_> {
         answer!(self, Slot, self.memory.slots.get(index as usize).copied())
     }
 
-    fn backend(&self, id: u16) -> Option<Backend> {
+    fn backend(&self, id: u16) -> Option<Egress> {
         let backends = &self.memory.backends;
-        answer!(self, Backend, backends.get(usize::from(id)).copied())
+        let backend = answer!(self, Backend, backends.get(usize::from(id)).copied());
+        backend?.egress()
     }
 }
 
