@@ -19,8 +19,8 @@ pub const RING_SLOTS_MAX: u32 = 2 * 64 * 65_537;
 pub const SLOTS_PER_CELL: u32 = 2;
 
 /// Flows on moving slots whose owner is remembered, by default: room for a third of 1.5 million live
-/// connections, those that a third of the slots moves. 16 bytes each in a table that is a third
-/// larger, rounded up to a power of two: 16 MiB.
+/// connections, those that a third of the slots moves. The table has at least twice the room, 16
+/// bytes for each entry, and a power of two of buckets: 16 MiB.
 pub const EXCEPTIONS_MAX: u32 = 1 << 19;
 
 /// Flows of VIPs with full tracking whose owner is remembered, by default: 32 MiB.

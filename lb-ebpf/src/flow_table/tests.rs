@@ -1,3 +1,5 @@
+//! The flow table by itself, in the memory of the test.
+
 extern crate std;
 
 use std::vec::Vec;
