@@ -209,7 +209,8 @@ pub struct HealthCheck {
     pub every: Duration,
     /// A probe that takes longer has failed; at most `every`.
     pub timeout: Duration,
-    /// Failures in a row after which a healthy backend is down; at least 1.
+    /// Failures in a row after which a healthy backend is down; at least 1. With 1, the first failure
+    /// of our own network can be taken for the backend's: what others answered just before it counts.
     pub fall: u16,
     /// Successes in a row after which a backend that was down is healthy; at least 1.
     pub rise: u16,
