@@ -40,9 +40,7 @@ impl VipKey {
     /// Whether both are the same, but for the bytes that are always 0.
     #[inline(always)]
     pub(crate) fn names(&self, other: &Self) -> bool {
-        self.address == other.address
-            && self.port == other.port
-            && self.protocol == other.protocol
+        self.address == other.address && self.port == other.port && self.protocol == other.protocol
     }
 
     /// Key of the entry that says "this address carries VIPs".
