@@ -70,10 +70,16 @@ pub(crate) fn run(only: &str) -> Result<Vec<Row>> {
     let mut harness = Harness::load()?;
     let mut rows = Vec::new();
     for case in case::all().iter().filter(|case| case.name().contains(only)) {
-        let object = Object::balancer_within(&case.fixture(), case.room(), u32::MAX)?;
-        let program = object.xdp().fd()?.try_clone()?;
-        for &flows in case.flows() {
-            rows.push(measure(&mut harness, &object, &program, case, flows)?);
+        let fixture = case.fixture();
+        for flows in case
+            .flows()
+            .chunk_by(|one, next| case.room(*one) == case.room(*next))
+        {
+            let object = Object::balancer_within(&fixture, case.room(flows[0]), u32::MAX)?;
+            let program = object.xdp().fd()?.try_clone()?;
+            for &flows in flows {
+                rows.push(measure(&mut harness, &object, &program, case, flows)?);
+            }
         }
         complain(&progress(case, &rows));
     }

@@ -83,7 +83,7 @@ impl XdpAction {
 }
 
 /// Flows that the tables of the balancer have room for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Room {
     /// On slots that move.
     pub exceptions: u32,

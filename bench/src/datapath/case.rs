@@ -228,12 +228,13 @@ impl Case {
         }
     }
 
-    /// Room for all flows that come to be known, and next to nothing for other tables.
-    pub(crate) fn room(&self) -> Room {
+    /// Room for all flows that come to be known, as much as by default at least, and next to nothing
+    /// for other tables.
+    pub(crate) fn room(&self, flows: u32) -> Room {
         let flows = match self.known {
-            Known::All if self.tracking == tracking::FULL => FLOWS_MOST,
+            Known::All if self.tracking == tracking::FULL => flows.max(abi::FLOWS_MAX),
             // A third of the flows, and some more.
-            Known::All => FLOWS_MOST / 2,
+            Known::All => (flows / 2).max(abi::EXCEPTIONS_MAX),
             Known::None => ROOM_AMPLE,
             Known::NoneAndFull => ROOM_SCARCE,
         };
