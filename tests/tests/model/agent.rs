@@ -110,7 +110,10 @@ impl Agent {
         if plan.is_empty() {
             self.published = plan.next;
         } else {
-            self.published = apply(wire, &self.published, plan)?;
+            wire.faults.publishing = true;
+            let applied = apply(wire, &self.published, plan);
+            wire.faults.publishing = false;
+            self.published = applied?;
         }
         self.grace = self.grace.or(self.published.pending_flip());
         Ok(())

@@ -48,6 +48,9 @@ pub(crate) struct Client {
     pub(crate) live: Option<Live>,
 }
 
+/// Number of a publish.
+pub(crate) type Publish = u64;
+
 /// A live connection, or a UDP flow.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Live {
@@ -55,8 +58,11 @@ pub(crate) struct Live {
     pub(crate) backend: IpAddr,
     /// When its last packet was sent, by the monotonic clock.
     pub(crate) seen_s: u32,
+    /// The agent may not know of that packet: it came during this publish. And when the last one came
+    /// that the agent knew of then.
+    pub(crate) unseen: Option<(Publish, u32)>,
     /// Number of the publish during or after which it was opened.
-    pub(crate) opened_in: u64,
+    pub(crate) opened_in: Publish,
     /// A packet of it was not remembered, or forgotten again.
     pub(crate) unpinned: bool,
     /// Its next packet would go elsewhere, because of this.

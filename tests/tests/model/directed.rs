@@ -9,6 +9,7 @@ use crate::world::{Edit, Step, World};
 
 const WEB: usize = 0;
 const SHOP: usize = 1;
+const DNS: usize = 2;
 const CHAT: usize = 3;
 const BULK: usize = 4;
 
@@ -190,10 +191,7 @@ fn a_packet_that_comes_while_its_slot_is_being_settled_comes_too_late() {
         );
         let tally = &world.wire.tally;
         unseen += tally.doomed(Window::Unseen);
-        assert!(
-            tally.doomed(Window::Unseen) <= tally.unseen_hits,
-            "{tally:?}"
-        );
+        assert!(tally.doomed(Window::Unseen) <= tally.untimely, "{tally:?}");
     }
     assert!(unseen > 0, "nobody came too late");
 }
@@ -287,5 +285,20 @@ fn a_failure_is_that_of_one_vip() {
         client.live.is_some_and(|live| live.backend == address)
     });
     let vips: BTreeSet<usize> = shared.map(|client| client.vip).collect();
-    assert_eq!(vips, BTreeSet::from([2, CHAT, BULK]));
+    assert_eq!(vips, BTreeSet::from([DNS, CHAT, BULK]));
+}
+
+#[test]
+fn full_tracking_forgets_the_flows_of_a_backend_that_is_lost() {
+    let (vip, full) = (DNS, 1);
+    let steps = [
+        Step::Track { vip, by: full },
+        Step::Close { percent: 100 },
+        Step::Open { percent: 100 },
+        Step::Fail { vip, backend: 1 },
+        Step::Open { percent: 100 },
+    ];
+    let world = world(&still(15), &steps);
+    assert!(world.wire.tally.lost > 0, "the backend had flows");
+    assert_eq!(live(&world, DNS), 60, "all of them went on elsewhere");
 }

@@ -5,12 +5,15 @@
 //! time), and asks whether this event is one that may. So a window is found by its cause, at the
 //! cause, and not by what is left when all others are ruled out.
 
+use std::net::IpAddr;
+
 use lb_ebpf::abi::{Mark, Slot, Vip};
 use lb_ebpf::hash;
 
 use crate::client::{Client, Live};
+use crate::seen::kind;
 use crate::window::Window;
-use crate::wire::{Wire, kind};
+use crate::wire::Wire;
 
 /// Doomed flows that are remembered with their circumstances.
 const STORY_MAX: usize = 20;
@@ -143,6 +146,23 @@ impl Wire {
         slot.moves() && self.is(slot.previous, &live)
     }
 
+    /// Looks at a new flow that was sent to a backend which does not answer: the slot may name it
+    /// (nobody else is left), but nothing else may.
+    pub(crate) fn judge_refusal(&mut self, index: usize, target: IpAddr) {
+        let client = &self.clients[index];
+        let key = self.doors[client.vip].key();
+        let named = self.memory.vips.get(&key).is_some_and(|vip| {
+            let at = vip.ring_start + self.slot_number(client, *vip);
+            let slot = self.memory.slots[at as usize];
+            let address = |id: u16| IpAddr::from(self.memory.backends[usize::from(id)].address);
+            [slot.current, slot.previous].map(address).contains(&target)
+        });
+        if !named && !self.faults.taking_back {
+            let what = format!("a new flow was sent to {target}, which is lost");
+            self.fail(index, &what);
+        }
+    }
+
     /// Why a slot that still had a flow of its previous owner may forget that one.
     fn explain_end(&self, mark: Mark, new: Slot, live: &Live) -> Option<Window> {
         let since = |then: u16| self.clock.now.wrapping_sub(then);
@@ -158,14 +178,14 @@ impl Wire {
         if self.is_quiet(live) {
             return Some(Window::Quiet);
         }
-        // Its own last packet went to previous, and the agent did not see that.
-        (since(live.seen_s as u16) < since(mark.hit)).then_some(Window::Unseen)
+        let known_s = self.memory.now_s - self.known_s(live);
+        (known_s >= u32::from(self.clock.quiet)).then_some(Window::Unseen)
     }
 
     /// Whether backend `id` is the one of the flow.
     fn is(&self, id: u16, live: &Live) -> bool {
         let backend = self.memory.backends.get(usize::from(id));
-        backend.is_some_and(|backend| std::net::IpAddr::from(backend.address) == live.backend)
+        backend.is_some_and(|backend| IpAddr::from(backend.address) == live.backend)
     }
 
     /// Whether a flow was silent for as long as slots take to settle.

@@ -6,7 +6,7 @@
 //! agent dies in the middle of what it does, and comes back.
 //!
 //! - `memory`: the maps as arrays, and readers that may be held up;
-//! - `wire`, `client`, `store`: packets, their ends, and the agent's writes between them;
+//! - `wire`, `seen`, `client`, `store`: packets, their ends, and the agent's writes between them;
 //! - `agent`, `setup`, `world`: the agent's core, what there is, and the things that happen;
 //! - `judge`, `window`: the invariant, and the windows in which it may be broken;
 //! - `property`, `directed`: random worlds, and one for each window;
@@ -19,6 +19,7 @@ mod judge;
 mod memory;
 mod property;
 mod random;
+mod seen;
 mod setup;
 mod store;
 mod twins;

@@ -45,18 +45,6 @@ impl Wire {
         let start = start as usize;
         self.memory.slots[start..start + slots.len()].copy_from_slice(slots);
     }
-
-    /// Hits on the ring that is live which the agent had not seen when it planned another one.
-    fn count_unseen_hits(&mut self, key: &VipKey, old: Vip) {
-        let Some(planned) = self.planned.get(key) else {
-            return;
-        };
-        let now = self.memory.read_marks(old.ring_start, old.ring_size);
-        let slots = &self.memory.slots[old.ring_start as usize..];
-        let pairs = planned.iter().zip(&now).zip(slots);
-        let unseen = pairs.filter(|((then, now), slot)| slot.moves() && then.hit != now.hit);
-        self.tally.unseen_hits += unseen.count() as u64;
-    }
 }
 
 impl Store for Wire {
@@ -77,6 +65,10 @@ impl Store for Wire {
             }
             return Err(error);
         }
+        if self.may_be_read(start, start + slots.len() as u32) {
+            let text = format!("a ring is written at {start} that packets in flight may read");
+            self.failure.get_or_insert(text);
+        }
         self.write_marks(start, marks);
         self.write_slots(start, slots);
         Ok(())
@@ -91,9 +83,6 @@ impl Store for Wire {
         let door = self.doors.iter().position(|door| door.key() == key);
         if let Some(number) = door {
             self.tally.flips += 1;
-            if let Some(old) = old {
-                self.count_unseen_hits(&key, old);
-            }
             self.judge_flip(number, old, vip);
         }
         Ok(())

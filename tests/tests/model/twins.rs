@@ -40,10 +40,16 @@ fn text(random: &mut Random) -> String {
             "health = { tcp = true, port = 80 }\n".to_owned(),
         ];
         random.shuffle(&mut lines);
-        let mut backends = BACKENDS.map(|(number, weight)| {
-            let address = IpAddr::from([10, 0, 0, number]);
-            format!("b{number} = {{ address = \"{address}\", weight = {weight} }}\n")
-        });
+        // Names are nobody's business but the operator's.
+        let mut backends = BACKENDS;
+        random.shuffle(&mut backends);
+        let backends = (0..)
+            .zip(backends)
+            .map(|(name, (number, weight)): (u8, _)| {
+                let address = IpAddr::from([10, 0, 0, number]);
+                format!("b{name} = {{ address = \"{address}\", weight = {weight} }}\n")
+            });
+        let mut backends: Vec<String> = backends.collect();
         random.shuffle(&mut backends);
         text += &format!("[vips.{name}]\n{}", lines.concat());
         text += &format!("[vips.{name}.backends]\n{}", backends.concat());

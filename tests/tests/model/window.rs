@@ -65,8 +65,10 @@ pub(crate) struct Tally {
     pub(crate) flips: u64,
     /// Times an agent took over what another had left.
     pub(crate) restarts: u64,
-    /// Times a packet that went to a previous owner was noted where the agent no longer looked.
-    pub(crate) unseen_hits: u64,
+    /// Packets that came while something was published, or were in flight meanwhile.
+    pub(crate) untimely: u64,
+    /// Configurations that made another kind of VIP.
+    pub(crate) reconfigured: u64,
     /// TCP connections.
     pub(crate) tcp: Changes,
     /// UDP flows.

@@ -3,16 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use lb_ebpf::abi::{Mark, Vip, VipKey};
+use lb_ebpf::abi::{Mark, VipKey};
 use lb_ebpf::datapath;
 use lb_ebpf::frame::{Buffer, HEADROOM};
 use lb_ebpf::steer;
 use lb_ebpf::track::Event;
 use lb_userspace::control::slots::Clock;
 
-use crate::client::{Client, Door, Live};
+use crate::client::{Client, Door, Live, Publish};
 use crate::memory::{Answers, Memory, Reader};
 use crate::random::Random;
+use crate::seen::{Left, kind};
 use crate::window::{Tally, Window};
 
 /// The balancer's maps, the packets on their way through it, and those who send and answer them.
@@ -32,6 +33,8 @@ pub(crate) struct Wire {
     /// The marks that the agent had read when it planned what is published now.
     pub(crate) planned: BTreeMap<VipKey, Vec<Mark>>,
     pub(crate) faults: Faults,
+    /// The last publishes of the agents that died.
+    pub(crate) last_publishes: BTreeSet<Publish>,
     /// VIPs without tracking, by number.
     pub(crate) untracked: BTreeSet<usize>,
     /// The first flows that were doomed.
@@ -58,12 +61,15 @@ pub(crate) struct Faults {
     pub(crate) refuse_at: Option<u32>,
     /// Writes of the publish under way so far.
     pub(crate) writes: u32,
-    /// A write was refused, so what was written is taken back.
+    /// A write was refused, so what was written is taken back. Until something else is published, the
+    /// maps do not say what the agent wants.
     pub(crate) taking_back: bool,
     /// How often that has happened.
     pub(crate) takings_back: u32,
+    /// A publish is under way.
+    pub(crate) publishing: bool,
     /// Publishes so far.
-    pub(crate) publishes: u64,
+    pub(crate) publishes: Publish,
 }
 
 /// What a client sends.
@@ -87,25 +93,6 @@ struct InFlight {
     left: Left,
 }
 
-/// What held when a packet was sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Left {
-    /// The VIP it was sent to.
-    vip: Option<Vip>,
-    /// How often something had been taken back.
-    takings_back: u32,
-    /// Why it would go elsewhere.
-    doom: Option<Window>,
-}
-
-/// Ring size, hash and tracking: what makes a VIP another one for its flows.
-pub(crate) type Kind = (u32, u8, u8);
-
-/// The kind of a VIP.
-pub(crate) fn kind(vip: Vip) -> Kind {
-    (vip.ring_size, vip.hash, vip.tracking)
-}
-
 impl Wire {
     pub(crate) fn new(memory: Memory, doors: Vec<Door>, clock: Clock, seed: u64) -> Self {
         Self {
@@ -121,6 +108,7 @@ impl Wire {
             clock,
             planned: BTreeMap::new(),
             faults: Faults::default(),
+            last_publishes: BTreeSet::new(),
             untracked: BTreeSet::new(),
             story: Vec::new(),
             failure: None,
@@ -179,6 +167,9 @@ impl Wire {
     /// Sends one packet, which is held up when it has read some of the tables.
     pub(crate) fn send_slowly(&mut self, client: usize, sends: Sends) {
         self.pass(client);
+        if sends == Sends::Opening && self.clients[client].live.is_some() {
+            return;
+        }
         let reader = Reader::imagined(&self.memory);
         let opens = sends != Sends::More;
         forward(&self.clients[client], opens, &reader);
@@ -213,6 +204,12 @@ impl Wire {
         let packet = self.in_flight.swap_remove(at);
         self.tally.torn += 1;
         self.arrive(packet.client, packet.sends, packet.answers, packet.left);
+    }
+
+    /// Whether a packet in flight may still read the ring between these slots.
+    pub(crate) fn may_be_read(&self, start: u32, end: u32) -> bool {
+        let mut vips = self.in_flight.iter().filter_map(|packet| packet.left.vip);
+        vips.any(|vip| vip.ring_start < end && start < vip.ring_start + vip.ring_size)
     }
 
     /// Sends a SYN that belongs to no client.
@@ -265,19 +262,27 @@ impl Wire {
         let forgotten = self.unremembered() > unremembered;
         let vip = self.clients[index].vip;
         let answered = target.filter(|&backend| self.serving.contains(&(vip, backend)));
+        let arrived = self.left(index);
+        let untimely = self.untimely(&left, &arrived);
+        self.tally.untimely += u64::from(untimely.is_some());
+        if let (Sends::Opening, Some(target), None, None) = (sends, target, answered, untimely) {
+            self.judge_refusal(index, target);
+        }
         match (sends, self.clients[index].live) {
-            (Sends::Opening, None) => self.open(index, answered),
-            (Sends::Again { answer_lost: true }, Some(_)) => self.open(index, answered),
-            (Sends::More, Some(live)) => self.more(index, &live, target, left.doom),
+            (Sends::Opening, None) => self.open(index, answered, untimely),
+            (Sends::Again { answer_lost: true }, Some(_)) => self.open(index, answered, untimely),
+            (Sends::More, Some(live)) => {
+                self.more(index, &live, target, left.doom);
+                self.note_seen(index, &live, untimely);
+            }
             _ => {}
         }
         if let Some(live) = &mut self.clients[index].live {
             live.unpinned = forgotten;
         }
         self.judge_victims();
-        let (arrived, untracked) = (self.left(index), self.untracked.contains(&vip));
+        let untracked = self.untracked.contains(&vip);
         let unseen = arrived.vip != left.vip && self.was_previous(index, left.vip);
-        self.tally.unseen_hits += u64::from(unseen);
         self.judge(index, |_, live| match sends {
             Sends::Again { .. } => Ok(Window::Handshake),
             Sends::Forged => Ok(Window::Reopened),
@@ -311,7 +316,7 @@ impl Wire {
         .sum()
     }
 
-    fn open(&mut self, index: usize, answered: Option<IpAddr>) {
+    fn open(&mut self, index: usize, answered: Option<IpAddr>, untimely: Option<Publish>) {
         let Some(backend) = answered else {
             self.tally.refused += 1;
             self.clients[index].live = None;
@@ -322,6 +327,7 @@ impl Wire {
         client.live = Some(Live {
             backend,
             seen_s: self.memory.now_s,
+            unseen: untimely.map(|publish| (publish, 0)),
             opened_in: self.faults.publishes,
             unpinned: false,
             doom: None,
@@ -340,17 +346,13 @@ impl Wire {
         let doom = live.doom.or(doom_before);
         let client = &mut self.clients[index];
         if target == Some(backend) {
-            client.live = Some(Live {
-                seen_s: self.memory.now_s,
-                ..*live
-            });
             return;
         }
         let (vip, udp) = (client.vip, client.udp);
         let takes_it = |backend: &IpAddr| udp && self.serving.contains(&(vip, *backend));
         client.live = target.filter(takes_it).map(|backend| Live {
             backend,
-            seen_s: self.memory.now_s,
+            opened_in: self.faults.publishes,
             doom: None,
             ..*live
         });

@@ -284,6 +284,7 @@ impl World {
             ..self.agent.files.clone()
         };
         self.note_untracked();
+        self.wire.tally.reconfigured += 1;
         self.agent.follow(&mut self.wire, files)
     }
 
@@ -308,6 +309,7 @@ impl World {
 
     /// Another agent takes over what the one before has left.
     fn restart(&mut self, down_s: u32) {
+        self.wire.last_publishes.insert(self.wire.faults.publishes);
         self.wire.faults = Faults {
             crash_at: None,
             refuse_at: None,
@@ -344,7 +346,7 @@ impl World {
         self.second_of_traffic();
         let graced = self.agent.grace_passed(&mut self.wire);
         self.after(graced);
-        if self.agent.moves() {
+        if self.agent.moves() || self.wire.faults.taking_back {
             let published = self.agent.publish(&mut self.wire);
             self.after(published);
         }
