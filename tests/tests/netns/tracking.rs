@@ -118,7 +118,9 @@ fn the_configured_budget_is_the_programs() {
     }
     let mut stage = Stage::new("budget", Mode::Ipip, 2);
     // Live flows may take half of it, which is nothing.
-    stage.balancer.set("limits = { inserts_per_second_max = 1 }");
+    stage
+        .balancer
+        .set("limits = { inserts_per_second_max = 1 }");
     let vip = stage.tunnel_vip("web", "udp");
     start(&mut stage, &vip, "moving");
     weir(&stage, "backend drain web backend-1");
