@@ -7,14 +7,8 @@ use crate::setup::{BACKENDS_MAX, Setup, VIPS};
 use crate::window::{Changes, Tally, Window};
 use crate::world::{Edit, Step, World};
 
-/// Sequences of each test, unless `PROPTEST_CASES` says how many.
+/// Sequences of each test, unless the environment says how many (`PROPTEST_CASES`).
 const SEQUENCES: u32 = 64;
-
-fn sequences() -> u32 {
-    let told = std::env::var("PROPTEST_CASES").ok();
-    told.and_then(|cases| cases.parse().ok())
-        .unwrap_or(SEQUENCES)
-}
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -140,7 +134,7 @@ fn within_bounds(world: &World) -> bool {
 }
 
 proptest! {
-    #![proptest_config(config(sequences()))]
+    #![proptest_config(config(SEQUENCES))]
 
     #[test]
     fn nothing_breaks_while_there_is_room_and_clients_behave(
