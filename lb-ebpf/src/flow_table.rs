@@ -3,8 +3,8 @@
 //! A kernel LRU map would take some 112 bytes and a lock for a flow, and would not say what it
 //! evicts. Here a flow is a keyed 64-bit fingerprint that may lie in one of two *buckets*, a cache
 //! line each ("balanced allocations", Azar, Broder, Karlin and Upfal, 1999): a look-up touches one
-//! line or two, whatever the number of flows, and of a table's worth of flows one in some hundred thousand is
-//! evicted.
+//! line or two, whatever the number of flows, and of a table's worth of flows one in some hundred
+//! thousand is evicted.
 //!
 //! - A new flow goes to the bucket with more room; *free* is an entry that is empty, or whose flow
 //!   was quiet for so long that it counts as ended. When none of the eight is free, the flow that

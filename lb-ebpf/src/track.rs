@@ -16,9 +16,9 @@
 //! That is a second of 16 bits, so a move is mistaken for one of the same slot that began in the
 //! same second, or 18 hours before to the second, if an entry of that one is still there and its
 //! client uses the ports again. When a slot begins to move, all its live flows are the previous
-//! owner's. A choice whose backend
-//! is gone, or has no next hop, falls back to the current owner. A slot without a current owner
-//! (its last backend is being drained) refuses new flows and keeps the others.
+//! owner's. A choice whose backend is gone, or has no next hop, falls back to the current owner. A
+//! slot without a current owner (its last backend is being drained) refuses new flows and keeps the
+//! others.
 //!
 //! **Full tracking** ([`tracking::FULL`]) remembers every flow, in a table of its own that is asked
 //! first: whoever has been seen stays with its backend through any number of moves and without a
