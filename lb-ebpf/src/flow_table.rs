@@ -6,9 +6,9 @@
 //! line or two, whatever the number of flows, and of a table's worth of flows one in some hundred
 //! thousand is evicted.
 //!
-//! - A new flow goes to the bucket with more room; *free* is an entry that is empty, or whose flow
-//!   was quiet for so long that it counts as ended. When none of the eight is free, the flow that
-//!   was quiet for longest is evicted, and the caller is told.
+//! - A new flow goes to the bucket with more room. When none of the eight entries is empty, it takes
+//!   that of the flow that was quiet for longest; unless that one counts as ended by now, it is
+//!   evicted, and the caller is told.
 //! - Readers never wait. A writer claims an entry by exchanging its fingerprint for a mark, writes
 //!   the value, then the new fingerprint; a reader looks at the fingerprint again after the value.
 //!   Who loses the race for an entry gives up and says so.
@@ -251,8 +251,8 @@ pub fn put(fingerprint: u64, new: Remembered, live_s: u32, table: &impl Buckets)
             }
         }
     }
-    let one = worst(first, new.seen_s, live_s, table);
-    let other = worst(second, new.seen_s, live_s, table);
+    let one = worst(first, new.seen_s, table);
+    let other = worst(second, new.seen_s, table);
     let (bucket, worth) = if other > one {
         (second, other)
     } else {
@@ -266,7 +266,7 @@ pub fn put(fingerprint: u64, new: Remembered, live_s: u32, table: &impl Buckets)
     table.store(&entry.remembered, new.pack());
     // An exchange and not a store, because it is a full barrier on every machine.
     table.exchange(&entry.fingerprint, CLAIMED, fingerprint);
-    if worth >= FREE {
+    if worth >> INDEX_BITS > u64::from(live_s) {
         Put::Inserted
     } else {
         Put::Evicted
@@ -275,29 +275,30 @@ pub fn put(fingerprint: u64, new: Remembered, live_s: u32, table: &impl Buckets)
 
 /// Bits of a rank that number the entry.
 const INDEX: u64 = ENTRIES_PER_BUCKET as u64 - 1;
+const INDEX_BITS: u32 = INDEX.count_ones();
 
-/// The rank of free entries, which is above that of all others.
+/// The rank of empty entries, which is above that of all others.
 const FREE: u64 = 1 << 40;
 
 /// The entry of `bucket` that is needed least, as a rank that can be compared with another bucket's:
-/// first by being free, then by how many stand before it (entries are taken from the front, so the
-/// first free one tells how full a bucket is), and among live flows by how long they were quiet.
+/// first by being empty, then by how many stand before it (entries are taken from the front, so the
+/// first empty one tells how full a bucket is), and among flows by how many seconds they were quiet.
+/// A flow that counts as ended may still live: nobody takes its entry while there is an empty one.
 ///
 /// One number instead of a structure: for the verifier of the kernel it is one unknown, where
 /// counters and indexes would be a hundred states to follow.
 #[inline(always)]
-fn worst(bucket: &FlowBucket, now_s: u32, live_s: u32, table: &impl Buckets) -> u64 {
+fn worst(bucket: &FlowBucket, now_s: u32, table: &impl Buckets) -> u64 {
     let mut worst = 0;
     for (index, entry) in (0..).zip(&bucket.entries) {
         let seen = Remembered::unpack(table.load(&entry.remembered));
-        let quiet_s = seen.quiet_s(now_s);
-        let rank = if table.load(&entry.fingerprint) == EMPTY || quiet_s > live_s {
-            FREE | (INDEX - index) << 2 | index
+        let rank = if table.load(&entry.fingerprint) == EMPTY {
+            FREE | (INDEX - index) << INDEX_BITS
         } else {
-            u64::from(quiet_s) << 2 | index
+            u64::from(seen.quiet_s(now_s)) << INDEX_BITS
         };
-        if rank >= worst {
-            worst = rank;
+        if rank | index >= worst {
+            worst = rank | index;
         }
     }
     worst

@@ -86,6 +86,18 @@ fn a_full_bucket_evicts_the_flow_that_was_quiet_for_longest_and_says_whether_it_
 }
 
 #[test]
+fn a_flow_that_counts_as_ended_stays_while_there_is_an_empty_entry() {
+    let table = Table::of(1);
+    table.put(2, 1, 100);
+    for number in 0..3 {
+        assert_eq!(table.put(50 + number, 2, 1000), Put::Inserted);
+    }
+    assert_eq!(table.find(2, None), Some(of(1, 100)));
+    assert_eq!(table.put(60, 2, 1000), Put::Inserted);
+    assert_eq!(table.find(2, None), None);
+}
+
+#[test]
 fn a_clock_that_lags_evicts_nobody_too_early() {
     let table = Table::of(1);
     for number in 0..4 {

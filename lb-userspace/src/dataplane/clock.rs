@@ -1,4 +1,4 @@
-//! The clock by which the data path dates moves: `bpf_ktime_get_ns` is `CLOCK_MONOTONIC`.
+//! The clock by which the data path dates moves: `bpf_ktime_get_coarse_ns`, a tick behind.
 
 use nix::time::{ClockId, clock_gettime};
 
