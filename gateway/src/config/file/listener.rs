@@ -1,0 +1,28 @@
+//! `[listeners.NAME]` as typed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Certificate, Placed};
+
+/// `[listeners.NAME]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    /// Address and port, such as `0.0.0.0:443` or `[::]:443`.
+    pub bind: Placed<String>,
+    /// TLS; left out: plain HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trusted_proxies: Vec<Placed<String>>,
+}
+
+/// `tls = { … }` of a listener.
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// Chosen by SNI; the first one serves clients that send none.
+    pub certificates: Placed<Vec<Placed<Certificate>>>,
+}

@@ -1,0 +1,85 @@
+//! `[server]`, `[admin]` and `[drain]` as typed.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::Placed;
+use crate::config::units::{Duration, Size};
+
+/// `[server]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Server {
+    /// Worker threads; left out: one per core.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<Placed<usize>>,
+    /// Client connections at a time, over all listeners.
+    pub connections_max: Placed<usize>,
+    /// Bytes of a header section; over it: 431.
+    pub header_bytes_max: Placed<Size>,
+    /// Fields of a header section; over it: 431.
+    pub headers_max: Placed<usize>,
+    /// Bytes of a request target; over it: 414.
+    pub uri_bytes_max: Placed<Size>,
+    /// Bytes of a request body, unless the route says otherwise; over it: 413. Bodies are
+    /// streamed, so this guards the services, not the gateway's memory.
+    pub body_bytes_max: Placed<Size>,
+    /// HTTP/2 streams at a time on one connection.
+    pub streams_max: Placed<u32>,
+    /// Until a TLS handshake is done.
+    pub handshake_timeout: Placed<Duration>,
+    /// Until a request head is complete.
+    pub header_timeout: Placed<Duration>,
+    /// Between two pieces of a body, either way.
+    pub body_idle_timeout: Placed<Duration>,
+    /// A connection without a request is closed after this.
+    pub idle_timeout: Placed<Duration>,
+    /// An upgraded connection (WebSocket) on which nothing moves is closed after this.
+    pub upgrade_idle_timeout: Placed<Duration>,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            connections_max: Placed::absent(20_000),
+            header_bytes_max: Placed::absent(Size(32 << 10)),
+            headers_max: Placed::absent(100),
+            uri_bytes_max: Placed::absent(Size(8 << 10)),
+            body_bytes_max: Placed::absent(Size(1 << 30)),
+            streams_max: Placed::absent(128),
+            handshake_timeout: Placed::absent(Duration::from_secs(10)),
+            header_timeout: Placed::absent(Duration::from_secs(10)),
+            body_idle_timeout: Placed::absent(Duration::from_secs(30)),
+            idle_timeout: Placed::absent(Duration::from_secs(75)),
+            upgrade_idle_timeout: Placed::absent(Duration::from_secs(300)),
+        }
+    }
+}
+
+/// `[admin]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Admin {
+    /// Address and port for `/livez`, `/readyz` and `/metrics`, in plain HTTP.
+    pub bind: Placed<String>,
+}
+
+/// `[drain]`
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Drain {
+    /// From "not ready" until listeners close: time for the balancer to notice.
+    pub delay: Placed<Duration>,
+    /// From closing the listeners until what is still open is cut.
+    pub deadline: Placed<Duration>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            delay: Placed::absent(Duration::from_secs(5)),
+            deadline: Placed::absent(Duration::from_secs(30)),
+        }
+    }
+}
