@@ -26,6 +26,7 @@ use crate::filter::reject::Reject;
 use crate::normalise::framing::Violation;
 use crate::normalise::target::Host;
 use crate::route::Route;
+use crate::route::action::Action;
 use crate::serve::Client;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::endpoint::Lease;
@@ -49,7 +50,10 @@ pub(crate) async fn forward(
     body: Incoming,
 ) -> Result<Reply, Reject> {
     let plane = exchange.plane();
-    let cluster = &plane.clusters[route.service];
+    let Action::Forward(split) = &route.action;
+    let target = split.choose();
+    exchange.record().target = Some(target);
+    let cluster = &plane.clusters[split.targets()[target].service];
     let bytes_max = route
         .body_bytes_max
         .unwrap_or(plane.limits().body_bytes_max);

@@ -3,6 +3,7 @@
 //! Among the routes that match, the most specific wins: by [`host`], then [`path`], then method,
 //! then number of headers. The order in the file never matters.
 
+pub mod action;
 pub mod host;
 pub mod path;
 pub mod predicate;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 pub use table::Table;
 
+use self::action::{Action, Target};
 use self::path::PathPattern;
 use crate::filter::chain::Chain;
 
@@ -21,8 +23,8 @@ use crate::filter::chain::Chain;
 pub struct Route {
     /// Its name in the file; the label in metrics and logs.
     pub name: Arc<str>,
-    /// Index into `Config::services`.
-    pub service: usize,
+    /// What becomes of a request that has passed.
+    pub action: Action,
     /// What a request must pass.
     pub chain: Chain,
     /// From the complete request, body included, to the head of the answer.
@@ -31,6 +33,40 @@ pub struct Route {
     pub body_bytes_max: Option<u64>,
     /// Further instances tried when a request could not be delivered and may be repeated.
     pub retries: u32,
+}
+
+impl Route {
+    /// The services requests may go to; none where the gateway answers itself.
+    pub fn targets(&self) -> &[Target] {
+        match &self.action {
+            Action::Forward(split) => split.targets(),
+        }
+    }
+
+    /// The services its requests are counted by, as indices into `Config::services`: that of
+    /// each target, and `None` for requests that were given to none, where there is a choice.
+    pub fn counted_by(&self) -> impl Iterator<Item = Option<usize>> {
+        let targets = self.targets();
+        let none = (targets.len() != 1).then_some(None);
+        targets
+            .iter()
+            .map(|target| Some(target.service))
+            .chain(none)
+    }
+
+    /// The position in [`counted_by`](Self::counted_by) of a request that went to this target.
+    pub fn counted_at(&self, target: Option<usize>) -> usize {
+        match self.targets().len() {
+            // A single service is blamed for refusals too: the request was meant for it.
+            1 => 0,
+            targets => target.unwrap_or(targets),
+        }
+    }
+
+    /// The service of a request that went to this target, or could have gone to one only.
+    pub fn service(&self, target: Option<usize>) -> Option<usize> {
+        self.counted_by().nth(self.counted_at(target)).flatten()
+    }
 }
 
 /// The route found for a request.

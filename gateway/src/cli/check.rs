@@ -73,7 +73,10 @@ fn summary(file: &str, config: &Config) -> String {
         } else {
             methods.join(", ")
         };
-        let service = &config.services[rule.route.service].name;
+        let targets = rule.route.targets().iter();
+        let services: Vec<&str> = targets
+            .map(|target| config.services[target.service].name.as_str())
+            .collect();
         let host = &rule.host;
         let path = &rule.path;
         let _ = write!(text, "  {}: {host} {path}, {methods}", rule.route.name);
@@ -83,7 +86,7 @@ fn summary(file: &str, config: &Config) -> String {
         for filter in rule.route.chain.filters() {
             let _ = write!(text, " > {}", filter.name());
         }
-        let _ = writeln!(text, " > {service}");
+        let _ = writeln!(text, " > {}", services.join(" or "));
     }
     text
 }

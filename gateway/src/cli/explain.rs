@@ -162,7 +162,8 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
         .collect();
     let refused = found.as_ref().err().map(refusal);
     let route = found.ok().map(|found| {
-        let service = &config.services[found.route.service];
+        let service = found.route.service(Some(0)).unwrap_or_default();
+        let service = &config.services[service];
         let step = |filter: &crate::filter::chain::FilterKind| Step {
             kind: filter.kind(),
             name: filter.name().to_owned(),

@@ -17,7 +17,7 @@ use crate::filter::reject::Reject;
 fn rule(name: &str, host: &str, path: &str, methods: &[&str], headers: &[&str]) -> Rule {
     let route = Route {
         name: name.into(),
-        service: 0,
+        action: Action::Forward(action::Split::to(0)),
         chain: Chain::default(),
         timeout: Duration::from_secs(1),
         body_bytes_max: None,

@@ -16,8 +16,8 @@ pub(crate) struct Plane {
     generation: Arc<Generation>,
     /// One per service, in the order of the configuration.
     pub(crate) clusters: Vec<Cluster>,
-    /// This worker's counters, by the address of the route.
-    series: HashMap<*const Route, Arc<RouteSeries>>,
+    /// This worker's counters, by the address of the route; within, by `Route::counted_at`.
+    series: HashMap<*const Route, Box<[Arc<RouteSeries>]>>,
 }
 
 impl Plane {
@@ -29,12 +29,16 @@ impl Plane {
         let clusters = services.map(|(number, (service, shared))| {
             Cluster::new(service, shared, worker, random.hash_one(number))
         });
-        let routes = config.routes.routes().zip(&generation.metrics.routes);
-        let series = routes
-            .map(|(route, metrics)| (Arc::as_ptr(route), Arc::clone(&metrics.workers[worker])));
+        let mut metrics = generation.metrics.routes.iter();
+        let series = config.routes.routes().map(|route| {
+            let of_route = metrics.by_ref().take(route.counted_by().count());
+            let series = of_route.map(|metrics| Arc::clone(&metrics.workers[worker]));
+            (Arc::as_ptr(route), series.collect())
+        });
+        let series = series.collect();
         Self {
             clusters: clusters.collect(),
-            series: series.collect(),
+            series,
             generation,
         }
     }
@@ -49,11 +53,10 @@ impl Plane {
         &self.generation.config.limits
     }
 
-    /// The counters of a route of this plane.
-    pub(crate) fn series(&self, route: &Route) -> Option<&RouteSeries> {
-        self.series
-            .get(&std::ptr::from_ref(route))
-            .map(|series| &**series)
+    /// The counters of a route of this plane, for requests that went to this target of it.
+    pub(crate) fn series(&self, route: &Route, target: Option<usize>) -> Option<&RouteSeries> {
+        let series = self.series.get(&std::ptr::from_ref(route))?;
+        series.get(route.counted_at(target)).map(|series| &**series)
     }
 
     /// Closes idle upstream connections: only requests under way still use this plane.

@@ -44,6 +44,8 @@ pub(crate) struct Record {
     /// Who sent the request, once a filter has vouched for it.
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) route: Option<Arc<Route>>,
+    /// Which of the route's targets was chosen.
+    pub(crate) target: Option<usize>,
     pub(crate) endpoint: Option<Rc<Endpoint>>,
     pub(crate) upload: Option<Rc<Upload>>,
     /// Until the instance's response head, attempts before it included.
@@ -74,6 +76,7 @@ impl Exchange {
             tls: client.transport.tls,
             identity: None,
             route: None,
+            target: None,
             endpoint: None,
             upload: None,
             upstream: None,
@@ -144,7 +147,7 @@ impl Drop for Exchange {
         let duration = record.started.elapsed();
         let worker = &self.client.worker;
         let route = record.route.as_deref();
-        let series = route.and_then(|route| self.plane.series(route));
+        let series = route.and_then(|route| self.plane.series(route, record.target));
         let endpoint = record.endpoint.as_ref().map(|endpoint| endpoint.index);
         let metrics = &worker.metrics;
         metrics.exchange_ends(series, endpoint, status, duration);
@@ -164,7 +167,8 @@ impl Record {
         let service = self
             .route
             .as_ref()
-            .map(|route| &*plane.clusters[route.service].name);
+            .and_then(|route| route.service(self.target))
+            .map(|service| &*plane.clusters[service].name);
         Line {
             time: self.started_at,
             request_id: self.request_id.to_str().unwrap_or_default(),

@@ -7,7 +7,7 @@
 //! | series, after `weir_gateway_` | labels | what |
 //! |---|---|---|
 //! | `requests_total` | route, service, instance, status | requests by class of status |
-//! | `request_duration_seconds` | route, le | head of the request to last byte of the response |
+//! | `request_duration_seconds` | route, service, le | head of the request to last byte of the response |
 //! | `refusals_total` | reason | refused or broken off, by [`Reject::name`] or how they broke |
 //! | `retries_total` | | attempts after the first |
 //! | `requests_in_flight` | | requests under way |
@@ -317,11 +317,11 @@ mod tests {
         let expected = [
             r#"weir_gateway_requests_total{route="orders-v2",service="orders",instance="10.0.0.2:80",status="2xx"} 2"#,
             r#"weir_gateway_requests_total{route="",service="",instance="",status="4xx"} 2"#,
-            r#"weir_gateway_request_duration_seconds_bucket{route="orders-v2",le="0.0005"} 2"#,
-            r#"weir_gateway_request_duration_seconds_bucket{route="",le="10"} 0"#,
-            r#"weir_gateway_request_duration_seconds_bucket{route="",le="+Inf"} 2"#,
-            r#"weir_gateway_request_duration_seconds_sum{route="orders-v2"} 0.001"#,
-            r#"weir_gateway_request_duration_seconds_count{route=""} 2"#,
+            r#"weir_gateway_request_duration_seconds_bucket{route="orders-v2",service="orders",le="0.0005"} 2"#,
+            r#"weir_gateway_request_duration_seconds_bucket{route="",service="",le="10"} 0"#,
+            r#"weir_gateway_request_duration_seconds_bucket{route="",service="",le="+Inf"} 2"#,
+            r#"weir_gateway_request_duration_seconds_sum{route="orders-v2",service="orders"} 0.001"#,
+            r#"weir_gateway_request_duration_seconds_count{route="",service=""} 2"#,
             r#"weir_gateway_refusals_total{reason="route-not-found"} 2"#,
             "weir_gateway_requests_in_flight 2",
             "weir_gateway_connections_total 4",

@@ -10,6 +10,7 @@ use super::super::file::{self, HeaderMatch, Named, Placed, Predicates, Service};
 use super::Compiler;
 use crate::filter::chain::{Chain, FilterKind};
 use crate::filter::key::RequestKey;
+use crate::route::action::{Action, Split};
 use crate::route::host::HostPattern;
 use crate::route::path::PathPattern;
 use crate::route::predicate::{HeaderPredicate, HeaderWanted, Rule};
@@ -39,7 +40,7 @@ impl Compiler<'_> {
             let chain = self.chain(name, route, filters);
             let meant = Route {
                 name: name.as_str().into(),
-                service,
+                action: Action::Forward(Split::to(service)),
                 chain,
                 timeout: self.positive(&route.timeout),
                 body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),

@@ -63,7 +63,7 @@ pub(super) fn durations<'m>(page: &mut Page, routes: impl Iterator<Item = &'m Ro
         let sum_us = sum(route, |series| &series.duration_sum_us);
         page.histogram(
             name,
-            ("route", &route.route),
+            &[("route", &route.route), ("service", &route.service)],
             &DURATION_BOUNDS_US,
             &counts,
             sum_us,

@@ -49,10 +49,11 @@ impl RouteSeries {
     }
 }
 
-/// One route's names, and its series of every worker.
+/// The names of one route and one of its services, and their series of every worker.
 #[derive(Debug)]
 pub(crate) struct RouteMetrics {
     pub(super) route: String,
+    /// Empty for requests that were given to none.
     pub(super) service: String,
     /// Addresses, in the order of the service's endpoints.
     pub(super) instances: Vec<String>,
@@ -92,7 +93,8 @@ pub(crate) struct ServiceHealth {
 /// All series one configuration has.
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
-    /// In the order of [`Table::routes`](crate::route::Table::routes).
+    /// In the order of [`Table::routes`](crate::route::Table::routes); within, of
+    /// [`Route::counted_by`](crate::route::Route::counted_by).
     pub(crate) routes: Vec<RouteMetrics>,
     pub(super) services: Vec<ServiceHealth>,
     pub(super) tokens: Vec<Arc<Jwt>>,
@@ -114,9 +116,14 @@ impl Configured {
                 .map(ToString::to_string)
                 .collect()
         };
-        let routes = config.routes.routes().map(|route| {
-            let service = config.services[route.service].name.clone();
-            let instances = addresses(route.service);
+        let pairs = config.routes.routes().flat_map(|route| {
+            let services = route.counted_by();
+            services.map(move |service| (route, service))
+        });
+        let routes = pairs.map(|(route, service)| {
+            let instances = service.map(addresses).unwrap_or_default();
+            let service = service.map(|service| config.services[service].name.clone());
+            let service = service.unwrap_or_default();
             let mut new = RouteMetrics::new(route.name.to_string(), service, instances, workers);
             let mut known = previous.iter().flat_map(|previous| &previous.routes);
             if let Some(known) = known.find(|known| known.same_labels(&new)) {

@@ -40,7 +40,7 @@ impl Page {
     pub(super) fn histogram(
         &mut self,
         name: &str,
-        label: (&str, &str),
+        labels: &[(&str, &str)],
         bounds_us: &[u64],
         counts: &[u64],
         sum_us: u64,
@@ -52,10 +52,10 @@ impl Page {
             let bound = bounds_us
                 .get(index)
                 .map_or_else(|| "+Inf".to_owned(), |us| seconds(*us).to_string());
-            self.sample(&bucket, &[label, ("le", &bound)], below);
+            self.sample(&bucket, &[labels, &[("le", &bound)]].concat(), below);
         }
-        self.sample(&format!("{name}_sum"), &[label], seconds(sum_us));
-        self.sample(&format!("{name}_count"), &[label], below);
+        self.sample(&format!("{name}_sum"), labels, seconds(sum_us));
+        self.sample(&format!("{name}_count"), labels, below);
     }
 
     fn line(&mut self, line: std::fmt::Arguments<'_>) {
