@@ -59,7 +59,7 @@ pub(crate) async fn forward(
         .unwrap_or(plane.limits().body_bytes_max);
     let body = RequestBody::new(body, bytes_max).map_err(|failure| broken(failure, client))?;
     let upload = body.upload();
-    let hash = cluster.hash(context, &head, &route.name);
+    let affinity = cluster.affinity(context, &head, &route.name);
 
     let upgrade = upgrade::Asked::take(&mut head);
     headers::prepare_request(
@@ -77,7 +77,7 @@ pub(crate) async fn forward(
         response: route.timeout,
         upload_idle: plane.limits().body_idle_timeout,
     };
-    let delivery = Delivery::new(cluster, hash, route.retries, &upload);
+    let delivery = Delivery::new(cluster, affinity, route.retries, &upload);
     let delivered = patience
         .spend(&upload, delivery.run(head, body, record))
         .await;

@@ -1,11 +1,14 @@
 //! Services and their instances: which one takes a request, and over which connection.
 //!
-//! What every worker must agree on, the health of an instance, is shared as atomics ([`health`]).
+//! What every worker must agree on, whether an instance may be used, is shared as atomics
+//! (`availability`).
 //! Everything else, connections and requests in flight above all, belongs to one worker alone, so
 //! the request path takes no lock. A worker has one `cluster::Cluster` per service.
 
+pub(crate) mod availability;
 pub(crate) mod balance;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
 pub mod health;
+pub(crate) mod instance;
 pub(crate) mod pool;

@@ -1,7 +1,6 @@
 //! Getting a request to an instance: choose, connect, send, and try again where that is safe.
 
 use std::rc::Rc;
-use std::time::Instant;
 
 use http::request::Parts;
 use http::{Method, Request, Response};
@@ -12,14 +11,14 @@ use hyper::client::conn::TrySendError;
 use super::body::{RequestBody, Upload};
 use crate::filter::reject::Reject;
 use crate::telemetry::exchange::Record;
-use crate::upstream::cluster::Cluster;
+use crate::upstream::cluster::{Affinity, Cluster};
 use crate::upstream::endpoint::Lease;
 use crate::upstream::pool::ConnectFailure;
 
 /// The delivery of one request.
 pub(super) struct Delivery<'r> {
     cluster: &'r Cluster,
-    hash: Option<u64>,
+    affinity: Affinity,
     retries: u32,
     upload: &'r Rc<Upload>,
     /// Instances that failed, by position.
@@ -41,13 +40,13 @@ impl<'r> Delivery<'r> {
     /// A delivery that tries `retries` further instances after the first.
     pub(super) fn new(
         cluster: &'r Cluster,
-        hash: Option<u64>,
+        affinity: Affinity,
         retries: u32,
         upload: &'r Rc<Upload>,
     ) -> Self {
         Self {
             cluster,
-            hash,
+            affinity,
             retries,
             upload,
             failed: Vec::new(),
@@ -66,7 +65,7 @@ impl<'r> Delivery<'r> {
         let mut request = Request::from_parts(head, body);
         let mut reject = Reject::NoInstance;
         loop {
-            let picked = self.cluster.pick(&self.failed, self.hash, Instant::now());
+            let picked = self.cluster.pick(&self.failed, self.affinity);
             let Some(endpoint) = picked.cloned() else {
                 return Err(reject);
             };

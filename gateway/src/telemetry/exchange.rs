@@ -182,7 +182,10 @@ impl Record {
             path: &self.path,
             route: self.route.as_ref().map(|route| &*route.name),
             service,
-            instance: self.endpoint.as_ref().map(|endpoint| &*endpoint.name),
+            instance: self
+                .endpoint
+                .as_ref()
+                .map(|endpoint| &*endpoint.instance.name),
             status,
             reason: self.reason,
             duration_us: duration.as_micros() as u64,

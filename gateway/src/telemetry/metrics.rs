@@ -280,15 +280,16 @@ mod tests {
 
     use super::series::ServiceHealth;
     use super::*;
-    use crate::upstream::health::Health;
+    use crate::upstream::instance::Instance;
 
     fn metrics() -> Metrics {
         let instances = vec!["10.0.0.1:80".into(), "10.0.0.2:80".into()];
         let route = RouteMetrics::new("orders-v2".into(), "orders".into(), instances, 2);
-        let health = Arc::new(Health::new(Instant::now()));
+        let address = "10.0.0.1:80".parse().unwrap();
+        let instance = Instance::new(address, Instant::now(), Arc::default());
         let service = ServiceHealth {
             service: "orders".into(),
-            instances: vec![("10.0.0.1:80".into(), health)],
+            instances: vec![Arc::new(instance)],
         };
         let configured = Configured {
             routes: vec![route],

@@ -1,15 +1,17 @@
 //! A service as one worker sees it: its instances and how one is chosen.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
 use http::request::Parts;
 
+use super::availability::{Bar, Changes};
 use super::balance::maglev::Maglev;
 use super::balance::{Balancer, Random, Turn};
 use super::endpoint::Endpoint;
-use super::health::Health;
+use super::instance::Instance;
 use crate::config::{Balance, ServiceConfig, UpstreamProtocol};
 use crate::filter::Context;
 use crate::filter::key::RequestKey;
@@ -17,37 +19,54 @@ use crate::filter::key::RequestKey;
 /// What all workers share of a service.
 #[derive(Debug)]
 pub(crate) struct SharedService {
-    /// One entry per endpoint.
-    pub(crate) health: Vec<Arc<Health>>,
+    /// One per endpoint.
+    pub(crate) instances: Vec<Arc<Instance>>,
+    /// Counted up whenever something about the instances changes.
+    pub(crate) changes: Arc<Changes>,
     /// The hash table, where the service is balanced by one.
     maglev: Option<Arc<Maglev>>,
 }
 
 impl SharedService {
-    /// What is shared of `service`. The health of instances that were checked in the same way
-    /// before is `previous`ly known.
+    /// What is shared of `service`. What was `previous`ly learnt of its instances stays known.
     pub(crate) fn new(
         service: &ServiceConfig,
-        epoch: Instant,
+        now: Instant,
         previous: Option<(&ServiceConfig, &Self)>,
     ) -> Self {
-        let previous = previous.filter(|(known, _)| known.health == service.health);
-        let known = |address| {
-            let (config, shared) = previous?;
-            let index = config.endpoints.iter().position(|known| known == address)?;
-            Some(Arc::clone(&shared.health[index]))
+        let changes = previous.map_or_else(Arc::default, |(_, known)| Arc::clone(&known.changes));
+        let instance = |address: &SocketAddr| {
+            let known = previous.and_then(|(config, known)| {
+                let mut instances = known.instances.iter();
+                let instance = instances.find(|known| known.address == *address)?;
+                if config.health != service.health {
+                    // Other checks may judge otherwise.
+                    instance.availability.lift(Bar::Check, now);
+                }
+                Some(Arc::clone(instance))
+            });
+            known.unwrap_or_else(|| Arc::new(Instance::new(*address, now, Arc::clone(&changes))))
         };
-        let health = service.endpoints.iter();
-        let health = health
-            .map(|address| known(address).unwrap_or_else(|| Arc::new(Health::new(epoch))))
-            .collect();
+        let instances = service.endpoints.iter().map(instance).collect();
         let maglev = matches!(service.balance, Balance::ConsistentHash { .. }).then(|| {
             let names: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             Arc::new(Maglev::new(&names))
         });
-        Self { health, maglev }
+        Self {
+            instances,
+            changes,
+            maglev,
+        }
     }
+}
+
+/// What ties a request to an instance: it goes to the same one as others of its kind, as long as
+/// that one can be used.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Affinity {
+    /// Of the key that the service balances by.
+    hash: Option<u64>,
 }
 
 /// The instances of one service.
@@ -68,10 +87,9 @@ impl Cluster {
         worker: usize,
         seed: u64,
     ) -> Self {
-        let endpoints = service.endpoints.iter().zip(&shared.health).enumerate();
-        let endpoints = endpoints.map(|(index, (address, health))| {
-            Rc::new(Endpoint::new(service, index, *address, Arc::clone(health)))
-        });
+        let instances = shared.instances.iter().enumerate();
+        let endpoints = instances
+            .map(|(index, instance)| Rc::new(Endpoint::new(service, index, Arc::clone(instance))));
         let turn = Turn::starting_at(worker % service.endpoints.len().max(1));
         let balancer = match (&service.balance, &shared.maglev) {
             (Balance::ConsistentHash { .. }, Some(maglev)) => {
@@ -98,8 +116,15 @@ impl Cluster {
         self.protocol
     }
 
+    /// What ties the request to an instance.
+    pub(crate) fn affinity(&self, context: &Context, head: &Parts, route: &str) -> Affinity {
+        Affinity {
+            hash: self.hash(context, head, route),
+        }
+    }
+
     /// The hash of what the service balances by, if it does and the request has it.
-    pub(crate) fn hash(&self, context: &Context, head: &Parts, route: &str) -> Option<u64> {
+    fn hash(&self, context: &Context, head: &Parts, route: &str) -> Option<u64> {
         let key = self.hash_by.as_ref()?.of(context, head, route)?;
         let (low, high) = key.split_at(8);
         let word = |bytes: &[u8]| {
@@ -112,16 +137,11 @@ impl Cluster {
 
     /// An instance that was not `tried` yet, or `None` if no healthy one is left. A suspect
     /// instance is chosen only when every other healthy one was tried.
-    pub(crate) fn pick(
-        &self,
-        tried: &[usize],
-        hash: Option<u64>,
-        now: Instant,
-    ) -> Option<&Rc<Endpoint>> {
-        let untried =
-            |index: usize| !tried.contains(&index) && self.endpoints[index].health.is_healthy();
-        let trusted =
-            |index: usize| untried(index) && !self.endpoints[index].health.is_suspect(now);
+    pub(crate) fn pick(&self, tried: &[usize], affinity: Affinity) -> Option<&Rc<Endpoint>> {
+        let (now, hash) = (Instant::now(), affinity.hash);
+        let available = |index: usize| &self.endpoints[index].instance.availability;
+        let untried = |index: usize| !tried.contains(&index) && available(index).is_usable(now);
+        let trusted = |index: usize| untried(index) && !available(index).is_suspect(now);
         let index = self
             .choose(trusted, hash)
             .or_else(|| self.choose(untried, hash))?;
@@ -177,9 +197,13 @@ mod tests {
     fn suspects_are_the_last_resort() {
         let (cluster, shared) = cluster(3);
         let now = Instant::now();
-        shared.health[0].suspect(now);
+        shared.instances[0].suspect(now);
 
-        let taken = |tried: &[usize]| cluster.pick(tried, None, now).map(|one| one.index);
+        let taken = |tried: &[usize]| {
+            cluster
+                .pick(tried, Affinity::default())
+                .map(|one| one.index)
+        };
         assert_eq!(taken(&[]), Some(1));
         assert_eq!(taken(&[1]), Some(2));
         assert_eq!(taken(&[1, 2]), Some(0), "better a suspect than nobody");

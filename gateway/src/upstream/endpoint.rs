@@ -1,7 +1,6 @@
 //! One instance as one worker sees it: its connections and the requests it has in flight.
 
 use std::cell::Cell;
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,35 +10,27 @@ use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::health::Health;
+use super::instance::Instance;
 use super::pool::{ConnectFailure, Pool, Sender};
 use crate::config::ServiceConfig;
 use crate::forward::body::RequestBody;
 
 /// One instance of a service.
 pub(crate) struct Endpoint {
-    /// The address as text: the label in metrics and logs.
-    pub(crate) name: Arc<str>,
     /// Its position among the service's endpoints.
     pub(crate) index: usize,
     /// Shared by all workers.
-    pub(crate) health: Arc<Health>,
+    pub(crate) instance: Arc<Instance>,
     pool: Pool,
     in_flight: Cell<u32>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(
-        service: &ServiceConfig,
-        index: usize,
-        address: SocketAddr,
-        health: Arc<Health>,
-    ) -> Self {
+    pub(crate) fn new(service: &ServiceConfig, index: usize, instance: Arc<Instance>) -> Self {
         Self {
-            name: address.to_string().into(),
             index,
-            health,
-            pool: Pool::new(service, address),
+            pool: Pool::new(service, instance.address),
+            instance,
             in_flight: Cell::new(0),
         }
     }
@@ -55,7 +46,7 @@ impl Endpoint {
         let in_flight = InFlight::new(Rc::clone(&self));
         match self.pool.take(fresh).await {
             Ok(taken) => {
-                self.health.trust();
+                self.instance.trust();
                 Ok(Lease {
                     in_flight,
                     sender: Some(taken.sender),
@@ -65,7 +56,7 @@ impl Endpoint {
             }
             Err(failure) => {
                 if failure.is_fault_of_instance() {
-                    self.health.suspect(Instant::now());
+                    self.instance.suspect(Instant::now());
                 }
                 Err(failure)
             }

@@ -1,6 +1,6 @@
 //! The health of instances: active checks, and what failed connections tell.
 //!
-//! One prober checks each instance for all workers and publishes the outcome as an atomic. A worker
+//! One prober checks each instance for all workers and bars it from use by [`Bar::Check`]. A worker
 //! that cannot connect marks the instance *suspect* for a moment, which all workers see at once:
 //! it is then used only where no other is left. The state machine (`Streak`) is pure.
 
@@ -8,72 +8,14 @@ mod probe;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::task::JoinSet;
 
+use super::availability::Bar;
 use super::cluster::SharedService;
+use super::instance::Instance;
 use crate::config::{HealthConfig, ServiceConfig, UpstreamProtocol};
-
-/// How long a failed connection keeps an instance from being chosen while others are usable.
-const SUSPECT_FOR: Duration = Duration::from_secs(2);
-
-/// The published health of one instance, shared by all workers.
-#[derive(Debug)]
-pub struct Health {
-    epoch: Instant,
-    healthy: AtomicBool,
-    /// Milliseconds after `epoch` until which the instance is suspect.
-    suspect_until: AtomicU64,
-}
-
-impl Health {
-    /// Healthy until shown otherwise: a gateway that starts must not refuse its first requests.
-    #[must_use]
-    pub fn new(epoch: Instant) -> Self {
-        Self {
-            epoch,
-            healthy: AtomicBool::new(true),
-            suspect_until: AtomicU64::new(0),
-        }
-    }
-
-    /// Whether active checks let the instance be used at all.
-    pub fn is_healthy(&self) -> bool {
-        self.healthy.load(Ordering::Relaxed)
-    }
-
-    /// Whether a connection to it failed a moment ago.
-    pub fn is_suspect(&self, now: Instant) -> bool {
-        let until = self.suspect_until.load(Ordering::Relaxed);
-        until > 0 && self.millis(now) < until
-    }
-
-    /// A connection to it has failed.
-    pub fn suspect(&self, now: Instant) {
-        self.suspect_until
-            .store(self.millis(now + SUSPECT_FOR), Ordering::Relaxed);
-    }
-
-    /// A connection to it stands: it is as good as any other.
-    pub fn trust(&self) {
-        if self.suspect_until.load(Ordering::Relaxed) != 0 {
-            self.suspect_until.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn publish(&self, healthy: bool) {
-        self.healthy.store(healthy, Ordering::Relaxed);
-        if healthy {
-            self.trust();
-        }
-    }
-
-    fn millis(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch).as_millis() as u64
-    }
-}
 
 /// Counts checks in a row until they turn the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,7 +54,7 @@ struct Target {
     address: SocketAddr,
     protocol: UpstreamProtocol,
     check: HealthConfig,
-    health: Arc<Health>,
+    instance: Arc<Instance>,
 }
 
 /// Starts the checks of every service that has them, on the current [`tokio::task::LocalSet`].
@@ -125,13 +67,13 @@ pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> Joi
         let Some(check) = &service.health else {
             continue;
         };
-        for (address, health) in service.endpoints.iter().zip(&shared.health) {
+        for instance in &shared.instances {
             checks.spawn_local(watch(Target {
                 service: service.name.clone(),
-                address: *address,
+                address: instance.address,
                 protocol: service.protocol,
                 check: check.clone(),
-                health: Arc::clone(health),
+                instance: Arc::clone(instance),
             }));
         }
     }
@@ -139,7 +81,8 @@ pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> Joi
 }
 
 async fn watch(target: Target) {
-    let mut streak = Streak::new(target.health.is_healthy());
+    let availability = &target.instance.availability;
+    let mut streak = Streak::new(!availability.is_barred(Bar::Check, Instant::now()));
     let mut ticks = tokio::time::interval(target.check.every);
     // A check that took longer than the interval must not be followed by a burst.
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -150,7 +93,12 @@ async fn watch(target: Target) {
         let Some(healthy) = streak.observe(passed, target.check.rise, target.check.fall) else {
             continue;
         };
-        target.health.publish(healthy);
+        if healthy {
+            availability.lift(Bar::Check, Instant::now());
+            target.instance.trust();
+        } else {
+            availability.bar(Bar::Check, None);
+        }
         let (service, address) = (&target.service, target.address);
         match outcome {
             Ok(()) => tracing::info!(%service, %address, "instance is healthy"),
@@ -183,20 +131,5 @@ mod tests {
             }
             assert_eq!(seen, expected, "{what}");
         }
-    }
-
-    #[test]
-    fn suspicion_passes_with_time_or_success() {
-        let epoch = Instant::now();
-        let health = Health::new(epoch);
-        assert!(!health.is_suspect(epoch));
-
-        health.suspect(epoch);
-        assert!(health.is_suspect(epoch + SUSPECT_FOR - Duration::from_millis(1)));
-        assert!(!health.is_suspect(epoch + SUSPECT_FOR));
-
-        health.suspect(epoch);
-        health.trust();
-        assert!(!health.is_suspect(epoch));
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::counter::Counter;
 use super::series::{Configured, DURATION_BOUNDS_US, RouteMetrics, RouteSeries, STATUS_CLASSES};
 use super::text::Page;
-use crate::upstream::health::Health;
+use crate::upstream::availability::{Availability, Bar};
 
 fn sum(route: &RouteMetrics, value: impl Fn(&RouteSeries) -> &Counter) -> u64 {
     route
@@ -122,8 +122,12 @@ pub(super) fn health(page: &mut Page, configured: &Configured, now: Instant) {
         "gauge",
         "1 while active checks let the instance be used.",
     );
-    each_instance(configured, |labels, health| {
-        page.sample(name, &labels, u8::from(health.is_healthy()));
+    each_instance(configured, |labels, availability| {
+        page.sample(
+            name,
+            &labels,
+            u8::from(!availability.is_barred(Bar::Check, now)),
+        );
     });
     let name = "weir_gateway_instance_suspect";
     page.head(
@@ -131,18 +135,16 @@ pub(super) fn health(page: &mut Page, configured: &Configured, now: Instant) {
         "gauge",
         "1 for a moment after a connection to the instance failed.",
     );
-    each_instance(configured, |labels, health| {
-        page.sample(name, &labels, u8::from(health.is_suspect(now)));
+    each_instance(configured, |labels, availability| {
+        page.sample(name, &labels, u8::from(availability.is_suspect(now)));
     });
 }
 
-fn each_instance(configured: &Configured, mut visit: impl FnMut([(&str, &str); 2], &Health)) {
+fn each_instance(configured: &Configured, mut visit: impl FnMut([(&str, &str); 2], &Availability)) {
     for service in &configured.services {
-        for (instance, health) in &service.instances {
-            visit(
-                [("service", &service.service), ("instance", instance)],
-                health,
-            );
+        for instance in &service.instances {
+            let labels = [("service", &*service.service), ("instance", &instance.name)];
+            visit(labels, &instance.availability);
         }
     }
 }

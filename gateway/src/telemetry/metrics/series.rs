@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
 use crate::upstream::cluster::SharedService;
-use crate::upstream::health::Health;
+use crate::upstream::instance::Instance;
 
 /// Upper bounds of the duration histogram, in microseconds; beyond the last is `+Inf`.
 pub(super) const DURATION_BOUNDS_US: [u64; 14] = [
@@ -87,7 +87,7 @@ impl RouteMetrics {
 #[derive(Debug)]
 pub(crate) struct ServiceHealth {
     pub(super) service: String,
-    pub(super) instances: Vec<(String, Arc<Health>)>,
+    pub(super) instances: Vec<Arc<Instance>>,
 }
 
 /// All series one configuration has.
@@ -136,10 +136,7 @@ impl Configured {
             .enumerate()
             .map(|(index, service)| ServiceHealth {
                 service: config.services[index].name.clone(),
-                instances: addresses(index)
-                    .into_iter()
-                    .zip(service.health.iter().cloned())
-                    .collect(),
+                instances: service.instances.clone(),
             });
         Self {
             routes: routes.collect(),

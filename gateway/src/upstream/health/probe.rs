@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
     use crate::config::HealthConfig;
-    use crate::upstream::health::Health;
+    use crate::upstream::instance::Instance;
 
     /// A server that answers `/N` with status N, and `/hang` never.
     async fn server() -> SocketAddr {
@@ -152,7 +152,7 @@ mod tests {
                 rise: 1,
                 fall: 1,
             },
-            health: Arc::new(Health::new(Instant::now())),
+            instance: Arc::new(Instance::new(address, Instant::now(), Arc::default())),
         };
         probe(&target)
             .await
