@@ -23,6 +23,8 @@ use crate::filter::chain::Chain;
 pub struct Route {
     /// Its name in the file; the label in metrics and logs.
     pub name: Arc<str>,
+    /// Where its series begin among those of all routes.
+    pub series_at: usize,
     /// What becomes of a request that has passed.
     pub action: Action,
     /// What a request must pass.

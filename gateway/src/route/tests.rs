@@ -17,6 +17,7 @@ use crate::filter::reject::Reject;
 fn rule(name: &str, host: &str, path: &str, methods: &[&str], headers: &[&str]) -> Rule {
     let route = Route {
         name: name.into(),
+        series_at: 0,
         action: Action::Forward(action::Split::to(0)),
         chain: Chain::default(),
         timeout: Duration::from_secs(1),

@@ -29,11 +29,10 @@ impl Generation {
         let now = Instant::now();
         let known = |name: &str| {
             let previous = previous?;
-            let index = previous
-                .config
-                .services
-                .iter()
-                .position(|known| known.name == name)?;
+            // In order of name.
+            let services = &previous.config.services;
+            let index = services.binary_search_by(|known| known.name.as_str().cmp(name));
+            let index = index.ok()?;
             Some((&previous.config.services[index], &previous.services[index]))
         };
         let services: Vec<SharedService> = config

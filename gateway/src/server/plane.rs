@@ -1,6 +1,5 @@
 //! A generation as one worker uses it: with upstream connections of its own.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,8 +15,8 @@ pub(crate) struct Plane {
     generation: Arc<Generation>,
     /// One per service, in the order of the configuration.
     pub(crate) clusters: Vec<Cluster>,
-    /// This worker's counters, by the address of the route; within, by `Route::counted_at`.
-    series: HashMap<*const Route, Box<[Arc<RouteSeries>]>>,
+    /// The number of the worker.
+    worker: usize,
 }
 
 impl Plane {
@@ -29,16 +28,9 @@ impl Plane {
         let clusters = services.map(|(number, (service, shared))| {
             Cluster::new(service, shared, worker, random.hash_one(number))
         });
-        let mut metrics = generation.metrics.routes.iter();
-        let series = config.routes.routes().map(|route| {
-            let of_route = metrics.by_ref().take(route.counted_by().count());
-            let series = of_route.map(|metrics| Arc::clone(&metrics.workers[worker]));
-            (Arc::as_ptr(route), series.collect())
-        });
-        let series = series.collect();
         Self {
             clusters: clusters.collect(),
-            series,
+            worker,
             generation,
         }
     }
@@ -55,8 +47,9 @@ impl Plane {
 
     /// The counters of a route of this plane, for requests that went to this target of it.
     pub(crate) fn series(&self, route: &Route, target: Option<usize>) -> Option<&RouteSeries> {
-        let series = self.series.get(&std::ptr::from_ref(route))?;
-        series.get(route.counted_at(target)).map(|series| &**series)
+        let at = route.series_at + route.counted_at(target);
+        let metrics = self.generation.metrics.routes.get(at)?;
+        metrics.workers.get(self.worker).map(|series| &**series)
     }
 
     /// Closes idle upstream connections: only requests under way still use this plane.

@@ -1,6 +1,6 @@
 //! Routes: predicates, filters, and the table they make.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use http::{HeaderName, Method};
@@ -34,18 +34,23 @@ impl Compiler<'_> {
                 "there are more than {ROUTES_MAX} routes"
             )));
         }
+        let places = services.keys().enumerate();
+        let places: HashMap<&str, usize> = places.map(|(at, name)| (name.as_str(), at)).collect();
         let mut rules = Vec::with_capacity(typed.len());
+        let mut series_at = 0;
         for (name, route) in typed {
-            let service = self.service_index(&route.service, services);
+            let service = self.service_index(&route.service, &places);
             let chain = self.chain(name, route, filters);
             let meant = Route {
                 name: name.as_str().into(),
                 action: Action::Forward(Split::to(service)),
+                series_at,
                 chain,
                 timeout: self.positive(&route.timeout),
                 body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),
                 retries: self.within(&route.retries, 0..=10, "retries"),
             };
+            series_at += meant.counted_by().count();
             let rule = self.rule(&route.predicates, meant);
             rules.extend(rule);
         }
@@ -64,12 +69,12 @@ impl Compiler<'_> {
         }
     }
 
-    fn service_index(&mut self, name: &Placed<String>, services: &Named<Service>) -> usize {
-        let index = services.keys().position(|known| **known == **name);
-        index.unwrap_or_else(|| {
-            let known = services.keys().map(|known| known.as_str());
+    fn service_index(&mut self, name: &Placed<String>, places: &HashMap<&str, usize>) -> usize {
+        places.get(name.as_str()).copied().unwrap_or_else(|| {
+            let mut known: Vec<&str> = places.keys().copied().collect();
+            known.sort_unstable();
             let problem = Problem::at(name.span(), format!("unknown service `{name}`"));
-            let problem = match services.is_empty() {
+            let problem = match known.is_empty() {
                 true => problem.hint(format!("add `[services.{name}]`")),
                 false => problem.nearest(name, known),
             };

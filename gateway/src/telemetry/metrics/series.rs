@@ -1,5 +1,6 @@
 //! The series that follow from the configuration: per route, service and instance.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::counter::Counter;
 use crate::config::Config;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
+use crate::route::Route;
 use crate::upstream::cluster::SharedService;
 use crate::upstream::instance::Instance;
 
@@ -93,8 +95,7 @@ pub(crate) struct ServiceHealth {
 /// All series one configuration has.
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
-    /// In the order of [`Table::routes`](crate::route::Table::routes); within, of
-    /// [`Route::counted_by`](crate::route::Route::counted_by).
+    /// One after the other in the order of [`Route::series_at`]; within, of [`Route::counted_by`].
     pub(crate) routes: Vec<RouteMetrics>,
     pub(super) services: Vec<ServiceHealth>,
     pub(super) tokens: Vec<Arc<Jwt>>,
@@ -116,7 +117,13 @@ impl Configured {
                 .map(ToString::to_string)
                 .collect()
         };
-        let pairs = config.routes.routes().flat_map(|route| {
+        let known = previous.iter().flat_map(|previous| &previous.routes);
+        let known: HashMap<(&str, &str), &RouteMetrics> = known
+            .map(|known| ((&*known.route, &*known.service), known))
+            .collect();
+        let mut routes: Vec<&Arc<Route>> = config.routes.routes().collect();
+        routes.sort_unstable_by_key(|route| route.series_at);
+        let pairs = routes.into_iter().flat_map(|route| {
             let services = route.counted_by();
             services.map(move |service| (route, service))
         });
@@ -125,8 +132,8 @@ impl Configured {
             let service = service.map(|service| config.services[service].name.clone());
             let service = service.unwrap_or_default();
             let mut new = RouteMetrics::new(route.name.to_string(), service, instances, workers);
-            let mut known = previous.iter().flat_map(|previous| &previous.routes);
-            if let Some(known) = known.find(|known| known.same_labels(&new)) {
+            let known = known.get(&(&*new.route, &*new.service));
+            if let Some(known) = known.filter(|known| known.same_labels(&new)) {
                 new.workers.clone_from(&known.workers);
             }
             new
