@@ -77,7 +77,7 @@ pub(crate) async fn forward(
         response: route.timeout,
         upload_idle: plane.limits().body_idle_timeout,
     };
-    let delivery = Delivery::new(cluster, affinity, route.retries, &upload);
+    let delivery = Delivery::new(cluster, affinity, route.retry.attempts, &upload);
     let delivered = patience
         .spend(&upload, delivery.run(head, body, record))
         .await;

@@ -16,6 +16,7 @@ pub use table::Table;
 
 use self::action::{Action, Target};
 use self::path::PathPattern;
+use crate::config::{HedgeConfig, RetryConfig};
 use crate::filter::chain::Chain;
 
 /// Where matching requests go, and what they must pass on the way.
@@ -33,8 +34,10 @@ pub struct Route {
     pub timeout: Duration,
     /// Request body bytes at most; `None`: as `ServerLimits` says.
     pub body_bytes_max: Option<u64>,
-    /// Further instances tried when a request could not be delivered and may be repeated.
-    pub retries: u32,
+    /// How a request that failed is tried again.
+    pub retry: RetryConfig,
+    /// Asks further instances when the first is slow.
+    pub hedge: Option<HedgeConfig>,
 }
 
 impl Route {

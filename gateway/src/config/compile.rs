@@ -2,7 +2,9 @@
 //! collected.
 
 mod auth;
+mod health;
 mod listener;
+mod resilience;
 mod route;
 mod service;
 

@@ -6,12 +6,15 @@
 mod access_log;
 mod auth;
 mod forms;
+mod health;
 mod limit;
 mod listener;
 mod placed;
+mod resilience;
 mod route;
 mod server;
 mod service;
+mod status;
 
 use std::collections::BTreeMap;
 
@@ -21,12 +24,15 @@ use serde::{Deserialize, Serialize};
 pub use self::access_log::{AccessLog, LogTarget};
 pub use self::auth::{Auth, AuthKind};
 pub use self::forms::{Certificate, HeaderMatch, Source};
+pub use self::health::{Health, HealthKind};
 pub use self::limit::{Limit, WhenFull};
 pub use self::listener::{Listener, Tls};
 pub use self::placed::Placed;
+pub use self::resilience::{Breaker, Hedge, HedgeAfter, Outlier, Retry, RetryBudget};
 pub use self::route::{Predicates, Route};
 pub use self::server::{Admin, Drain, Server};
-pub use self::service::{Balance, Health, Protocol, Service};
+pub use self::service::{Balance, Protocol, Service};
+pub use self::status::{RetryOn, StatusRange};
 
 /// Things by name.
 pub type Named<T> = BTreeMap<Placed<String>, T>;
@@ -72,6 +78,10 @@ impl File {
         for limit in self.limits.values_mut() {
             limit.burst = Some(limit.burst());
         }
+        let services = self.services.values_mut();
+        services
+            .filter_map(|service| service.health.as_mut())
+            .for_each(Health::complete);
         self
     }
 }

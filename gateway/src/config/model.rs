@@ -1,5 +1,7 @@
 //! The configuration as meant: everything resolved, nothing left to check.
 
+mod resilience;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::resilience::*;
 use crate::filter::jwt::Jwt;
 use crate::filter::key::RequestKey;
 use crate::filter::rate_limit::RateLimit;
@@ -77,12 +80,24 @@ pub struct ServiceConfig {
     pub balance: Balance,
     /// Active health checks; `None`: instances count as healthy.
     pub health: Option<HealthConfig>,
+    /// Ejection of instances whose answers fail; `None`: never.
+    pub outlier: Option<OutlierConfig>,
+    /// When the whole service is given up for a while; `None`: never.
+    pub breaker: Option<BreakerConfig>,
+    /// How much retries and hedges may add to the load.
+    pub retry_budget: RetryBudgetConfig,
     /// Until a new connection stands.
     pub connect_timeout: Duration,
     /// After which an unused pooled connection is closed.
     pub idle_timeout: Duration,
     /// Connections to one endpoint at most, per worker.
     pub connections_max: usize,
+    /// Requests to one instance at most at a time, per worker.
+    pub requests_max: usize,
+    /// Requests that may wait for an instance at its limit, per worker.
+    pub waiting_max: usize,
+    /// How long one may wait for that.
+    pub waiting_timeout: Duration,
     /// What is spoken to the instances.
     pub protocol: UpstreamProtocol,
 }
@@ -108,21 +123,6 @@ pub enum UpstreamProtocol {
     Http1,
     /// HTTP/2 by prior knowledge, without TLS.
     Http2,
-}
-
-/// Active health checks: `GET path`, where 200 to 399 counts as healthy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthConfig {
-    /// Path with query.
-    pub path: String,
-    /// From one check to the next.
-    pub every: Duration,
-    /// Until a check counts as failed.
-    pub timeout: Duration,
-    /// Good checks in a row until an instance is used again, at least 1.
-    pub rise: u32,
-    /// Failed checks in a row until an instance is left out, at least 1.
-    pub fall: u32,
 }
 
 /// Where `/livez`, `/readyz` and `/metrics` are served, in plain HTTP.

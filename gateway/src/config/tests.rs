@@ -119,7 +119,60 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             "limit by nothing known",
             limit("rate = \"1/s\"\nkey = \"ip\""),
         ),
-        ("retries", route("") + "retries = 11\n"),
+        ("retries", route("") + "retry = { attempts = 11 }\n"),
+        (
+            "retry on nothing known",
+            route("") + "retry = { on = [\"reset\", \"4xx\"] }\n",
+        ),
+        (
+            "retry on a good answer",
+            route("") + "retry = { on = [200] }\n",
+        ),
+        (
+            "backoff that falls",
+            route("") + "retry = { backoff = \"1s\" }\n",
+        ),
+        (
+            "body too large to keep",
+            route("") + "retry = { body_bytes_max = \"1GiB\" }\n",
+        ),
+        ("hedge always", route("") + "hedge = { after = \"0s\" }\n"),
+        (
+            "hedge by no percentile",
+            route("") + "hedge = { after = \"p101\" }\n",
+        ),
+        (
+            "check without path",
+            format!("{SERVICE}health = {{ every = \"1s\" }}\n"),
+        ),
+        (
+            "check with the key of another",
+            format!("{SERVICE}health = {{ type = \"tcp\", path = \"/\" }}\n"),
+        ),
+        (
+            "check for no status",
+            format!("{SERVICE}health = {{ path = \"/\", statuses = [\"2xx\"] }}\n"),
+        ),
+        (
+            "check at port 0",
+            format!("{SERVICE}health = {{ type = \"tcp\", port = 0 }}\n"),
+        ),
+        (
+            "outlier of no deviation",
+            format!("{SERVICE}outlier = {{ success_deviations = 0.0 }}\n"),
+        ),
+        (
+            "ejection that shrinks",
+            format!("{SERVICE}outlier = {{ ejection = \"10m\" }}\n"),
+        ),
+        (
+            "breaker without probes",
+            format!("{SERVICE}breaker = {{ probes = 0 }}\n"),
+        ),
+        (
+            "budget without retries",
+            format!("{SERVICE}retry_budget = {{ in_flight_max = 0 }}\n"),
+        ),
         (
             "no listener",
             SERVICE
@@ -439,7 +492,10 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(service.balance, Balance::RoundRobin);
     assert_eq!(service.connect_timeout, Duration::from_secs(1));
     let route = config.routes.routes().next().unwrap();
-    assert_eq!((route.timeout, route.retries), (Duration::from_secs(30), 1));
+    assert_eq!(
+        (route.timeout, route.retry.attempts),
+        (Duration::from_secs(30), 1)
+    );
 }
 
 #[test]

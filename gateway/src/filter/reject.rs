@@ -139,12 +139,30 @@ refusals! {
     /// The service has no instance in health.
     NoInstance = SERVICE_UNAVAILABLE, "no-instance",
         "No instance of the service is available.";
-    /// Every instance is at its `connections_max`.
+    /// The instance is at its `requests_max` or `connections_max`, and `waiting_max` wait already.
     UpstreamBusy = SERVICE_UNAVAILABLE, "upstream-busy",
         "All instances of the service are busy.";
-    /// No connection to the chosen instance.
+    /// The request has waited for `waiting_timeout`, and the instance is still at its limit.
+    UpstreamQueueTimeout = SERVICE_UNAVAILABLE, "upstream-queue-timeout",
+        "All instances of the service stayed busy.";
+    /// The service's circuit breaker is open: too many requests have failed.
+    CircuitOpen {
+        /// Whole seconds until requests are let through again, at least 1.
+        retry_after: u64,
+    } = SERVICE_UNAVAILABLE, "circuit-open",
+        "The service fails too often and is given a rest.";
+    /// The chosen instance refused the connection, or cannot be reached.
     UpstreamConnect = BAD_GATEWAY, "upstream-connect",
         "The service could not be reached.";
+    /// No connection to the chosen instance stood within `connect_timeout`.
+    UpstreamConnectTimeout = GATEWAY_TIMEOUT, "upstream-connect-timeout",
+        "The service could not be reached in time.";
+    /// The instance stopped taking the request's body for `body_idle_timeout`.
+    UpstreamSendTimeout = GATEWAY_TIMEOUT, "upstream-send-timeout",
+        "The service did not take the request in time.";
+    /// The instance did not answer within the route's `retry.per_try_timeout`.
+    UpstreamTryTimeout = GATEWAY_TIMEOUT, "upstream-try-timeout",
+        "The service did not answer an attempt in time.";
     /// The instance's answer is no HTTP response, or it broke off before the head.
     UpstreamProtocol = BAD_GATEWAY, "upstream-protocol",
         "The service gave no valid answer.";
@@ -231,8 +249,13 @@ impl Reject {
     /// Seconds after which the client should try again, for refusals that pass by themselves.
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::RateLimited { retry_after } => Some(*retry_after),
-            Self::LimiterFull | Self::NoInstance | Self::UpstreamBusy => Some(1),
+            Self::RateLimited { retry_after } | Self::CircuitOpen { retry_after } => {
+                Some(*retry_after)
+            }
+            Self::LimiterFull
+            | Self::NoInstance
+            | Self::UpstreamBusy
+            | Self::UpstreamQueueTimeout => Some(1),
             _ => None,
         }
     }
@@ -266,6 +289,7 @@ mod tests {
             R::ApiKeyUnknown,
             R::RateLimited { retry_after: 7 },
             R::NoInstance,
+            R::CircuitOpen { retry_after: 4 },
             R::RouteNotFound,
         ]
     }
@@ -285,6 +309,7 @@ mod tests {
             (401, "www-authenticate", "ApiKey"),
             (429, "retry-after", "7"),
             (503, "retry-after", "1"),
+            (503, "retry-after", "4"),
             (404, "cache-control", "no-store"),
         ];
         for (reject, (status, field, value)) in all().into_iter().zip(expected) {

@@ -129,8 +129,10 @@ impl<'r> Delivery<'r> {
 fn refusal(failure: &ConnectFailure) -> Reject {
     match failure {
         ConnectFailure::Busy => Reject::UpstreamBusy,
+        ConnectFailure::Waited => Reject::UpstreamQueueTimeout,
         ConnectFailure::Handshake(_) => Reject::UpstreamProtocol,
-        ConnectFailure::Refused(_) | ConnectFailure::Timeout => Reject::UpstreamConnect,
+        ConnectFailure::Refused(_) => Reject::UpstreamConnect,
+        ConnectFailure::Timeout => Reject::UpstreamConnectTimeout,
     }
 }
 

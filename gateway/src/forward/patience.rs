@@ -54,9 +54,11 @@ impl Patience {
 
 /// Who kept the other waiting.
 fn blame(upload: &Upload) -> Reject {
-    if !upload.is_finished() && upload.awaits_client() {
+    if upload.is_finished() {
+        Reject::UpstreamTimeout
+    } else if upload.awaits_client() {
         Reject::RequestTimeout
     } else {
-        Reject::UpstreamTimeout
+        Reject::UpstreamSendTimeout
     }
 }

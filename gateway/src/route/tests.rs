@@ -22,7 +22,8 @@ fn rule(name: &str, host: &str, path: &str, methods: &[&str], headers: &[&str]) 
         chain: Chain::default(),
         timeout: Duration::from_secs(1),
         body_bytes_max: None,
-        retries: 0,
+        retry: crate::config::RetryConfig::default(),
+        hedge: None,
     };
     let header = |name: &&str| HeaderPredicate {
         name: HeaderName::try_from(*name).unwrap(),

@@ -174,6 +174,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::RetryBudgetConfig;
 
     fn cluster(count: u16) -> (Cluster, SharedService) {
         let endpoints = (0..count)
@@ -187,6 +188,16 @@ mod tests {
             connect_timeout: Duration::from_secs(1),
             idle_timeout: Duration::from_secs(1),
             connections_max: 8,
+            requests_max: 8,
+            waiting_max: 8,
+            waiting_timeout: Duration::from_secs(1),
+            outlier: None,
+            breaker: None,
+            retry_budget: RetryBudgetConfig {
+                percent: 20,
+                min_per_second: 10,
+                in_flight_max: 10,
+            },
             protocol: UpstreamProtocol::Http1,
         };
         let shared = SharedService::new(&service, Instant::now(), None);

@@ -1,4 +1,4 @@
-//! The health of instances: active checks, and what failed connections tell.
+//! The health of instances: active checks.
 //!
 //! One prober checks each instance for all workers and bars it from use by [`Bar::Check`]. A worker
 //! that cannot connect marks the instance *suspect* for a moment, which all workers see at once:
@@ -6,13 +6,15 @@
 
 mod probe;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use super::availability::Bar;
+use super::balance::Random;
 use super::cluster::SharedService;
 use super::instance::Instance;
 use crate::config::{HealthConfig, ServiceConfig, UpstreamProtocol};
@@ -70,7 +72,7 @@ pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> Joi
         for instance in &shared.instances {
             checks.spawn_local(watch(Target {
                 service: service.name.clone(),
-                address: instance.address,
+                address: checked(instance.address, check.port),
                 protocol: service.protocol,
                 check: check.clone(),
                 instance: Arc::clone(instance),
@@ -80,31 +82,60 @@ pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> Joi
     checks
 }
 
+/// Where an instance is checked.
+fn checked(mut address: SocketAddr, port: Option<u16>) -> SocketAddr {
+    if let Some(port) = port {
+        address.set_port(port);
+    }
+    address
+}
+
 async fn watch(target: Target) {
     let availability = &target.instance.availability;
     let mut streak = Streak::new(!availability.is_barred(Bar::Check, Instant::now()));
-    let mut ticks = tokio::time::interval(target.check.every);
-    // A check that took longer than the interval must not be followed by a burst.
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let random = Random::seeded(RandomState::new().hash_one(target.address));
+    let spread = wait(&target.check, streak.healthy, random.next()).abs_diff(target.check.every);
+    // All would be checked at the same moment, after a reload as after the start.
+    tokio::time::sleep(spread).await;
     loop {
-        ticks.tick().await;
+        let began = tokio::time::Instant::now();
         let outcome = probe::probe(&target).await;
-        let passed = outcome.is_ok();
-        let Some(healthy) = streak.observe(passed, target.check.rise, target.check.fall) else {
-            continue;
-        };
-        if healthy {
-            availability.lift(Bar::Check, Instant::now());
-            target.instance.trust();
-        } else {
-            availability.bar(Bar::Check, None);
+        if let Some(healthy) = streak.observe(outcome.is_ok(), target.check.rise, target.check.fall)
+        {
+            turn(&target, healthy, outcome);
         }
-        let (service, address) = (&target.service, target.address);
-        match outcome {
-            Ok(()) => tracing::info!(%service, %address, "instance is healthy"),
-            Err(error) => tracing::warn!(%service, %address, %error, "instance is unhealthy"),
-        }
+        let wait = wait(&target.check, streak.healthy, random.next());
+        tokio::time::sleep_until(began + wait).await;
     }
+}
+
+/// Publishes a verdict that has turned.
+fn turn(target: &Target, healthy: bool, outcome: Result<(), probe::Failure>) {
+    let availability = &target.instance.availability;
+    if healthy {
+        availability.lift(Bar::Check, Instant::now());
+        target.instance.trust();
+    } else {
+        availability.bar(Bar::Check, None);
+    }
+    let (service, address) = (&target.service, target.address);
+    match outcome {
+        Ok(()) => tracing::info!(%service, %address, "instance is healthy"),
+        Err(error) => tracing::warn!(%service, %address, %error, "instance is unhealthy"),
+    }
+}
+
+/// How long to wait from one check to the next: as configured, and by `random` some percent more
+/// or less.
+fn wait(check: &HealthConfig, healthy: bool, random: u64) -> Duration {
+    let every = if healthy {
+        check.every
+    } else {
+        check.every_unhealthy
+    };
+    let jitter = f64::from(check.jitter_percent) / 100.0;
+    let share = random as f64 / u64::MAX as f64;
+    every.mul_f64(1.0 + jitter * (2.0 * share - 1.0))
 }
 
 #[cfg(test)]
@@ -130,6 +161,33 @@ mod tests {
                 seen.push(if streak.healthy { 'U' } else { 'D' });
             }
             assert_eq!(seen, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn waits_differ_by_the_jitter_at_most() {
+        let ms = Duration::from_millis;
+        let check = |jitter_percent| HealthConfig {
+            check: crate::config::Check::Tcp,
+            port: None,
+            every: ms(1000),
+            every_unhealthy: ms(100),
+            jitter_percent,
+            timeout: ms(100),
+            rise: 1,
+            fall: 1,
+        };
+        let table = [
+            (0, true, 0, ms(1000)),
+            (0, true, u64::MAX, ms(1000)),
+            (10, true, 0, ms(900)),
+            (10, true, u64::MAX, ms(1100)),
+            (50, true, 0, ms(500)),
+            (10, false, u64::MAX, ms(110)),
+        ];
+        for (jitter_percent, healthy, random, expected) in table {
+            let wait = wait(&check(jitter_percent), healthy, random);
+            assert_eq!(wait, expected, "{jitter_percent} % {healthy} {random}");
         }
     }
 }

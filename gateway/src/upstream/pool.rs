@@ -18,10 +18,6 @@ use crate::config::{ServiceConfig, UpstreamProtocol};
 use crate::forward::body::RequestBody;
 use crate::server::executor::LocalExecutor;
 
-/// Requests of one worker that wait for a connection to one instance.
-const WAITING_MAX: usize = 1024;
-/// Streams of one worker on its HTTP/2 connection to one instance.
-const STREAMS_MAX: usize = 1024;
 /// Bytes of a response head, and of the read buffer.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Header fields of a response.
@@ -41,15 +37,18 @@ pub(crate) enum ConnectFailure {
     /// It answered, but does not speak HTTP.
     #[error("no HTTP connection: {0}")]
     Handshake(hyper::Error),
-    /// All connections are in use, and waiting did not help.
-    #[error("all connections are in use")]
+    /// All connections are in use, and too many requests wait for one already.
+    #[error("all connections are in use, and none may wait for one")]
     Busy,
+    /// All connections were in use, for as long as a request may wait.
+    #[error("all connections were in use for too long")]
+    Waited,
 }
 
 impl ConnectFailure {
     /// Whether other requests should avoid the instance.
     pub(crate) fn is_fault_of_instance(&self) -> bool {
-        !matches!(self, Self::Busy)
+        !matches!(self, Self::Busy | Self::Waited)
     }
 }
 
@@ -76,6 +75,8 @@ pub(super) struct Pool {
     address: SocketAddr,
     protocol: UpstreamProtocol,
     connect_timeout: Duration,
+    waiting_max: usize,
+    waiting_timeout: Duration,
     idle_timeout: Duration,
     /// None once the pool is retired.
     idle_max: Cell<usize>,
@@ -89,13 +90,15 @@ pub(super) struct Pool {
 impl Pool {
     pub(super) fn new(service: &ServiceConfig, address: SocketAddr) -> Self {
         let permits = match service.protocol {
-            UpstreamProtocol::Http1 => service.connections_max,
-            UpstreamProtocol::Http2 => STREAMS_MAX,
+            UpstreamProtocol::Http1 => service.requests_max.min(service.connections_max),
+            UpstreamProtocol::Http2 => service.requests_max,
         };
         Self {
             address,
             protocol: service.protocol,
             connect_timeout: service.connect_timeout,
+            waiting_max: service.waiting_max,
+            waiting_timeout: service.waiting_timeout,
             idle_timeout: service.idle_timeout,
             idle_max: Cell::new(service.connections_max),
             idle: RefCell::default(),
@@ -182,15 +185,15 @@ impl Pool {
     }
 
     async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, ConnectFailure> {
-        if self.waiting.get() >= WAITING_MAX {
+        if self.waiting.get() >= self.waiting_max {
             return Err(ConnectFailure::Busy);
         }
         let _waiting = Waiting::new(&self.waiting);
         let acquired = Arc::clone(&self.permits).acquire_owned();
-        match tokio::time::timeout(self.connect_timeout, acquired).await {
+        match tokio::time::timeout(self.waiting_timeout, acquired).await {
             Ok(Ok(permit)) => Ok(permit),
             // The semaphore is never closed, so the inner error cannot happen.
-            Ok(Err(_)) | Err(_) => Err(ConnectFailure::Busy),
+            Ok(Err(_)) | Err(_) => Err(ConnectFailure::Waited),
         }
     }
 

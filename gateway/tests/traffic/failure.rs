@@ -203,7 +203,7 @@ async fn health_checks_take_instances_out_and_in() {
 #[tokio::test]
 async fn a_full_instance_is_waited_for_but_not_forever() {
     let origin = Origin::start("one").await;
-    let settings = "connections_max = 1\nconnect_timeout = \"300ms\"";
+    let settings = "connections_max = 1\nwaiting_timeout = \"300ms\"";
     let configuration = format!(
         "[server]\nworkers = 1\n[listeners.public]\nbind = \"127.0.0.1:0\"\n{}{}",
         service("app", &[origin.address], settings),
@@ -213,7 +213,7 @@ async fn a_full_instance_is_waited_for_but_not_forever() {
     let held = tokio::spawn(client::get(gateway.address(), "/hold"));
     origin.holds(1).await;
     let answer = client::get(gateway.address(), "/late").await;
-    assert_eq!(answer.refusal(), (503, "upstream-busy".to_owned()));
+    assert_eq!(answer.refusal(), (503, "upstream-queue-timeout".to_owned()));
 
     let waiting = tokio::spawn(client::get(gateway.address(), "/patient"));
     origin.release();

@@ -48,7 +48,8 @@ impl Compiler<'_> {
                 chain,
                 timeout: self.positive(&route.timeout),
                 body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),
-                retries: self.within(&route.retries, 0..=10, "retries"),
+                retry: self.retry(&route.retry),
+                hedge: route.hedge.as_ref().map(|hedge| self.hedge(hedge)),
             };
             series_at += meant.counted_by().count();
             let rule = self.rule(&route.predicates, meant);

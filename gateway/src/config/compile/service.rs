@@ -3,11 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use http::uri::PathAndQuery;
-
 use super::super::error::Problem;
-use super::super::file::{self, Health, Named, Placed, Protocol, Service};
-use super::super::model::{Balance, HealthConfig, ServiceConfig, UpstreamProtocol};
+use super::super::file::{self, Named, Placed, Protocol, Service};
+use super::super::model::{Balance, ServiceConfig, UpstreamProtocol};
 use super::Compiler;
 use crate::filter::key::RequestKey;
 
@@ -24,10 +22,19 @@ impl Compiler<'_> {
             name: name.to_owned(),
             endpoints: self.endpoints(&service.endpoints),
             balance: self.balance(service),
-            health: service.health.as_ref().map(|health| self.health(health)),
+            health: service
+                .health
+                .as_ref()
+                .map(|health| self.health(name, health)),
             connect_timeout: self.positive(&service.connect_timeout),
             idle_timeout: self.positive(&service.idle_timeout),
             connections_max: self.within(&service.connections_max, 1..=65_535, "connections_max"),
+            requests_max: self.requests_max(service),
+            waiting_max: self.within(&service.waiting_max, 0..=1_000_000, "waiting_max"),
+            waiting_timeout: self.positive(&service.waiting_timeout),
+            outlier: service.outlier.as_ref().map(|typed| self.outlier(typed)),
+            breaker: service.breaker.as_ref().map(|typed| self.breaker(typed)),
+            retry_budget: self.retry_budget(&service.retry_budget),
             protocol: match service.protocol {
                 Protocol::Http1 => UpstreamProtocol::Http1,
                 Protocol::Http2 => UpstreamProtocol::Http2,
@@ -79,29 +86,6 @@ impl Compiler<'_> {
             }
             (file::Balance::RoundRobin, None) => Balance::RoundRobin,
             (file::Balance::LeastRequest, None) => Balance::LeastRequest,
-        }
-    }
-
-    fn health(&mut self, health: &Health) -> HealthConfig {
-        if !health.path.starts_with('/') || PathAndQuery::try_from(health.path.as_str()).is_err() {
-            self.refuse(
-                Problem::at(health.path.span(), format!("`{}` is no path", *health.path))
-                    .hint("write a path such as \"/healthz\""),
-            );
-        }
-        if *health.timeout > *health.every {
-            self.refuse(
-                Problem::at(health.timeout.span(), "a check would outlast the next one").hint(
-                    format!("choose a `timeout` of at most `every`, {}", *health.every),
-                ),
-            );
-        }
-        HealthConfig {
-            path: (*health.path).clone(),
-            every: self.positive(&health.every),
-            timeout: self.positive(&health.timeout),
-            rise: self.within(&health.rise, 1..=100, "rise"),
-            fall: self.within(&health.fall, 1..=100, "fall"),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HeaderMatch, Named, Placed};
+use super::{HeaderMatch, Hedge, Named, Placed, Retry};
 use crate::config::units::{Duration, Size};
 
 /// `[routes.NAME]`
@@ -23,9 +23,13 @@ pub struct Route {
     /// From the complete request, body included, to the head of the answer; over it: 504.
     #[serde(default = "defaults::route_timeout")]
     pub timeout: Placed<Duration>,
-    /// Further instances tried when a request could not be delivered and may be repeated.
-    #[serde(default = "defaults::retries")]
-    pub retries: Placed<u32>,
+    /// How a request that failed is tried again, where that is safe.
+    #[serde(default)]
+    pub retry: Retry,
+    /// Asks a second instance when the first is slow: GET, HEAD and the like without a body. The
+    /// first good answer is taken. Left out: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hedge: Option<Hedge>,
     /// Bytes of a request body; left out: as in `server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_bytes_max: Option<Placed<Size>>,
@@ -55,10 +59,6 @@ mod defaults {
 
     pub(super) fn route_timeout() -> Placed<Duration> {
         Placed::absent(Duration::from_secs(30))
-    }
-
-    pub(super) fn retries() -> Placed<u32> {
-        Placed::absent(1)
     }
 
     pub(super) fn path() -> Placed<String> {

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Placed;
+use super::{Breaker, Health, Outlier, Placed, RetryBudget};
 use crate::config::units::Duration;
 
 /// `[services.NAME]`
@@ -30,9 +30,28 @@ pub struct Service {
     /// Connections to one instance at a time, per worker.
     #[serde(default = "defaults::upstream_connections_max")]
     pub connections_max: Placed<usize>,
+    /// Requests to one instance at a time, per worker; left out: `connections_max` over HTTP/1.1,
+    /// and 1024 over HTTP/2.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requests_max: Option<Placed<usize>>,
+    /// Requests that may wait for an instance at its limit, per worker; over it: 503.
+    #[serde(default = "defaults::waiting_max")]
+    pub waiting_max: Placed<usize>,
+    /// How long a request may wait for that; over it: 503.
+    #[serde(default = "defaults::waiting_timeout")]
+    pub waiting_timeout: Placed<Duration>,
     /// Active checks; left out: instances count as healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
+    /// Leaves out instances whose answers fail; left out: only failed connections count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier: Option<Outlier>,
+    /// Gives the whole service up for a while when too much fails; left out: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<Breaker>,
+    /// How much retries and hedges may add to the load.
+    #[serde(default)]
+    pub retry_budget: RetryBudget,
 }
 
 /// How an instance is chosen.
@@ -55,26 +74,6 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 by prior knowledge, without TLS.
     Http2,
-}
-
-/// `health = { … }` of a service.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// Asked for with GET; 200 to 399 is healthy.
-    pub path: Placed<String>,
-    /// From one check to the next.
-    #[serde(default = "defaults::health_every")]
-    pub every: Placed<Duration>,
-    /// Until a check counts as failed; at most `every`.
-    #[serde(default = "defaults::health_timeout")]
-    pub timeout: Placed<Duration>,
-    /// Good checks in a row until an instance is used again.
-    #[serde(default = "defaults::health_rise")]
-    pub rise: Placed<u32>,
-    /// Failed checks in a row until an instance is left out.
-    #[serde(default = "defaults::health_fall")]
-    pub fall: Placed<u32>,
 }
 
 /// Defaults that serde wants as functions.
@@ -101,19 +100,11 @@ mod defaults {
         Placed::absent(1024)
     }
 
-    pub(super) fn health_every() -> Placed<Duration> {
-        Placed::absent(Duration::from_secs(2))
+    pub(super) fn waiting_max() -> Placed<usize> {
+        Placed::absent(1024)
     }
 
-    pub(super) fn health_timeout() -> Placed<Duration> {
+    pub(super) fn waiting_timeout() -> Placed<Duration> {
         Placed::absent(Duration::from_secs(1))
-    }
-
-    pub(super) fn health_rise() -> Placed<u32> {
-        Placed::absent(2)
-    }
-
-    pub(super) fn health_fall() -> Placed<u32> {
-        Placed::absent(3)
     }
 }

@@ -1,17 +1,23 @@
-//! One active check: a `GET` on a connection of its own, passed by any status from 200 to 399.
+//! One active check, on a connection of its own.
+
+mod grpc;
+mod http;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ::http::StatusCode;
 use bytes::Bytes;
-use http::{Request, StatusCode, header};
-use http_body_util::Empty;
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use super::Target;
-use crate::config::UpstreamProtocol;
+use crate::config::{Check, UpstreamProtocol};
 use crate::server::executor::LocalExecutor;
 
 /// What instances see as `User-Agent` of a check.
@@ -26,171 +32,82 @@ pub(super) enum Failure {
     Connect(std::io::Error),
     #[error("no valid answer: {0}")]
     Http(hyper::Error),
-    #[error("path is no request target: {0}")]
-    Path(http::Error),
+    #[error("no valid answer: {0}")]
+    Body(Box<dyn std::error::Error + Send + Sync>),
+    #[error("no request can be made: {0}")]
+    Request(::http::Error),
     #[error("answered {0}")]
     Status(StatusCode),
+    #[error("the expected text is not in the first {0} bytes of the answer")]
+    Text(usize),
+    #[error("gRPC status {0}")]
+    GrpcStatus(String),
+    #[error("gRPC health is {0}")]
+    GrpcHealth(&'static str),
 }
 
 /// Checks the instance once, within the configured time.
 pub(super) async fn probe(target: &Target) -> Result<(), Failure> {
     let limit = target.check.timeout;
-    let status = tokio::time::timeout(limit, status(target.address, target.protocol, target))
+    tokio::time::timeout(limit, check(target))
         .await
-        .map_err(|_elapsed| Failure::Timeout(limit))??;
-    match status.as_u16() {
-        200..=399 => Ok(()),
-        _ => Err(Failure::Status(status)),
+        .map_err(|_elapsed| Failure::Timeout(limit))?
+}
+
+async fn check(target: &Target) -> Result<(), Failure> {
+    let address = target.address;
+    match &target.check.check {
+        Check::Tcp => connect(address).await.map(drop),
+        Check::Http {
+            path,
+            host,
+            statuses,
+            body,
+        } => {
+            let request = http::request(address, target.protocol, path, host.as_deref());
+            let verdict = async |response| http::judge(response, statuses, body.as_deref()).await;
+            exchange(address, target.protocol, request, verdict).await
+        }
+        Check::Grpc { service, host } => {
+            let request = grpc::request(address, service, host.as_deref());
+            exchange(address, UpstreamProtocol::Http2, request, grpc::judge).await
+        }
     }
 }
 
-async fn status(
+async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
+    TcpStream::connect(address).await.map_err(Failure::Connect)
+}
+
+/// Sends a request and lets `judge` read the answer.
+async fn exchange(
     address: SocketAddr,
     protocol: UpstreamProtocol,
-    target: &Target,
-) -> Result<StatusCode, Failure> {
-    let request = request(address, protocol, &target.check.path).map_err(Failure::Path)?;
-    let stream = TcpStream::connect(address)
-        .await
-        .map_err(Failure::Connect)?;
-    let io = TokioIo::new(stream);
-    // The connection ends with the future that drives it: dropped as soon as the head is read.
-    let response = match protocol {
+    request: Result<::http::Request<Full<Bytes>>, ::http::Error>,
+    judge: impl AsyncFnOnce(::http::Response<Incoming>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let request = request.map_err(Failure::Request)?;
+    let io = TokioIo::new(connect(address).await?);
+    // The connection ends with the future that drives it: dropped as soon as the verdict stands.
+    match protocol {
         UpstreamProtocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await.map_err(Failure::Http)?;
             tokio::select! {
-                response = sender.send_request(request) => response,
-                Err(error) = connection => Err(error),
+                verdict = async {
+                    judge(sender.send_request(request).await.map_err(Failure::Http)?).await
+                } => verdict,
+                Err(error) = connection => Err(Failure::Http(error)),
             }
         }
         UpstreamProtocol::Http2 => {
             let handshake = http2::handshake(LocalExecutor, io);
             let (mut sender, connection) = handshake.await.map_err(Failure::Http)?;
             tokio::select! {
-                response = sender.send_request(request) => response,
-                Err(error) = connection => Err(error),
+                verdict = async {
+                    judge(sender.send_request(request).await.map_err(Failure::Http)?).await
+                } => verdict,
+                Err(error) = connection => Err(Failure::Http(error)),
             }
         }
-    };
-    Ok(response.map_err(Failure::Http)?.status())
-}
-
-fn request(
-    address: SocketAddr,
-    protocol: UpstreamProtocol,
-    path: &str,
-) -> Result<Request<Empty<Bytes>>, http::Error> {
-    let request = Request::get(match protocol {
-        UpstreamProtocol::Http1 => path.to_owned(),
-        UpstreamProtocol::Http2 => format!("http://{address}{path}"),
-    });
-    let request = match protocol {
-        UpstreamProtocol::Http1 => request
-            .header(header::HOST, address.to_string())
-            .header(header::CONNECTION, "close"),
-        UpstreamProtocol::Http2 => request,
-    };
-    request
-        .header(header::USER_AGENT, USER_AGENT)
-        .body(Empty::new())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-    use std::sync::Arc;
-    use std::time::Instant;
-
-    use http::Response;
-    use hyper::body::Incoming;
-    use hyper::service::service_fn;
-    use hyper_util::server::conn::auto;
-    use tokio::net::TcpListener;
-    use tokio::task::{LocalSet, spawn_local};
-
-    use super::*;
-    use crate::config::HealthConfig;
-    use crate::upstream::instance::Instance;
-
-    /// A server that answers `/N` with status N, and `/hang` never.
-    async fn server() -> SocketAddr {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        spawn_local(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                spawn_local(async move {
-                    let service = service_fn(answer);
-                    let builder = auto::Builder::new(LocalExecutor);
-                    let _ = builder
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        address
-    }
-
-    async fn answer(request: Request<Incoming>) -> Result<Response<Empty<Bytes>>, Infallible> {
-        let Ok(status) = request.uri().path()[1..].parse::<u16>() else {
-            return std::future::pending().await;
-        };
-        let mut response = Response::new(Empty::new());
-        *response.status_mut() = StatusCode::from_u16(status).unwrap();
-        Ok(response)
-    }
-
-    async fn outcome(address: SocketAddr, protocol: UpstreamProtocol, path: &str) -> String {
-        let limit = if path == "/hang" { 50 } else { 10_000 };
-        let target = Target {
-            service: "app".into(),
-            address,
-            protocol,
-            check: HealthConfig {
-                path: path.into(),
-                every: Duration::from_secs(60),
-                timeout: Duration::from_millis(limit),
-                rise: 1,
-                fall: 1,
-            },
-            instance: Arc::new(Instance::new(address, Instant::now(), Arc::default())),
-        };
-        probe(&target)
-            .await
-            .err()
-            .map_or("passed".into(), |failure| failure.to_string())
-    }
-
-    #[tokio::test]
-    async fn the_status_decides_over_either_protocol() {
-        let table = [
-            ("/200", "passed"),
-            ("/204", "passed"),
-            ("/302", "passed"),
-            ("/400", "answered 400 Bad Request"),
-            ("/503", "answered 503 Service Unavailable"),
-            ("/hang", "no answer within 50ms"),
-        ];
-        let check = async {
-            let address = server().await;
-            for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
-                for (path, expected) in table {
-                    assert_eq!(
-                        outcome(address, protocol, path).await,
-                        expected,
-                        "{protocol:?}"
-                    );
-                }
-            }
-        };
-        LocalSet::new().run_until(check).await;
-    }
-
-    #[tokio::test]
-    async fn an_address_nobody_listens_on_fails() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
-        let outcome = outcome(address, UpstreamProtocol::Http1, "/200").await;
-        assert!(outcome.starts_with("cannot connect: "), "{outcome}");
     }
 }
