@@ -1,13 +1,19 @@
 //! Which route a request takes: pure, from its head alone.
 //!
-//! Among the routes that match, the most specific wins: by [`host`], then [`path`], then method,
-//! then number of headers. The order in the file never matters.
+//! Among the routes that match, the most specific wins: by [`host`], then path, then method, then
+//! number of headers and cookies, then number of query parameters. Of paths, patterns ([`path`])
+//! come before expressions ([`expression`]), and the pattern that takes every path comes last. The
+//! order in the file never matters.
 
 pub mod action;
+pub(crate) mod cookie;
+pub mod expression;
 pub mod host;
 pub mod path;
 pub mod predicate;
+pub(crate) mod query;
 pub mod table;
+pub mod wanted;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +21,8 @@ use std::time::Duration;
 pub use table::Table;
 
 use self::action::{Action, Target};
-use self::path::PathPattern;
+use self::predicate::PathRule;
+pub use self::predicate::Request;
 use crate::config::{HedgeConfig, RetryConfig};
 use crate::filter::chain::Chain;
 
@@ -79,13 +86,13 @@ impl Route {
 pub struct Match<'t> {
     /// The most specific route that matches.
     pub route: &'t Arc<Route>,
-    path: &'t PathPattern,
+    path: &'t PathRule,
 }
 
 impl<'t> Match<'t> {
     /// The path parameters of the request's path, in order of appearance, as sent (still
     /// percent-encoded).
-    pub fn parameters(&self, path: &'t str) -> impl Iterator<Item = (&'t str, &'t str)> {
+    pub fn parameters(&self, path: &'t str) -> Vec<(&'t str, &'t str)> {
         self.path.parameters(path)
     }
 }

@@ -80,8 +80,11 @@ fn summary(file: &str, config: &Config) -> String {
         let host = &rule.host;
         let path = &rule.path;
         let _ = write!(text, "  {}: {host} {path}, {methods}", rule.route.name);
-        for header in &rule.headers {
-            let _ = write!(text, ", {} {}", header.name, header.wanted);
+        if !rule.conditions.is_empty() {
+            let _ = write!(text, ", {}", rule.conditions);
+        }
+        if !rule.listeners.is_empty() {
+            let _ = write!(text, ", on {}", rule.listeners.join(", "));
         }
         for filter in rule.route.chain.filters() {
             let _ = write!(text, " > {}", filter.name());

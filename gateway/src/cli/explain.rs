@@ -12,9 +12,9 @@ use serde::Serialize;
 use super::{ConfigFile, Failure, output};
 use crate::config::{self, Config};
 use crate::filter::reject::Reject;
-use crate::normalise;
 use crate::route::predicate::{Mismatch, Rule};
 use crate::route::table::Outcome;
+use crate::{normalise, route};
 
 /// Routes that do not match, shown to people at most.
 const OTHERS_SHOWN_MAX: usize = 20;
@@ -130,6 +130,7 @@ fn request(arguments: &Arguments) -> Result<Parts, Failure> {
 
 fn explain(config: &Config, mut head: Parts) -> Answer {
     let method = head.method.to_string();
+    let https = head.uri.scheme_str() == Some("https");
     let host = match normalise::normalise(&mut head, &config.limits) {
         Ok(host) => host.name,
         Err(reject) => {
@@ -147,13 +148,22 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
         }
     };
     let path = head.uri.path().to_owned();
-    let found = config
-        .routes
-        .find(&host, &head.method, &path, &head.headers);
+    // The first listener of the request's scheme stands for where it would come in.
+    let scheme_fits = |listener: &&crate::config::ListenerConfig| listener.tls.is_some() == https;
+    let listener = config.listeners.iter().find(scheme_fits);
+    let listener = listener.or(config.listeners.first());
+    let listener = listener.map_or_else(String::new, |listener| listener.name.clone());
+    let request = route::Request {
+        listener: &listener,
+        host: &host,
+        method: &head.method,
+        path: &path,
+        query: head.uri.query(),
+        headers: &head.headers,
+    };
+    let found = config.routes.find(&request);
     let chosen = found.as_ref().ok().map(|found| &found.route.name);
-    let others = config
-        .routes
-        .explain(&host, &head.method, &path, &head.headers);
+    let others = config.routes.explain(&request);
     let others = others
         .into_iter()
         .filter(|(rule, _)| Some(&rule.route.name) != chosen);
@@ -171,7 +181,7 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
         let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
         Taken {
             name: found.route.name.to_string(),
-            parameters: found.parameters(&path).map(owned).collect(),
+            parameters: found.parameters(&path).into_iter().map(owned).collect(),
             filters: found.route.chain.filters().iter().map(step).collect(),
             service: service.name.clone(),
             endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
@@ -207,12 +217,11 @@ fn other(rule: &Rule, outcome: &Outcome) -> Other {
         Outcome::LessSpecific => "matches, but is less specific".to_owned(),
         Outcome::Mismatch(Mismatch::Host) => format!("is for host {}", rule.host),
         Outcome::Mismatch(Mismatch::Path) => format!("is for path {}", rule.path),
-        Outcome::Mismatch(Mismatch::Header(name)) => {
-            let wanted = rule.headers.iter().filter(|header| header.name == *name);
-            let wanted: Vec<String> = wanted
-                .map(|header| format!("{name} {}", header.wanted))
-                .collect();
-            format!("wants header {}", wanted.join(", "))
+        Outcome::Mismatch(Mismatch::Listener) => {
+            format!("is served on {}", rule.listeners.join(", "))
+        }
+        Outcome::Mismatch(Mismatch::Condition(unmet)) => {
+            format!("wants {}", rule.conditions.unmet(unmet))
         }
         Outcome::Mismatch(Mismatch::Method) => {
             let methods: Vec<&str> = rule.methods.iter().map(Method::as_str).collect();

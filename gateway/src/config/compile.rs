@@ -4,6 +4,7 @@
 mod auth;
 mod health;
 mod listener;
+mod predicates;
 mod resilience;
 mod route;
 mod service;
@@ -62,7 +63,7 @@ impl Compiler<'_> {
         self.auth(&file.auth, &mut filters);
         self.limits(&file.limits, &mut filters);
         let services = self.services(&file.services);
-        let routes = self.routes(&file.routes, &file.services, &filters.by_name);
+        let routes = self.routes(file, &filters.by_name);
         let listeners = self.listeners(&file.listeners);
         let admin = file.admin.as_ref().map(|admin| AdminConfig {
             bind: self.address(&admin.bind),

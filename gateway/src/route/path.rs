@@ -63,6 +63,11 @@ impl PathPattern {
         &self.segments
     }
 
+    /// Whether every path is meant.
+    pub(super) fn takes_all(&self) -> bool {
+        self.segments.is_empty() && self.rest.is_some()
+    }
+
     /// Whether everything below is meant too.
     pub(super) fn has_rest(&self) -> bool {
         self.rest.is_some()
@@ -117,7 +122,7 @@ impl PathPattern {
         self.segments.iter().map(kind).chain([end]).collect()
     }
 
-    fn names(&self) -> impl Iterator<Item = &str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         let named = self.segments.iter().filter_map(|segment| match segment {
             Segment::Literal(_) => None,
             Segment::Parameter(name) => Some(&**name),

@@ -1,75 +1,110 @@
-//! What a request must be for a route, as data: host, path, methods, headers.
+//! What a request must be for a route, as data: listener, host, path, method, headers, query,
+//! cookies.
 
 use std::cmp::{Ordering, Reverse};
 use std::fmt;
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName, Method};
-use regex::bytes::{Regex, RegexBuilder};
+use http::{HeaderMap, Method};
 
 use super::Route;
+use super::expression::PathExpression;
 use super::host::HostPattern;
 use super::path::PathPattern;
+use super::wanted::{Conditions, Unmet};
 
-/// Bytes a compiled expression may take up; bounds what a configuration can cost.
-const REGEX_BYTES_MAX: usize = 1 << 20;
+/// A request as routes see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'r> {
+    /// The name of the listener it came in by.
+    pub listener: &'r str,
+    /// Without port, in lower case.
+    pub host: &'r str,
+    /// Its method.
+    pub method: &'r Method,
+    /// Normalised, without the query.
+    pub path: &'r str,
+    /// As sent, without `?`.
+    pub query: Option<&'r str>,
+    /// Its header fields.
+    pub headers: &'r HeaderMap,
+}
 
 /// A route and what a request must be to take it.
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// The route.
     pub route: Arc<Route>,
+    /// The names of the listeners it is served on; empty: all.
+    pub listeners: Box<[Box<str>]>,
     /// Which hosts.
     pub host: HostPattern,
     /// Which paths.
-    pub path: PathPattern,
+    pub path: PathRule,
     /// Which methods; empty: any. GET stands for HEAD too (RFC 9110 section 9.3.2).
     pub methods: Vec<Method>,
-    /// Which headers; all of them must hold. In order of name.
-    pub headers: Vec<HeaderPredicate>,
+    /// Which headers, query parameters and cookies; all of them must hold.
+    pub conditions: Conditions,
+}
+
+/// Which paths a route is for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathRule {
+    /// Segments, parameters, a rest.
+    Pattern(PathPattern),
+    /// A regular expression.
+    Expression(PathExpression),
 }
 
 /// Why a rule does not take a request: the first thing that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
+    /// Another listener.
+    Listener,
     /// Another host.
     Host,
     /// Another path.
     Path,
-    /// This header is missing or different.
-    Header(HeaderName),
+    /// This header, query parameter or cookie is missing or different.
+    Condition(Unmet),
     /// Another method. Checked last, because a rule that fails in nothing else makes a 405.
     Method,
 }
 
+/// What decides among rules that match the same request; the least is the winner.
+pub(super) type Rank = (
+    (u8, usize),
+    Vec<u8>,
+    bool,
+    Reverse<usize>,
+    Reverse<usize>,
+    bool,
+);
+
 impl Rule {
     /// Whether a request takes this route, as far as this route alone is concerned.
-    pub fn check(
-        &self,
-        host: &str,
-        method: &Method,
-        path: &str,
-        headers: &HeaderMap,
-    ) -> Result<(), Mismatch> {
-        if !self.host.matches(host) {
+    pub fn check(&self, request: &Request<'_>) -> Result<(), Mismatch> {
+        if !self.serves(request.listener) {
+            return Err(Mismatch::Listener);
+        }
+        if !self.host.matches(request.host) {
             return Err(Mismatch::Host);
         }
-        if !self.path.matches(path) {
+        if !self.path.matches(request.path) {
             return Err(Mismatch::Path);
         }
-        self.check_head(method, headers)
+        self.check_head(request)
     }
 
     /// The part of [`check`](Self::check) that the look-up by host and path leaves to do.
-    pub(super) fn check_head(&self, method: &Method, headers: &HeaderMap) -> Result<(), Mismatch> {
-        if let Some(failed) = self
-            .headers
-            .iter()
-            .find(|predicate| !predicate.holds(headers))
-        {
-            return Err(Mismatch::Header(failed.name.clone()));
+    pub(super) fn check_head(&self, request: &Request<'_>) -> Result<(), Mismatch> {
+        if !self.serves(request.listener) {
+            return Err(Mismatch::Listener);
         }
-        if !self.allows(method) {
+        self.conditions
+            .check(request.headers, request.query)
+            .map_err(Mismatch::Condition)?;
+        if !self.allows(request.method) {
             return Err(Mismatch::Method);
         }
         Ok(())
@@ -82,165 +117,93 @@ impl Rule {
             || (method == Method::HEAD && self.methods.contains(&Method::GET))
     }
 
+    /// Whether the route is served on a listener.
+    fn serves(&self, listener: &str) -> bool {
+        self.listeners.is_empty() || self.listeners.iter().any(|one| **one == *listener)
+    }
+
     /// Precedence among rules that match the same request, the winner first: host, path, method,
-    /// number of headers (the order of the Kubernetes Gateway API), and then the name, so that
-    /// the order in the file never matters.
+    /// number of headers and cookies, number of query parameters (the order of the Kubernetes
+    /// Gateway API), whether it is for some listeners only, and then the name, so that the order
+    /// in the file never matters.
     pub fn precedence(&self, other: &Self) -> Ordering {
-        let key = |rule: &Self| {
-            let any_method = rule.methods.is_empty();
-            (
-                rule.host.rank(),
-                rule.path.rank(),
-                any_method,
-                Reverse(rule.headers.len()),
-            )
-        };
-        key(self)
-            .cmp(&key(other))
+        self.rank()
+            .cmp(&other.rank())
             .then_with(|| self.route.name.cmp(&other.route.name))
     }
 
-    /// Whether both rules match exactly the same requests for some method: an oversight, since
-    /// only the names would decide between them.
+    /// The part of [`precedence`](Self::precedence) that is not the name.
+    pub(super) fn rank(&self) -> Rank {
+        let Conditions {
+            headers,
+            query,
+            cookies,
+        } = &self.conditions;
+        (
+            self.host.rank(),
+            self.path.rank(),
+            self.methods.is_empty(),
+            Reverse(headers.len() + cookies.len()),
+            Reverse(query.len()),
+            self.listeners.is_empty(),
+        )
+    }
+
+    /// Whether both rules, which have the same host and path, match exactly the same requests for
+    /// some method: an oversight, since only the names would decide between them.
     pub(super) fn collides(&self, other: &Self) -> bool {
         let methods = |a: &Self, b: &Self| a.methods.iter().any(|method| b.allows(method));
+        let listeners = |a: &Self, b: &Self| a.listeners.iter().any(|one| b.serves(one));
         self.methods.is_empty() == other.methods.is_empty()
-            && self.headers == other.headers
+            && self.conditions == other.conditions
             && (self.methods.is_empty() || methods(self, other) || methods(other, self))
+            // One that is for fewer listeners than the other is meant to stand beside it.
+            && self.listeners.is_empty() == other.listeners.is_empty()
+            && (self.listeners.is_empty() || listeners(self, other))
     }
 }
 
-/// What one header must be.
-#[derive(Clone, Debug, PartialEq)]
-pub struct HeaderPredicate {
-    /// Its name.
-    pub name: HeaderName,
-    /// What must hold for one of its values.
-    pub wanted: HeaderWanted,
-}
-
-/// What must hold for a header.
-#[derive(Clone, Debug)]
-pub enum HeaderWanted {
-    /// One of its values is this one.
-    Exact(Box<[u8]>),
-    /// The expression matches one of its values as a whole.
-    Regex {
-        /// As written.
-        expression: Box<str>,
-        /// As compiled, with anchors.
-        compiled: Box<Regex>,
-    },
-    /// It is there (true), or it is not (false).
-    Present(bool),
-}
-
-impl HeaderWanted {
-    /// Compiles an expression that must match a value as a whole.
-    pub fn regex(expression: &str) -> Result<Self, regex::Error> {
-        // Compiled alone first, so that an unbalanced `)` cannot close the group added here.
-        Regex::new(expression)?;
-        let compiled = RegexBuilder::new(&format!("^(?:{expression})$"))
-            .size_limit(REGEX_BYTES_MAX)
-            .build()?;
-        Ok(Self::Regex {
-            expression: expression.into(),
-            compiled: Box::new(compiled),
-        })
+impl PathRule {
+    /// Whether a path is meant.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Self::Pattern(pattern) => pattern.matches(path),
+            Self::Expression(expression) => expression.matches(path),
+        }
     }
-}
 
-impl HeaderPredicate {
-    fn holds(&self, headers: &HeaderMap) -> bool {
-        let mut values = headers.get_all(&self.name).iter();
-        match &self.wanted {
-            HeaderWanted::Exact(wanted) => values.any(|value| value.as_bytes() == &**wanted),
-            HeaderWanted::Regex { compiled, .. } => {
-                values.any(|value| compiled.is_match(value.as_bytes()))
-            }
-            HeaderWanted::Present(wanted) => values.next().is_some() == *wanted,
+    /// The parameters of a path that matches, in order, still percent-encoded.
+    pub fn parameters<'p>(&'p self, path: &'p str) -> Vec<(&'p str, &'p str)> {
+        match self {
+            Self::Pattern(pattern) => pattern.parameters(path).collect(),
+            Self::Expression(expression) => expression.parameters(path),
+        }
+    }
+
+    /// The names of its parameters.
+    pub fn names(&self) -> Vec<&str> {
+        match self {
+            Self::Pattern(pattern) => pattern.names().collect(),
+            Self::Expression(expression) => expression.names().collect(),
+        }
+    }
+
+    /// Sorts the more specific first: patterns, then expressions, and last the pattern that takes
+    /// every path: a fallback that switched off all expressions would be of no use.
+    fn rank(&self) -> Vec<u8> {
+        match self {
+            Self::Pattern(pattern) if pattern.takes_all() => vec![5],
+            Self::Pattern(pattern) => pattern.rank(),
+            Self::Expression(expression) => [&[4], &expression.rank()[..]].concat(),
         }
     }
 }
 
-/// Expressions are the same when they are written the same.
-impl PartialEq for HeaderWanted {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(one), Self::Exact(two)) => one == two,
-            (
-                Self::Regex {
-                    expression: one, ..
-                },
-                Self::Regex {
-                    expression: two, ..
-                },
-            ) => one == two,
-            (Self::Present(one), Self::Present(two)) => one == two,
-            _ => false,
-        }
-    }
-}
-
-impl fmt::Display for HeaderWanted {
+impl fmt::Display for PathRule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exact(value) => write!(f, "= {:?}", String::from_utf8_lossy(value)),
-            Self::Regex { expression, .. } => write!(f, "~ {expression}"),
-            Self::Present(true) => f.write_str("present"),
-            Self::Present(false) => f.write_str("absent"),
+            Self::Pattern(pattern) => pattern.fmt(f),
+            Self::Expression(expression) => expression.fmt(f),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::HeaderValue;
-
-    use super::*;
-
-    #[test]
-    fn headers_hold_as_asked() {
-        let mut headers = HeaderMap::new();
-        headers.append("x-version", HeaderValue::from_static("2"));
-        headers.append("x-version", HeaderValue::from_static("30"));
-        let cases = [
-            (
-                "x-version",
-                HeaderWanted::Exact(b"2".as_slice().into()),
-                true,
-            ),
-            (
-                "x-version",
-                HeaderWanted::Exact(b"30".as_slice().into()),
-                true,
-            ),
-            (
-                "x-version",
-                HeaderWanted::Exact(b"3".as_slice().into()),
-                false,
-            ),
-            ("x-version", HeaderWanted::regex("[0-9]{2}").unwrap(), true),
-            ("x-version", HeaderWanted::regex("3").unwrap(), false),
-            ("x-version", HeaderWanted::regex("2|x").unwrap(), true),
-            ("x-version", HeaderWanted::Present(true), true),
-            ("x-version", HeaderWanted::Present(false), false),
-            ("x-other", HeaderWanted::Present(false), true),
-            ("x-other", HeaderWanted::Exact(b"".as_slice().into()), false),
-        ];
-        for (name, wanted, expected) in cases {
-            let predicate = HeaderPredicate {
-                name: HeaderName::from_static(name),
-                wanted,
-            };
-            assert_eq!(predicate.holds(&headers), expected, "{predicate:?}");
-        }
-    }
-
-    #[test]
-    fn an_expression_cannot_break_out_of_its_anchors_or_grow_without_bound() {
-        assert!(HeaderWanted::regex("a)|(?:b").is_err());
-        assert!(HeaderWanted::regex("(").is_err());
-        assert!(HeaderWanted::regex(r"\w{9999}").is_err());
     }
 }

@@ -7,14 +7,18 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 
+use super::expression::PathExpression;
 use super::host::HostPattern;
 use super::path::PathPattern;
-use super::predicate::{HeaderPredicate, HeaderWanted, Mismatch, Rule};
+use super::predicate::{Mismatch, PathRule, Rule};
 use super::table::Outcome;
+use super::wanted::{Conditions, HeaderPredicate, NamedPredicate, Unmet, Wanted};
 use super::*;
 use crate::filter::reject::Reject;
 
-fn rule(name: &str, host: &str, path: &str, methods: &[&str], headers: &[&str]) -> Rule {
+/// A rule; a path after `~ ` is an expression, and a condition that is no header is written
+/// `query NAME` or `cookie NAME`.
+fn rule(name: &str, host: &str, path: &str, methods: &[&str], conditions_named: &[&str]) -> Rule {
     let route = Route {
         name: name.into(),
         series_at: 0,
@@ -25,25 +29,69 @@ fn rule(name: &str, host: &str, path: &str, methods: &[&str], headers: &[&str]) 
         retry: crate::config::RetryConfig::default(),
         hedge: None,
     };
-    let header = |name: &&str| HeaderPredicate {
-        name: HeaderName::try_from(*name).unwrap(),
-        wanted: HeaderWanted::Present(true),
+    let present = Wanted::Present(true);
+    let mut conditions = Conditions::default();
+    for name in conditions_named {
+        let wanted = present.clone();
+        match name.split_once(' ') {
+            Some((kind, name)) => {
+                let name = name.into();
+                let all = match kind {
+                    "query" => &mut conditions.query,
+                    _ => &mut conditions.cookies,
+                };
+                all.push(NamedPredicate { name, wanted });
+            }
+            None => {
+                let name = HeaderName::try_from(*name).unwrap();
+                conditions.headers.push(HeaderPredicate { name, wanted });
+            }
+        }
+    }
+    let path = match path.strip_prefix("~ ") {
+        Some(text) => PathRule::Expression(PathExpression::parse(text).unwrap()),
+        None => PathRule::Pattern(PathPattern::parse(path).unwrap()),
     };
     Rule {
         route: Arc::new(route),
         host: HostPattern::parse(host).unwrap(),
-        path: PathPattern::parse(path).unwrap(),
+        path,
+        listeners: Box::default(),
         methods: methods
             .iter()
             .map(|method| method.parse().unwrap())
             .collect(),
-        headers: headers.iter().map(header).collect(),
+        conditions,
+    }
+}
+
+fn request<'r>(
+    method: &'r Method,
+    host: &'r str,
+    target: &'r str,
+    headers: &'r HeaderMap,
+) -> Request<'r> {
+    let (path, query) = match target.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (target, None),
+    };
+    Request {
+        listener: "public",
+        host,
+        method,
+        path,
+        query,
+        headers,
     }
 }
 
 /// The name of the route found, or the reason code with what is allowed.
 fn find(table: &Table, method: &Method, host: &str, path: &str, headers: &HeaderMap) -> String {
-    match table.find(host, method, path, headers) {
+    name(table.find(&request(method, host, path, headers)))
+}
+
+fn name(found: Result<Match<'_>, Reject>) -> String {
+    match found {
         Ok(found) => found.route.name.to_string(),
         Err(Reject::MethodNotAllowed { allow }) => format!("405 {}", allow.to_str().unwrap()),
         Err(reject) => reject.status().as_str().to_owned(),
@@ -159,12 +207,190 @@ fn only_a_wrong_method_alone_makes_a_405() {
 }
 
 #[test]
+fn expressions_come_after_patterns_but_before_the_one_that_takes_all() {
+    let table = Table::new(vec![
+        rule("all", "*", "/{*rest}", &[], &[]),
+        rule("users", "*", "/users/{id}", &["GET"], &[]),
+        rule("below", "*", "/users/old/{*rest}", &[], &[]),
+        rule("number", "*", "~ /users/[0-9]+", &[], &[]),
+        rule("word", "*", "~ /users/[a-z]+/x", &[], &[]),
+        rule("image", "*", r"~ .*\.png", &[], &[]),
+        rule("image-get", "*", r"~ .*\.png", &["GET"], &[]),
+        rule("one-host", "a.test", "/{*rest}", &[], &[]),
+    ]);
+    let cases = [
+        ("GET", "x", "/users/7", "users"),
+        ("POST", "x", "/users/7", "number"),
+        ("GET", "x", "/users/old/x", "below"),
+        ("GET", "x", "/users/new/x", "word"),
+        ("GET", "x", "/users/old/x.png", "below"),
+        ("GET", "x", "/img/x.png", "image-get"),
+        ("PUT", "x", "/users/x.png", "image"),
+        ("GET", "x", "/other", "all"),
+        ("GET", "a.test", "/img/x.png", "one-host"),
+    ];
+    for (method, host, path, expected) in cases {
+        let method = method.parse().unwrap();
+        let found = find(&table, &method, host, path, &HeaderMap::new());
+        assert_eq!(found, expected, "{method} {host} {path}");
+    }
+}
+
+#[test]
+fn headers_and_cookies_count_before_query_parameters() {
+    let table = Table::new(vec![
+        rule("plain", "*", "/a", &[], &[]),
+        rule("query-2", "*", "/a", &[], &["query one", "query two"]),
+        rule("query-1", "*", "/a", &[], &["query one"]),
+        rule("cookie", "*", "/a", &[], &["cookie c"]),
+        rule("both", "*", "/a", &[], &["cookie c", "query one"]),
+        rule("method", "*", "/a", &["PUT"], &[]),
+    ]);
+    let mut cookie = HeaderMap::new();
+    cookie.insert("cookie", HeaderValue::from_static("b=1; c=2"));
+    let none = HeaderMap::new();
+    let cases = [
+        ("GET", "/a", &none, "plain"),
+        ("GET", "/a?two=1", &none, "plain"),
+        ("GET", "/a?one=1", &none, "query-1"),
+        ("GET", "/a?two=1&one=1", &none, "query-2"),
+        ("GET", "/a?two=1&one=1", &cookie, "both"),
+        ("GET", "/a?two=1", &cookie, "cookie"),
+        ("PUT", "/a?two=1&one=1", &cookie, "method"),
+    ];
+    for (method, target, headers, expected) in cases {
+        let method = method.parse().unwrap();
+        let found = find(&table, &method, "x", target, headers);
+        assert_eq!(found, expected, "{method} {target}");
+    }
+}
+
+#[test]
+fn routes_of_one_listener_are_seen_on_it_alone() {
+    let on = |name, listener: &str, methods| {
+        let mut rule = rule(name, "*", "/a", methods, &[]);
+        rule.listeners = Box::new([listener.into()]);
+        rule
+    };
+    let rules = vec![
+        rule("everywhere", "*", "/a", &["GET"], &[]),
+        on("inside", "internal", &["GET"]),
+        on("write", "internal", &["PUT"]),
+        on("outside", "public", &["GET"]),
+    ];
+    let table = Table::new(rules);
+    assert!(table.collisions().is_empty());
+    let cases = [
+        ("GET", "internal", "inside"),
+        ("GET", "public", "outside"),
+        ("GET", "other", "everywhere"),
+        ("PUT", "internal", "write"),
+        ("PUT", "public", "405 GET, HEAD"),
+    ];
+    for (method, listener, expected) in cases {
+        let (method, none) = (method.parse().unwrap(), HeaderMap::new());
+        let request = Request {
+            listener,
+            ..request(&method, "x", "/a", &none)
+        };
+        assert_eq!(name(table.find(&request)), expected, "{method} {listener}");
+    }
+}
+
+#[test]
+fn routes_that_only_their_names_tell_apart_collide() {
+    let same = |path| {
+        vec![
+            rule("a", "*", path, &["GET"], &["query x"]),
+            rule("b", "*", path, &[], &["query x"]),
+        ]
+    };
+    let with = |path, methods: &[&str], conditions: &[&str]| {
+        Table::new([same(path), vec![rule("c", "*", path, methods, conditions)]].concat())
+            .collisions()
+            .len()
+    };
+    let cases: [(&str, &[&str], &[&str], usize); 6] = [
+        ("/p", &["GET"], &["query x"], 1),
+        ("/p", &["PUT"], &["query x"], 0),
+        ("/p", &["GET"], &["cookie x"], 0),
+        ("/p", &[], &["query x"], 1),
+        ("~ /p", &[], &["query x"], 1),
+        ("~ /p", &["PUT"], &["query x"], 0),
+    ];
+    for (path, methods, conditions, expected) in cases {
+        assert_eq!(
+            with(path, methods, conditions),
+            expected,
+            "{path} {methods:?} {conditions:?}"
+        );
+    }
+    let near = vec![
+        rule("a", "*", "~ /p", &[], &[]),
+        rule("b", "*", "~ /q", &[], &[]),
+    ];
+    assert!(Table::new(near).collisions().is_empty());
+}
+
+/// What a look-up costs is the rules it looks at: as many among ten routes as among ten thousand.
+#[test]
+fn the_rules_looked_at_do_not_grow_with_the_routes() {
+    let looked_at = |routes: usize| {
+        let mut rules = vec![rule("all", "*", "/{*rest}", &[], &[])];
+        for number in 0..routes / 5 {
+            let path = |end: &str| format!("/{number}/{end}");
+            let host = format!("h{number}.test");
+            let add = [
+                rule(&format!("exact-{number}"), "*", &path("a"), &["PUT"], &[]),
+                rule(&format!("one-{number}"), "*", &path("{id}"), &["PUT"], &[]),
+                rule(
+                    &format!("rest-{number}"),
+                    "*",
+                    &path("{*rest}"),
+                    &["PUT"],
+                    &[],
+                ),
+                rule(
+                    &format!("regex-{number}"),
+                    "*",
+                    &format!("~ /{number}/[a-z]"),
+                    &["PUT"],
+                    &[],
+                ),
+                rule(&format!("host-{number}"), &host, "/{*rest}", &["PUT"], &[]),
+            ];
+            rules.extend(add);
+        }
+        let table = Table::new(rules);
+        let headers = HeaderMap::new();
+        let mut count = 0;
+        // Taken by nobody, the request sees every rule that its host and path lead to.
+        let request = request(&Method::GET, "h1.test", "/1/a", &headers);
+        assert_eq!(
+            table.search(&request, &mut |_| {
+                count += 1;
+                false
+            }),
+            None
+        );
+        count
+    };
+    assert_eq!(looked_at(10), 6);
+    assert_eq!(looked_at(10_000), 6);
+}
+
+#[test]
 fn parameters_come_with_the_match() {
     let table = Table::new(vec![rule("a", "*", "/users/{id}/{*rest}", &[], &[])]);
     let found = table
-        .find("x", &Method::GET, "/users/7/a/b", &HeaderMap::new())
+        .find(&request(
+            &Method::GET,
+            "x",
+            "/users/7/a/b",
+            &HeaderMap::new(),
+        ))
         .unwrap();
-    let parameters: Vec<_> = found.parameters("/users/7/a/b").collect();
+    let parameters = found.parameters("/users/7/a/b");
     assert_eq!(parameters, [("id", "7"), ("rest", "a/b")]);
 }
 
@@ -178,13 +404,13 @@ fn explain_names_the_first_thing_that_does_not_hold() {
         rule("method", "a.test", "/r", &["PUT"], &[]),
         rule("header", "a.test", "/r", &[], &["x-one"]),
     ]);
-    let explained = table.explain("a.test", &Method::GET, "/r", &HeaderMap::new());
+    let explained = table.explain(&request(&Method::GET, "a.test", "/r", &HeaderMap::new()));
     let mut outcomes: Vec<_> = explained
         .into_iter()
         .map(|(rule, outcome)| (&*rule.route.name, outcome))
         .collect();
     outcomes.sort_by_key(|(name, _)| *name);
-    let header = Mismatch::Header(HeaderName::from_static("x-one"));
+    let header = Mismatch::Condition(Unmet::Header(HeaderName::from_static("x-one")));
     assert_eq!(
         outcomes,
         [
@@ -201,6 +427,8 @@ fn explain_names_the_first_thing_that_does_not_hold() {
 const NAMES: [&str; 12] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l"];
 const METHODS: [&str; 4] = ["GET", "HEAD", "POST", "PUT"];
 const HEADERS: [&str; 2] = ["x-one", "x-two"];
+const EXPRESSIONS: [&str; 5] = ["~ /x/.*", "~ /[xy]", "~ /x/y/?.*", "~ .*", "~ /x|/y/.*"];
+const CONDITIONS: [&str; 4] = ["x-one", "x-two", "query one", "cookie one"];
 
 fn any_path(last: &'static [&'static str]) -> impl Strategy<Value = String> {
     let segments = vec(select(&["x", "y", "{}"][..]), 0..3);
@@ -220,9 +448,10 @@ fn any_path(last: &'static [&'static str]) -> impl Strategy<Value = String> {
 
 fn any_rules() -> impl Strategy<Value = Vec<Rule>> {
     let host = select(&["*", "*.t", "*.b.t", "a.t", "a.b.t"][..]);
-    let path = any_path(&["x", "y", "{}", "{*rest}", ""]);
+    let pattern = any_path(&["x", "y", "{}", "{*rest}", ""]);
+    let path = prop_oneof![4 => pattern, 1 => select(&EXPRESSIONS[..]).prop_map(str::to_owned)];
     let methods = subsequence(&METHODS[..], 0..3);
-    let one = (host, path, methods, subsequence(&HEADERS[..], 0..=2));
+    let one = (host, path, methods, subsequence(&CONDITIONS[..], 0..=3));
     vec(one, 0..NAMES.len()).prop_map(|rules| {
         let named = rules.iter().zip(NAMES);
         named
@@ -241,7 +470,7 @@ fn expected(
 ) -> String {
     let checked: Vec<_> = rules
         .iter()
-        .map(|rule| (rule, rule.check(host, method, path, headers)))
+        .map(|rule| (rule, rule.check(&request(method, host, path, headers))))
         .collect();
     let matching = checked
         .iter()
@@ -282,16 +511,24 @@ proptest! {
         path in any_path(&["x", "y", "z", ""]),
         method in select(&METHODS[..]),
         extra in option::of(select(&HEADERS[..])),
+        query in option::of(Just("one=1")),
+        cookie in option::of(Just("one=1")),
     ) {
         let method: Method = method.parse().unwrap();
         // A path in a request has no parameters: any text stands for one.
-        let path = path.replace(['{', '}'], "");
-        let headers = headers(extra.as_slice());
+        let mut path = path.replace(['{', '}'], "");
+        if let Some(query) = query {
+            path = path + "?" + query;
+        }
+        let mut headers = headers(extra.as_slice());
+        if let Some(cookie) = cookie {
+            headers.insert("cookie", HeaderValue::from_static(cookie));
+        }
         let expected = expected(&rules, &method, host, &path, &headers);
         for order in [rules, shuffled] {
             let table = Table::new(order);
             prop_assert_eq!(&find(&table, &method, host, &path, &headers), &expected);
-            let explained = table.explain(host, &method, &path, &headers);
+            let explained = table.explain(&request(&method, host, &path, &headers));
             let chosen = explained.iter().find(|(_, outcome)| *outcome == Outcome::Chosen);
             if let Some((rule, _)) = chosen {
                 prop_assert_eq!(&*rule.route.name, &expected);

@@ -18,8 +18,8 @@ use crate::filter::Context;
 use crate::filter::reject::Reject;
 use crate::forward::body::ResponseBody;
 use crate::forward::{self, Reply, forwarded};
-use crate::normalise;
 use crate::telemetry::exchange::Exchange;
+use crate::{normalise, route};
 
 /// The field that ties together what client, gateway and instance know of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -89,11 +89,14 @@ async fn process(
     context.client = forwarded::client(client.transport.peer.ip(), &head.headers, trusted);
     record.client = context.client;
 
-    let path = head.uri.path();
-    let found = plane
-        .config()
-        .routes
-        .find(&host.name, &head.method, path, &head.headers)?;
+    let found = plane.config().routes.find(&route::Request {
+        listener: &client.listener.name,
+        host: &host.name,
+        method: &head.method,
+        path: head.uri.path(),
+        query: head.uri.query(),
+        headers: &head.headers,
+    })?;
     let route = found.route.clone();
     record.route = Some(route.clone());
     let passed = route.chain.run(context, &head, SystemTime::now());

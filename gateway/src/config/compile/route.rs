@@ -1,40 +1,30 @@
-//! Routes: predicates, filters, and the table they make.
+//! Routes: what they do, their filters, and the table they make.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use http::{HeaderName, Method};
-
 use super::super::error::Problem;
-use super::super::file::{self, HeaderMatch, Named, Placed, Predicates, Service};
+use super::super::file::{self, File, Named, Placed};
 use super::Compiler;
+use super::predicates::Matching;
 use crate::filter::chain::{Chain, FilterKind};
 use crate::filter::key::RequestKey;
 use crate::route::action::{Action, Split};
-use crate::route::host::HostPattern;
-use crate::route::path::PathPattern;
-use crate::route::predicate::{HeaderPredicate, HeaderWanted, Rule};
+use crate::route::predicate::Rule;
 use crate::route::{Route, Table};
 
 /// Routes at most.
 const ROUTES_MAX: usize = 100_000;
 
-/// The methods a route may ask for. CONNECT and TRACE are not forwarded at all.
-const METHODS: [&str; 7] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
-
 impl Compiler<'_> {
-    pub(super) fn routes(
-        &mut self,
-        typed: &Named<file::Route>,
-        services: &Named<Service>,
-        filters: &BTreeMap<String, FilterKind>,
-    ) -> Table {
+    pub(super) fn routes(&mut self, file: &File, filters: &BTreeMap<String, FilterKind>) -> Table {
+        let typed = &file.routes;
         if typed.len() > ROUTES_MAX {
             self.refuse(Problem::whole(format!(
                 "there are more than {ROUTES_MAX} routes"
             )));
         }
-        let places = services.keys().enumerate();
+        let places = file.services.keys().enumerate();
         let places: HashMap<&str, usize> = places.map(|(at, name)| (name.as_str(), at)).collect();
         let mut rules = Vec::with_capacity(typed.len());
         let mut series_at = 0;
@@ -52,8 +42,8 @@ impl Compiler<'_> {
                 hedge: route.hedge.as_ref().map(|hedge| self.hedge(hedge)),
             };
             series_at += meant.counted_by().count();
-            let rule = self.rule(&route.predicates, meant);
-            rules.extend(rule);
+            let matching = self.matching(&route.predicates, &file.listeners);
+            rules.extend(matching.map(|matching| matching.rule(meant)));
         }
         let table = Table::new(rules);
         for (first, second) in table.collisions() {
@@ -150,82 +140,17 @@ impl Compiler<'_> {
             }
         }
     }
+}
 
-    fn rule(&mut self, typed: &Predicates, route: Route) -> Option<Rule> {
-        let host = match &typed.host {
-            None => Some(HostPattern::Any),
-            Some(text) => HostPattern::parse(text)
-                .map_err(|reason| {
-                    let message = format!("invalid host `{}`: {reason}", text);
-                    let hint = "write a name without port, or `*.example.com` for all below it";
-                    self.refuse(Problem::at(text.span(), message).hint(hint));
-                })
-                .ok(),
-        };
-        let path = PathPattern::parse(&typed.path)
-            .map_err(|reason| {
-                let message = format!("invalid path `{}`: {reason}", *typed.path);
-                let hint = "write `/a/b`, `/users/{id}`, or `/v2/{*rest}` for `/v2` and all below";
-                self.refuse(Problem::at(typed.path.span(), message).hint(hint));
-            })
-            .ok();
-        let methods = self.methods(&typed.methods);
-        let headers = self.headers(&typed.headers);
-        Some(Rule {
+impl Matching {
+    fn rule(self, route: Route) -> Rule {
+        Rule {
             route: Arc::new(route),
-            host: host?,
-            path: path?,
-            methods,
-            headers,
-        })
-    }
-
-    fn methods(&mut self, typed: &[Placed<String>]) -> Vec<Method> {
-        let mut methods = Vec::new();
-        for text in typed {
-            if !METHODS.contains(&text.as_str()) {
-                let message = format!("unknown method `{text}`");
-                let problem = Problem::at(text.span(), message);
-                self.refuse(problem.nearest(&text.to_ascii_uppercase(), METHODS));
-            } else if let Ok(method) = text.parse() {
-                methods.push(method);
-            }
+            listeners: self.listeners,
+            host: self.host,
+            path: self.path,
+            methods: self.methods,
+            conditions: self.conditions,
         }
-        methods
-    }
-
-    fn headers(&mut self, typed: &Named<Placed<HeaderMatch>>) -> Vec<HeaderPredicate> {
-        let mut predicates = Vec::new();
-        for (name, wanted) in typed {
-            let Ok(header) = HeaderName::try_from(name.as_str()) else {
-                let message = format!("`{name}` is no header name");
-                self.refuse(Problem::at(name.span(), message));
-                continue;
-            };
-            if header == http::header::HOST {
-                let problem = Problem::at(name.span(), "the host is no header for routes");
-                self.refuse(problem.hint("write `host = \"…\"` in `match`"));
-            }
-            let wanted = match &**wanted {
-                HeaderMatch::Exact(value) => HeaderWanted::Exact(value.as_bytes().into()),
-                HeaderMatch::Present(present) => HeaderWanted::Present(*present),
-                HeaderMatch::Regex(expression) => match HeaderWanted::regex(expression) {
-                    Ok(wanted) => wanted,
-                    Err(error) => {
-                        let reason = error.to_string();
-                        let reason = reason.lines().last().unwrap_or_default();
-                        let message = format!("invalid expression `{expression}`: {reason}");
-                        self.refuse(Problem::at(wanted.span(), message));
-                        continue;
-                    }
-                },
-            };
-            predicates.push(HeaderPredicate {
-                name: header,
-                wanted,
-            });
-        }
-        predicates.sort_by(|a, b| a.name.as_str().cmp(b.name.as_str()));
-        predicates
     }
 }

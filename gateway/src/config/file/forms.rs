@@ -7,7 +7,7 @@ use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::super::error::{HINT_MARK, SECRET_IN_CLEAR};
 
@@ -126,86 +126,5 @@ impl<'de> Deserialize<'de> for Source {
         }
 
         deserializer.deserialize_any(Visitor)
-    }
-}
-
-/// What a header must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HeaderMatch {
-    /// This value.
-    Exact(String),
-    /// A value the expression matches as a whole.
-    Regex(String),
-    /// There (true) or not there (false).
-    Present(bool),
-}
-
-/// The table forms of a header match.
-#[derive(Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-enum HeaderMatchTable {
-    Regex(String),
-    Present(bool),
-}
-
-impl<'de> Deserialize<'de> for HeaderMatch {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = HeaderMatch;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value, `{ regex = \"…\" }` or `{ present = true }`")
-            }
-
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<HeaderMatch, E> {
-                Ok(HeaderMatch::Exact(value.to_owned()))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<HeaderMatch, A::Error> {
-                let table = MapAccessDeserializer::new(map);
-                Ok(match HeaderMatchTable::deserialize(table)? {
-                    HeaderMatchTable::Regex(expression) => HeaderMatch::Regex(expression),
-                    HeaderMatchTable::Present(present) => HeaderMatch::Present(present),
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
-    }
-}
-
-impl Serialize for HeaderMatch {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Exact(value) => value.serialize(serializer),
-            Self::Regex(text) => HeaderMatchTable::Regex(text.clone()).serialize(serializer),
-            Self::Present(there) => HeaderMatchTable::Present(*there).serialize(serializer),
-        }
-    }
-}
-
-impl JsonSchema for HeaderMatch {
-    fn schema_name() -> Cow<'static, str> {
-        "HeaderMatch".into()
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "anyOf": [
-                { "type": "string" },
-                {
-                    "type": "object",
-                    "properties": {
-                        "regex": { "type": "string" },
-                        "present": { "type": "boolean" }
-                    },
-                    "minProperties": 1,
-                    "maxProperties": 1,
-                    "additionalProperties": false
-                }
-            ]
-        })
     }
 }

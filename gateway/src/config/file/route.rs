@@ -1,11 +1,9 @@
 //! `[routes.NAME]` as typed.
 
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{HeaderMatch, Hedge, Named, Placed, Retry};
+use super::{Hedge, Placed, Predicates, Retry};
 use crate::config::units::{Duration, Size};
 
 /// `[routes.NAME]`
@@ -35,33 +33,11 @@ pub struct Route {
     pub body_bytes_max: Option<Placed<Size>>,
 }
 
-/// `match = { … }` of a route; all that is given must hold.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Predicates {
-    /// `api.example.com`, or `*.example.com` for all names below; left out: any host.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<Placed<String>>,
-    /// `/a/b`, `/users/{id}`, or `/v2/{*rest}` for `/v2` and all below; left out: any path.
-    #[serde(default = "defaults::path")]
-    pub path: Placed<String>,
-    /// Left out: any method. GET stands for HEAD too.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub methods: Vec<Placed<String>>,
-    /// name = `"value"`, `{ regex = "…" }` (of the whole value) or `{ present = true }`.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: Named<Placed<HeaderMatch>>,
-}
-
 /// Defaults that serde wants as functions.
 mod defaults {
     use super::{Duration, Placed};
 
     pub(super) fn route_timeout() -> Placed<Duration> {
         Placed::absent(Duration::from_secs(30))
-    }
-
-    pub(super) fn path() -> Placed<String> {
-        Placed::absent("/{*rest}".to_owned())
     }
 }
