@@ -8,8 +8,10 @@ pub(crate) mod body;
 mod deliver;
 pub(crate) mod forwarded;
 mod headers;
+pub mod hedge;
 mod patience;
 mod upgrade;
+mod verdict;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -77,11 +79,13 @@ pub(crate) async fn forward(
         response: route.timeout,
         upload_idle: plane.limits().body_idle_timeout,
     };
-    let delivery = Delivery::new(cluster, affinity, route.retry.attempts, &upload);
+    let pass = cluster.care.admit().map_err(verdict::circuit_open)?;
+    let delivery = Delivery::new(cluster, affinity, route, &upload);
     let delivered = patience
         .spend(&upload, delivery.run(head, body, record))
         .await;
     record.upstream = Some(started.elapsed());
+    verdict::settle(&delivered, pass, &cluster.care, record);
     let (mut response, lease) = delivered.map_err(|reject| match upload.failure() {
         Some(failure) => broken(failure, client),
         None => reject,

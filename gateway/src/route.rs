@@ -23,8 +23,9 @@ pub use table::Table;
 use self::action::{Action, Target};
 use self::predicate::PathRule;
 pub use self::predicate::Request;
-use crate::config::{HedgeConfig, RetryConfig};
+use crate::config::RetryConfig;
 use crate::filter::chain::Chain;
+use crate::forward::hedge::Hedge;
 
 /// Where matching requests go, and what they must pass on the way.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ pub struct Route {
     /// How a request that failed is tried again.
     pub retry: RetryConfig,
     /// Asks further instances when the first is slow.
-    pub hedge: Option<HedgeConfig>,
+    pub hedge: Option<Box<Hedge>>,
 }
 
 impl Route {

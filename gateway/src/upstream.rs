@@ -7,8 +7,12 @@
 
 pub(crate) mod availability;
 pub(crate) mod balance;
+pub(crate) mod breaker;
+pub(crate) mod budget;
 pub(crate) mod cluster;
 pub(crate) mod endpoint;
+pub(crate) mod faults;
 pub mod health;
 pub(crate) mod instance;
+pub(crate) mod outlier;
 pub(crate) mod pool;

@@ -1,56 +1,75 @@
 //! Getting a request to an instance: choose, connect, send, and try again where that is safe.
+//!
+//! | what happened | the request is sent again |
+//! |---|---|
+//! | no connection | always possible: nothing was sent |
+//! | an idle connection was closed at the moment of its reuse | at once, on a new one; not counted |
+//! | connection ended, attempt timed out, or an answer `retry.on` lists | if it may be repeated |
+//!
+//! A request may be repeated if its method is idempotent (RFC 9110 section 9.2.2) or the route says
+//! so, and it has no body or one that was kept. Beyond that the route's `attempts`, its `timeout`
+//! and the service's budget must allow it; otherwise the client gets what the last attempt gave.
 
+mod attempt;
+mod hedged;
+
+use std::cell::Cell;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Request, Response};
-use http_body::Body as _;
 use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 
-use super::body::{RequestBody, Upload};
+use self::attempt::{Cause, Failed};
+use super::body::{KeptBody, RequestBody, Upload};
+use crate::config::RetryConfig;
 use crate::filter::reject::Reject;
+use crate::forward::hedge::Hedge;
+use crate::route::Route;
 use crate::telemetry::exchange::Record;
+use crate::upstream::budget::Retrying;
 use crate::upstream::cluster::{Affinity, Cluster};
-use crate::upstream::endpoint::Lease;
-use crate::upstream::pool::ConnectFailure;
+use crate::upstream::endpoint::{Endpoint, Lease};
+
+/// A response, and the connection its body comes from.
+pub(super) type Answer = (Response<Incoming>, Lease);
 
 /// The delivery of one request.
 pub(super) struct Delivery<'r> {
     cluster: &'r Cluster,
     affinity: Affinity,
-    retries: u32,
+    retry: &'r RetryConfig,
+    hedge: Option<&'r Hedge>,
+    /// From the complete request to the head of the answer.
+    timeout: Duration,
     upload: &'r Rc<Upload>,
-    /// Instances that failed, by position.
-    failed: Vec<usize>,
-    /// Only connections that no request was sent on before.
-    fresh: bool,
-}
-
-/// A request that was not answered.
-struct Unanswered {
-    reject: Reject,
-    /// The request, where sending it again is safe.
-    again: Option<Request<RequestBody>>,
-    /// The connection had been idle and was closed meanwhile: the instance is not to blame.
-    stale: bool,
+    /// What a repetition is made from; `None`: the request may not be repeated.
+    spare: Option<(Parts, KeptBody)>,
+    /// Instances that were asked, by position.
+    tried: Vec<usize>,
+    /// Requests that were sent again because a connection had gone stale.
+    resent: Cell<u32>,
 }
 
 impl<'r> Delivery<'r> {
-    /// A delivery that tries `retries` further instances after the first.
+    /// A delivery by the rules of a route.
     pub(super) fn new(
         cluster: &'r Cluster,
         affinity: Affinity,
-        retries: u32,
+        route: &'r Route,
         upload: &'r Rc<Upload>,
     ) -> Self {
         Self {
             cluster,
             affinity,
-            retries,
+            retry: &route.retry,
+            hedge: route.hedge.as_deref(),
+            timeout: route.timeout,
             upload,
-            failed: Vec::new(),
-            fresh: false,
+            spare: None,
+            tried: Vec::new(),
+            resent: Cell::new(0),
         }
     }
 
@@ -58,82 +77,133 @@ impl<'r> Delivery<'r> {
     pub(super) async fn run(
         mut self,
         head: Parts,
-        body: RequestBody,
+        mut body: RequestBody,
         record: &mut Record,
-    ) -> Result<(Response<Incoming>, Lease), Reject> {
-        let spare = (is_idempotent(&head.method) && body.is_end_stream()).then(|| head.clone());
+    ) -> Result<Answer, Reject> {
+        self.cluster.care.budget.earn();
+        if self.retry.non_idempotent || is_idempotent(&head.method) {
+            // The client is to blame for a failure, which is told by the upload.
+            let kept = body.keep(self.retry.body_bytes_max).await;
+            let kept = kept.map_err(|_| Reject::BadRequest)?;
+            self.spare = kept.map(|kept| (head.clone(), kept));
+        }
         let mut request = Request::from_parts(head, body);
-        let mut reject = Reject::NoInstance;
+        let mut endpoint = self.pick().ok_or(Reject::NoInstance)?;
+        let mut retrying = None;
         loop {
-            let picked = self.cluster.pick(&self.failed, self.affinity);
-            let Some(endpoint) = picked.cloned() else {
-                return Err(reject);
+            self.tried.push(endpoint.index);
+            let outcome = self.attempt(endpoint, request, record).await;
+            drop(retrying);
+            record.retries += self.resent.take();
+            let failed = match outcome {
+                Ok(answer) => return Ok(answer),
+                Err(failed) => failed,
             };
-            record.endpoint = Some(Rc::clone(&endpoint));
-            let index = endpoint.index;
-
-            match endpoint.lease(self.fresh).await {
-                Err(failure) => {
-                    tracing::debug!(service = %self.cluster.name, index, %failure, "not reached");
-                    reject = refusal(&failure);
-                    self.failed.push(index);
-                }
-                Ok(mut lease) => match lease.send(request).await {
-                    Ok(response) => return Ok((response, lease)),
-                    Err(error) => {
-                        let unanswered = self.unanswered(error, lease.reused, spare.as_ref());
-                        let Some(again) = unanswered.again else {
-                            return Err(unanswered.reject);
-                        };
-                        request = again;
-                        reject = unanswered.reject;
-                        if unanswered.stale {
-                            // At most once: the next connection is not an idle one.
-                            self.fresh = true;
-                        } else {
-                            self.failed.push(index);
-                        }
-                    }
-                },
+            let Some(next) = self.next(&failed, record) else {
+                return failed.last;
+            };
+            let again = failed.again.or_else(|| self.repetition());
+            let Some(again) = again else {
+                return failed.last;
+            };
+            if let Ok(answer) = failed.last {
+                attempt::discard(answer);
             }
-            if self.failed.len() > self.retries as usize {
-                return Err(reject);
-            }
+            request = again;
+            endpoint = next.endpoint;
+            retrying = Some(next.retrying);
             record.retries += 1;
+            if let Some(wait) = next.wait {
+                tokio::time::sleep(wait).await;
+            }
         }
     }
 
-    fn unanswered(
+    /// Asks one instance, or several one after the other where the first is slow.
+    async fn attempt(
         &self,
-        mut error: TrySendError<Request<RequestBody>>,
-        reused: bool,
-        spare: Option<&Parts>,
-    ) -> Unanswered {
-        let unsent = error.take_message();
-        let error = error.into_error();
-        tracing::debug!(%error, reused, unsent = unsent.is_some(), "request not answered");
-        let again = unsent.or_else(|| {
-            // An answer that is no HTTP was an answer: asking again would bring the same.
-            let head = spare.filter(|_| !error.is_parse())?;
-            let body = RequestBody::empty(Rc::clone(self.upload));
-            Some(Request::from_parts(head.clone(), body))
-        });
-        Unanswered {
-            reject: Reject::UpstreamProtocol,
-            again,
-            stale: reused && !self.fresh,
+        endpoint: Rc<Endpoint>,
+        request: Request<RequestBody>,
+        record: &mut Record,
+    ) -> Result<Answer, Box<Failed>> {
+        record.endpoint = Some(Rc::clone(&endpoint));
+        match (self.hedge, &self.spare) {
+            (Some(hedge), Some((_, kept))) if kept.is_empty() => {
+                Box::pin(self.hedged(hedge, endpoint, request, record)).await
+            }
+            _ => self.ask(&endpoint, request).await,
         }
+    }
+
+    /// An instance that was not asked yet, or any if all were.
+    fn pick(&self) -> Option<Rc<Endpoint>> {
+        let untried = self.cluster.pick(&self.tried, self.affinity);
+        let any = || self.cluster.pick(&[], self.affinity);
+        untried
+            .or_else(|| if self.tried.is_empty() { None } else { any() })
+            .cloned()
+    }
+
+    /// What the next attempt is, if there may be one.
+    fn next(&self, failed: &Failed, record: &mut Record) -> Option<Next<'r>> {
+        let made = self.tried.len() as u32;
+        let wanted = match failed.cause {
+            Cause::Final => false,
+            Cause::Connect => self.retry.on_connect,
+            Cause::Reset => self.retry.on_reset,
+            Cause::Timeout => self.retry.on_timeout,
+            Cause::Status => true,
+        };
+        let possible = failed.again.is_some() || self.spare.is_some();
+        if !wanted || !possible || made > self.retry.attempts {
+            return None;
+        }
+        let endpoint = self.pick()?;
+        let elsewhere = !self.tried.contains(&endpoint.index);
+        let wait = match failed.cause {
+            Cause::Connect if elsewhere => None,
+            _ => Some(self.backoff(made)),
+        };
+        let now = Instant::now();
+        let deadline = self.upload.moved() + self.timeout;
+        if self.upload.is_finished() && now + wait.unwrap_or_default() >= deadline {
+            return None;
+        }
+        match self.cluster.care.budget.pay(now) {
+            Ok(retrying) => Some(Next {
+                endpoint,
+                wait,
+                retrying,
+            }),
+            Err(exhausted) => {
+                record.no_retry = Some(exhausted);
+                None
+            }
+        }
+    }
+
+    /// A random wait, in the mean twice as long with each attempt that was `made`: those who failed
+    /// together must not come back together.
+    fn backoff(&self, made: u32) -> Duration {
+        let doublings = made.saturating_sub(1).min(16);
+        let most = self.retry.backoff.saturating_mul(1 << doublings);
+        let share = self.cluster.care.random.next() as f64 / u64::MAX as f64;
+        most.min(self.retry.backoff_max).mul_f64(share)
+    }
+
+    /// The request once more.
+    fn repetition(&self) -> Option<Request<RequestBody>> {
+        let (head, kept) = self.spare.as_ref()?;
+        let body = RequestBody::kept(kept.clone(), Rc::clone(self.upload));
+        Some(Request::from_parts(head.clone(), body))
     }
 }
 
-fn refusal(failure: &ConnectFailure) -> Reject {
-    match failure {
-        ConnectFailure::Busy => Reject::UpstreamBusy,
-        ConnectFailure::Waited => Reject::UpstreamQueueTimeout,
-        ConnectFailure::Handshake(_) => Reject::UpstreamProtocol,
-        ConnectFailure::Refused(_) => Reject::UpstreamConnect,
-        ConnectFailure::Timeout => Reject::UpstreamConnectTimeout,
-    }
+/// A further attempt.
+struct Next<'r> {
+    endpoint: Rc<Endpoint>,
+    wait: Option<Duration>,
+    retrying: Retrying<'r>,
 }
 
 /// RFC 9110 section 9.2.2.

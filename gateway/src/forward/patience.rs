@@ -1,4 +1,4 @@
-//! How long a request may take until the head of its response.
+//! How long a request, and each attempt of it, may take until the head of its response.
 //!
 //! While the body is on its way, only a standstill ends it: a gigabyte may take its time. From the
 //! moment it is complete, the instance has the route's `timeout` to answer.
@@ -49,6 +49,46 @@ impl Patience {
             self.upload_idle
         };
         upload.moved() + limit
+    }
+}
+
+/// Runs `work`, an attempt that began at `began`, for at most `limit` after that and after the
+/// request was complete. `None`: the time is up.
+pub(super) async fn within<T>(
+    limit: Option<Duration>,
+    began: tokio::time::Instant,
+    upload: &Upload,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    match limit {
+        None => Some(work.await),
+        Some(limit) => Box::pin(limited(limit, began, upload, work)).await,
+    }
+}
+
+async fn limited<T>(
+    limit: Duration,
+    began: tokio::time::Instant,
+    upload: &Upload,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    let mut work = pin!(work);
+    let mut timer = pin!(tokio::time::sleep_until(began + limit));
+    loop {
+        tokio::select! {
+            biased;
+            done = work.as_mut() => return Some(done),
+            () = timer.as_mut() => {
+                let now = tokio::time::Instant::now();
+                // While the body is on its way only its own standstill counts.
+                let since = if upload.is_finished() { upload.moved().into() } else { now };
+                let deadline = began.max(since) + limit;
+                if deadline <= now {
+                    return None;
+                }
+                timer.as_mut().reset(deadline);
+            }
+        }
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Generation {
     /// One per service, in the order of the configuration.
     pub(crate) services: Vec<SharedService>,
     pub(crate) metrics: Arc<Configured>,
+    /// How many workers serve by it.
+    pub(crate) workers: usize,
     /// A permit for each worker that serves by it.
     followed: Semaphore,
 }
@@ -46,6 +48,7 @@ impl Generation {
             config,
             services,
             metrics,
+            workers,
             followed: Semaphore::new(0),
         }
     }

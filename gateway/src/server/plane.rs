@@ -26,7 +26,13 @@ impl Plane {
         let random = RandomState::new();
         let services = config.services.iter().zip(&generation.services).enumerate();
         let clusters = services.map(|(number, (service, shared))| {
-            Cluster::new(service, shared, worker, random.hash_one(number))
+            Cluster::new(
+                service,
+                shared,
+                worker,
+                generation.workers,
+                random.hash_one(number),
+            )
         });
         Self {
             clusters: clusters.collect(),

@@ -14,6 +14,7 @@ use crate::forward::body::Upload;
 use crate::route::Route;
 use crate::serve::Client;
 use crate::server::plane::Plane;
+use crate::upstream::budget::Exhausted;
 use crate::upstream::endpoint::Endpoint;
 
 /// The reason of a request whose client went away before the response was complete.
@@ -52,6 +53,12 @@ pub(crate) struct Record {
     pub(crate) upstream: Option<Duration>,
     /// Attempts after the first.
     pub(crate) retries: u32,
+    /// Why there was no further attempt, where only the budget stood against it.
+    pub(crate) no_retry: Option<Exhausted>,
+    /// Further instances asked because the first was slow.
+    pub(crate) hedges: u32,
+    /// Whether one of those was quicker.
+    pub(crate) hedge_won: bool,
     status: Option<StatusCode>,
     reason: Option<&'static str>,
     bytes_sent: u64,
@@ -81,6 +88,9 @@ impl Exchange {
             upload: None,
             upstream: None,
             retries: 0,
+            no_retry: None,
+            hedges: 0,
+            hedge_won: false,
             status: None,
             reason: None,
             bytes_sent: 0,

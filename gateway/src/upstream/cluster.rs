@@ -11,6 +11,7 @@ use super::availability::{Bar, Changes};
 use super::balance::maglev::Maglev;
 use super::balance::{Balancer, Random, Turn};
 use super::endpoint::Endpoint;
+use super::faults::{Care, Faults};
 use super::instance::Instance;
 use crate::config::{Balance, ServiceConfig, UpstreamProtocol};
 use crate::filter::Context;
@@ -23,6 +24,8 @@ pub(crate) struct SharedService {
     pub(crate) instances: Vec<Arc<Instance>>,
     /// Counted up whenever something about the instances changes.
     pub(crate) changes: Arc<Changes>,
+    /// What their answers lead to.
+    pub(crate) faults: Faults,
     /// The hash table, where the service is balanced by one.
     maglev: Option<Arc<Maglev>>,
 }
@@ -47,7 +50,9 @@ impl SharedService {
             });
             known.unwrap_or_else(|| Arc::new(Instance::new(*address, now, Arc::clone(&changes))))
         };
-        let instances = service.endpoints.iter().map(instance).collect();
+        let instances: Vec<_> = service.endpoints.iter().map(instance).collect();
+        let before = previous.map(|(_, known)| &known.faults);
+        let faults = Faults::new(service, &instances, now, before);
         let maglev = matches!(service.balance, Balance::ConsistentHash { .. }).then(|| {
             let names: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -56,6 +61,7 @@ impl SharedService {
         Self {
             instances,
             changes,
+            faults,
             maglev,
         }
     }
@@ -77,14 +83,17 @@ pub(crate) struct Cluster {
     balancer: Balancer,
     hash_by: Option<RequestKey>,
     protocol: UpstreamProtocol,
+    /// Retries, and what answers lead to.
+    pub(crate) care: Care,
 }
 
 impl Cluster {
-    /// The cluster of worker number `worker`; `seed` feeds its random choices.
+    /// The cluster of worker number `worker` of `workers`; `seed` feeds its random choices.
     pub(crate) fn new(
         service: &ServiceConfig,
         shared: &SharedService,
         worker: usize,
+        workers: usize,
         seed: u64,
     ) -> Self {
         let instances = shared.instances.iter().enumerate();
@@ -108,6 +117,7 @@ impl Cluster {
             balancer,
             hash_by,
             protocol: service.protocol,
+            care: Care::new(&service.retry_budget, shared.faults.clone(), workers, seed),
         }
     }
 
@@ -201,7 +211,7 @@ mod tests {
             protocol: UpstreamProtocol::Http1,
         };
         let shared = SharedService::new(&service, Instant::now(), None);
-        (Cluster::new(&service, &shared, 0, 1), shared)
+        (Cluster::new(&service, &shared, 0, 1, 1), shared)
     }
 
     #[test]

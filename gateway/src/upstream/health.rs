@@ -17,6 +17,7 @@ use super::availability::Bar;
 use super::balance::Random;
 use super::cluster::SharedService;
 use super::instance::Instance;
+use super::outlier;
 use crate::config::{HealthConfig, ServiceConfig, UpstreamProtocol};
 
 /// Counts checks in a row until they turn the verdict.
@@ -59,13 +60,16 @@ struct Target {
     instance: Arc<Instance>,
 }
 
-/// Starts the checks of every service that has them, on the current [`tokio::task::LocalSet`].
-/// They end when the returned set is dropped.
+/// Starts the checks of every service that has them, and what looks for outliers, on the current
+/// [`tokio::task::LocalSet`]. They end when the returned set is dropped.
 ///
 /// `shared` is in the order of `services`.
 pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> JoinSet<()> {
     let mut checks = JoinSet::new();
     for (service, shared) in services.iter().zip(shared) {
+        if let Some(outliers) = &shared.faults.outliers {
+            checks.spawn_local(outlier::watch(Arc::clone(outliers)));
+        }
         let Some(check) = &service.health else {
             continue;
         };

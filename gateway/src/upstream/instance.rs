@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::availability::{Availability, Bar, Changes, SUSPECT_FOR};
+use super::outlier::Tally;
 
 /// One instance of one service.
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(crate) struct Instance {
     pub(crate) name: Arc<str>,
     /// Whether it may be used.
     pub(crate) availability: Availability,
+    /// What its answers were.
+    pub(crate) tally: Tally,
 }
 
 impl Instance {
@@ -27,6 +30,7 @@ impl Instance {
             address,
             name: address.to_string().into(),
             availability: Availability::new(epoch, changes),
+            tally: Tally::default(),
         }
     }
 

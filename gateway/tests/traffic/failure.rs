@@ -114,7 +114,12 @@ async fn a_post_that_may_have_arrived_is_not_sent_again() {
 
     for _ in 0..10 {
         let answer = client::get(gateway.address(), "/").await;
-        assert_eq!(answer.status, 200, "a GET may be sent again");
+        assert_eq!(
+            answer.status,
+            200,
+            "a GET may be sent again: {}",
+            answer.text()
+        );
     }
 }
 

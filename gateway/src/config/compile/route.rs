@@ -9,6 +9,7 @@ use super::Compiler;
 use super::predicates::Matching;
 use crate::filter::chain::{Chain, FilterKind};
 use crate::filter::key::RequestKey;
+use crate::forward::hedge::Hedge;
 use crate::route::action::{Action, Split};
 use crate::route::predicate::Rule;
 use crate::route::{Route, Table};
@@ -39,7 +40,11 @@ impl Compiler<'_> {
                 timeout: self.positive(&route.timeout),
                 body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),
                 retry: self.retry(&route.retry),
-                hedge: route.hedge.as_ref().map(|hedge| self.hedge(hedge)),
+                hedge: route
+                    .hedge
+                    .as_ref()
+                    .map(|hedge| self.hedge(hedge))
+                    .map(|hedge| Box::new(Hedge::new(hedge))),
             };
             series_at += meant.counted_by().count();
             let matching = self.matching(&route.predicates, &file.listeners);

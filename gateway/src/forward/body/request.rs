@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::BoxError;
+use super::{BoxError, KeptBody};
 
 /// Why a request body was not passed on to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -78,10 +78,12 @@ impl Upload {
 /// A request body that counts itself and ends at its limit.
 #[derive(Debug)]
 pub(crate) struct RequestBody {
-    /// `None`: empty, which costs a repeated request nothing.
-    inner: Option<Incoming>,
-    bytes_left: u64,
-    upload: Rc<Upload>,
+    /// `None`: there is nothing to stream.
+    pub(super) inner: Option<Incoming>,
+    /// What was read before.
+    pub(super) kept: Option<Box<KeptBody>>,
+    pub(super) bytes_left: u64,
+    pub(super) upload: Rc<Upload>,
 }
 
 impl RequestBody {
@@ -95,18 +97,10 @@ impl RequestBody {
         let upload = Upload::new(inner.is_none());
         Ok(Self {
             inner,
+            kept: None,
             bytes_left: bytes_max,
             upload,
         })
-    }
-
-    /// Another empty body for the same request: what a repeated request carries.
-    pub(crate) fn empty(upload: Rc<Upload>) -> Self {
-        Self {
-            inner: None,
-            bytes_left: 0,
-            upload,
-        }
     }
 
     /// How far it has come.
@@ -130,7 +124,8 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let Some(inner) = this.inner.as_mut() else {
-            return Poll::Ready(None);
+            let frame = this.kept.as_mut().and_then(|kept| kept.take());
+            return Poll::Ready(frame.map(Ok));
         };
         this.upload.awaits_client.set(true);
         let frame = ready!(Pin::new(inner).poll_frame(cx));
@@ -160,12 +155,16 @@ impl Body for RequestBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.as_ref().is_none_or(Body::is_end_stream)
+        match &self.inner {
+            Some(inner) => inner.is_end_stream(),
+            None => self.kept.as_ref().is_none_or(|kept| kept.is_empty()),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner
-            .as_ref()
-            .map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
+        match &self.inner {
+            Some(inner) => inner.size_hint(),
+            None => SizeHint::with_exact(self.kept.as_ref().map_or(0, |kept| kept.len())),
+        }
     }
 }

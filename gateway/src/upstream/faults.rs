@@ -1,0 +1,83 @@
+//! What the answers of a service's instances lead to: ejections, and an open breaker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::balance::Random;
+use super::breaker::{Breaker, Pass};
+use super::budget::Budget;
+use super::instance::Instance;
+use super::outlier::{Outcome, Outliers};
+use crate::config::{RetryBudgetConfig, ServiceConfig};
+
+/// What all workers share of it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Faults {
+    /// `None`: nobody is ejected.
+    pub(crate) outliers: Option<Arc<Outliers>>,
+    /// `None`: nothing is ever refused.
+    pub(crate) breaker: Option<Arc<Breaker>>,
+}
+
+impl Faults {
+    /// For these instances; an unchanged breaker of the `previous` configuration stays as it is.
+    pub(crate) fn new(
+        service: &ServiceConfig,
+        instances: &[Arc<Instance>],
+        now: Instant,
+        previous: Option<&Self>,
+    ) -> Self {
+        let name = || Arc::from(service.name.as_str());
+        let outliers = service
+            .outlier
+            .as_ref()
+            .map(|config| Arc::new(Outliers::new(name(), config.clone(), instances.to_vec())));
+        let breaker = service.breaker.as_ref().map(|config| {
+            let known = previous.and_then(|previous| previous.breaker.as_ref());
+            match known.filter(|known| known.config() == config) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Breaker::new(name(), config.clone(), now)),
+            }
+        });
+        Self { outliers, breaker }
+    }
+}
+
+/// What one worker needs to take care of a service.
+#[derive(Debug)]
+pub(crate) struct Care {
+    faults: Faults,
+    pub(crate) budget: Budget,
+    pub(crate) random: Random,
+}
+
+impl Care {
+    /// For one of so many `workers`.
+    pub(crate) fn new(
+        config: &RetryBudgetConfig,
+        faults: Faults,
+        workers: usize,
+        seed: u64,
+    ) -> Self {
+        Self {
+            faults,
+            budget: Budget::new(config, workers),
+            random: Random::seeded(seed),
+        }
+    }
+
+    /// An attempt to get an answer from the instance came to this.
+    pub(crate) fn observe(&self, instance: &Instance, outcome: Outcome) {
+        if let Some(outliers) = &self.faults.outliers {
+            outliers.observe(instance, outcome, Instant::now());
+        }
+    }
+
+    /// Lets a request through, or says how long none will be. `None`: there is no breaker.
+    pub(crate) fn admit(&self) -> Result<Option<Pass<'_>>, Duration> {
+        let breaker = self.faults.breaker.as_deref();
+        breaker
+            .map(|breaker| breaker.admit(Instant::now()))
+            .transpose()
+    }
+}
