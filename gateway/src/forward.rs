@@ -27,6 +27,7 @@ use crate::filter::Context;
 use crate::filter::reject::Reject;
 use crate::normalise::framing::Violation;
 use crate::normalise::target::Host;
+use crate::overload::admission::Admission;
 use crate::route::Route;
 use crate::route::action::Action;
 use crate::serve::Client;
@@ -56,6 +57,7 @@ pub(crate) async fn forward(
     let target = split.choose();
     exchange.record().target = Some(target);
     let cluster = &plane.clusters[split.targets()[target].service];
+    let admission = admit(exchange, route, target).await?;
     let bytes_max = route
         .body_bytes_max
         .unwrap_or(plane.limits().body_bytes_max);
@@ -86,6 +88,9 @@ pub(crate) async fn forward(
         .await;
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);
+    if let Some(admission) = &admission {
+        admission.answered(delivered.as_ref().map(|(head, _)| head.status()), &upload);
+    }
     let (mut response, lease) = delivered.map_err(|reject| match upload.failure() {
         Some(failure) => broken(failure, client),
         None => reject,
@@ -95,14 +100,31 @@ pub(crate) async fn forward(
         return upgrade::switch(
             upgrade,
             response,
-            lease,
+            (lease, admission),
             client,
             plane.limits().upgrade_idle_timeout,
         )
         .map(Reply::Upgraded);
     }
+    record.admission = admission;
     headers::prepare_response(response.headers_mut());
     Ok(Reply::Streamed(response, lease))
+}
+
+/// Takes the places the request needs, where they are limited.
+async fn admit(
+    exchange: &mut Exchange,
+    route: &Route,
+    target: usize,
+) -> Result<Option<Admission>, Reject> {
+    let plane = exchange.plane();
+    let service = &plane.config().services[route.targets()[target].service];
+    let (route, service) = (route.overload.gate.as_ref(), service.gate.as_ref());
+    if route.is_none() && service.is_none() {
+        return Ok(None);
+    }
+    let class = exchange.record().class;
+    Admission::enter(route, service, class).await.map(Some)
 }
 
 /// The refusal for a request whose body was at fault.

@@ -7,9 +7,10 @@
 //! 3. [`normalise`] settles what others could read differently, or refuses it.
 //! 4. [`route`] picks the most specific route for host, path, method and headers.
 //! 5. [`filter`] authenticates the sender and counts the request against its limits.
-//! 6. [`upstream`] picks an instance of the route's service and a connection to it.
-//! 7. [`forward`] sends the request on and streams the answer back.
-//! 8. [`telemetry`] counts and logs what became of it.
+//! 6. [`overload`] lets it on, makes it wait or refuses it, where there is too much.
+//! 7. [`upstream`] picks an instance of the route's service and a connection to it.
+//! 8. [`forward`] sends the request on and streams the answer back.
+//! 9. [`telemetry`] counts and logs what became of it.
 //!
 //! Beside that path: [`config`] turns the file into what the steps above need, [`server`] starts
 //! the workers, [`admin`] answers probes and scrapes, [`reload`] takes on a new configuration and
@@ -25,6 +26,7 @@ pub mod filter;
 pub mod forward;
 pub mod listen;
 pub mod normalise;
+pub mod overload;
 pub mod reload;
 pub mod route;
 pub mod serve;

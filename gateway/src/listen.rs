@@ -5,6 +5,7 @@ pub(crate) mod tcp;
 pub(crate) mod tls;
 
 use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +83,11 @@ fn accept(
     tls: Option<&Tls>,
     worker: &Rc<Worker>,
 ) {
+    let reserve_percent = worker.plane().config().overload.descriptors_reserve_percent;
+    if worker.strain.turns_away(stream.as_fd(), reserve_percent) {
+        worker.metrics.connection_refused();
+        return;
+    }
     let Some(slot) = worker.admit() else {
         worker.metrics.connection_refused();
         return;

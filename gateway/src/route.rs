@@ -26,6 +26,7 @@ pub use self::predicate::Request;
 use crate::config::RetryConfig;
 use crate::filter::chain::Chain;
 use crate::forward::hedge::Hedge;
+use crate::overload::RoutePolicy;
 
 /// Where matching requests go, and what they must pass on the way.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct Route {
     pub action: Action,
     /// What a request must pass.
     pub chain: Chain,
+    /// How its requests fare when not all can be served.
+    pub overload: RoutePolicy,
     /// From the complete request, body included, to the head of the answer.
     pub timeout: Duration,
     /// Request body bytes at most; `None`: as `ServerLimits` says.

@@ -179,14 +179,19 @@ where
     let mut connection = Box::pin(connection);
     async move {
         let until_close = async {
+            let is_idle = || client.in_flight.get() == 0;
             tokio::select! {
-                () = closing => {}
-                () = client.idle(limits.idle_timeout) => {}
+                () = closing => false,
+                () = client.idle(limits.idle_timeout) => false,
+                cut = client.worker.strain.ends(is_idle) => cut,
             }
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
-            () = until_close => {
+            cut = until_close => {
+                if cut {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }

@@ -26,6 +26,8 @@ use crate::config::Config;
 use crate::drain::{self, Drain, Phase};
 use crate::listen::sni::Resolver;
 use crate::listen::{Listener, tcp, tls};
+use crate::overload::descriptors;
+use crate::overload::pressure::{Pressure, watch_memory};
 use crate::reload::Reloader;
 use crate::signals::{End, Signals};
 use crate::telemetry::access_log::Writer;
@@ -56,6 +58,8 @@ pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new(count, Arc::clone(&generation.metrics)));
     let writer = Writer::start(&config.access_log, Arc::clone(&metrics.log_lines_dropped))
         .context("cannot open the access log")?;
+    let pressure = Arc::new(Pressure::new(count, descriptors::raise_limit()));
+    metrics.watch(Arc::clone(&pressure));
     let (phase, drain) = Drain::new();
     let (generations, _) = watch::channel(Arc::clone(&generation));
 
@@ -67,12 +71,17 @@ pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
         access_log: writer.as_ref().map(Writer::worker_end),
         drain: drain.clone(),
         connections: Arc::clone(&connections),
+        pressure: Arc::clone(&pressure),
         listeners,
     };
+    let watched = generations.subscribe();
     let mut workers = Workers::start(listeners.into_iter().enumerate().map(seed))?;
 
     let outcome = LocalSet::new().block_on(&runtime, async {
         let checks = health::start(&config.services, &generation.services);
+        let counted = Arc::clone(&metrics);
+        let in_flight = move || counted.requests_in_flight();
+        tokio::task::spawn_local(watch_memory(pressure, watched, in_flight));
         admin::start(config.admin.as_ref(), Arc::clone(&metrics), drain.clone())?;
         let source = source.to_owned();
         let reloader = Reloader {

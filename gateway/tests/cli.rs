@@ -184,6 +184,7 @@ fn schema_is_json_that_knows_the_sections() {
         "drain",
         "limits",
         "listeners",
+        "overload",
         "routes",
         "server",
         "services",

@@ -4,6 +4,7 @@
 mod auth;
 mod health;
 mod listener;
+mod overload;
 mod predicates;
 mod resilience;
 mod route;
@@ -21,6 +22,7 @@ use super::file::{AccessLog, File, LogTarget, Named, Placed, Server, Source};
 use super::model::{AccessLogConfig, AdminConfig, Config, DrainConfig, ServerLimits};
 use super::units::{Duration, Size};
 use crate::filter::chain::FilterKind;
+use crate::overload::Gates;
 
 /// Letters of a name at most; names become metric labels and header fields.
 const NAME_CHARS_MAX: usize = 64;
@@ -62,8 +64,9 @@ impl Compiler<'_> {
         let mut filters = Filters::default();
         self.auth(&file.auth, &mut filters);
         self.limits(&file.limits, &mut filters);
-        let services = self.services(&file.services);
-        let routes = self.routes(file, &filters.by_name);
+        let mut gates = Gates::default();
+        let services = self.services(&file.services, &mut gates);
+        let routes = self.routes(file, &filters.by_name, &mut gates);
         let listeners = self.listeners(&file.listeners);
         let admin = file.admin.as_ref().map(|admin| AdminConfig {
             bind: self.address(&admin.bind),
@@ -89,6 +92,8 @@ impl Compiler<'_> {
             routes,
             admin,
             limits: self.server_limits(&file.server),
+            overload: self.overload(&file.overload),
+            gates,
             access_log: self.access_log(&file.access_log),
             drain: DrainConfig {
                 delay: file.drain.delay.0,

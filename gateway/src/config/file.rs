@@ -9,6 +9,7 @@ mod forms;
 mod health;
 mod limit;
 mod listener;
+mod overload;
 mod placed;
 mod predicates;
 mod resilience;
@@ -28,6 +29,7 @@ pub use self::forms::{Certificate, Source};
 pub use self::health::{Health, HealthKind};
 pub use self::limit::{Limit, WhenFull};
 pub use self::listener::{Listener, Tls};
+pub use self::overload::{Concurrency, Overload, PriorityBy};
 pub use self::placed::Placed;
 pub use self::predicates::{PathMatch, Predicates, ValueMatch};
 pub use self::resilience::{Breaker, Hedge, HedgeAfter, Outlier, Retry, RetryBudget};
@@ -46,6 +48,9 @@ pub struct File {
     /// Workers, and what clients may send and how long they may take.
     #[serde(default)]
     pub server: Server,
+    /// What the process may need, and what it gives up when that is not enough.
+    #[serde(default)]
+    pub overload: Overload,
     /// Where clients connect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listeners: Named<Listener>,
@@ -81,9 +86,7 @@ impl File {
             limit.burst = Some(limit.burst());
         }
         let services = self.services.values_mut();
-        services
-            .filter_map(|service| service.health.as_mut())
-            .for_each(Health::complete);
+        services.for_each(Service::complete);
         self
     }
 }

@@ -13,6 +13,7 @@ pub use self::resilience::*;
 use crate::filter::jwt::Jwt;
 use crate::filter::key::RequestKey;
 use crate::filter::rate_limit::RateLimit;
+use crate::overload::{Gate, Gates, OverloadConfig};
 use crate::route::Table;
 
 /// A validated configuration, compiled into what the request path needs.
@@ -34,6 +35,10 @@ pub struct Config {
     pub access_log: AccessLogConfig,
     /// How the gateway ends.
     pub drain: DrainConfig,
+    /// What the process may need.
+    pub overload: OverloadConfig,
+    /// The limits of requests in flight, by name.
+    pub gates: Gates,
     /// The token authentications, in order of name, for their counters.
     pub tokens: Vec<Arc<Jwt>>,
     /// The rate limits, in order of name, for their counters.
@@ -100,6 +105,8 @@ pub struct ServiceConfig {
     pub waiting_timeout: Duration,
     /// What is spoken to the instances.
     pub protocol: UpstreamProtocol,
+    /// Its limit of requests in flight; `None`: as many as come.
+    pub gate: Option<Arc<Gate>>,
 }
 
 /// How an instance is chosen.

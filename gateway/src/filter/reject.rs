@@ -139,6 +139,24 @@ refusals! {
     /// The service has no instance in health.
     NoInstance = SERVICE_UNAVAILABLE, "no-instance",
         "No instance of the service is available.";
+    /// As many requests of the route are in flight as its `in_flight_max` allows.
+    RouteBusy = SERVICE_UNAVAILABLE, "route-busy",
+        "Too many requests for this are under way.";
+    /// As many requests are in flight as the service's limit allows, and nobody more may wait.
+    ServiceBusy = SERVICE_UNAVAILABLE, "service-busy",
+        "The service has too much to do.";
+    /// The request waited for `queue_timeout` without its turn having come.
+    QueueTimeout = SERVICE_UNAVAILABLE, "queue-timeout",
+        "The service had too much to do for too long.";
+    /// The request waited, until one that matters more needed its room.
+    QueueDisplaced = SERVICE_UNAVAILABLE, "queue-displaced",
+        "The service has too much to do for requests of this priority.";
+    /// The process is near its `memory_max`.
+    MemoryShort = SERVICE_UNAVAILABLE, "memory-short",
+        "The gateway has no room for requests of this priority.";
+    /// The worker's event loop is later than `lag_max`.
+    GatewayBusy = SERVICE_UNAVAILABLE, "gateway-busy",
+        "The gateway has too much to do for requests of this priority.";
     /// The instance is at its `requests_max` or `connections_max`, and `waiting_max` wait already.
     UpstreamBusy = SERVICE_UNAVAILABLE, "upstream-busy",
         "All instances of the service are busy.";
@@ -255,7 +273,14 @@ impl Reject {
             Self::LimiterFull
             | Self::NoInstance
             | Self::UpstreamBusy
-            | Self::UpstreamQueueTimeout => Some(1),
+            | Self::UpstreamQueueTimeout
+            | Self::RouteBusy
+            | Self::ServiceBusy
+            | Self::QueueTimeout
+            | Self::QueueDisplaced
+            | Self::GatewayBusy => Some(1),
+            // Memory comes back with the end of what is under way, which takes longer.
+            Self::MemoryShort => Some(5),
             _ => None,
         }
     }

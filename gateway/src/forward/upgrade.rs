@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::headers;
 use crate::filter::reject::Reject;
+use crate::overload::admission::Admission;
 use crate::serve::Client;
 use crate::upstream::endpoint::Lease;
 
@@ -61,11 +62,12 @@ impl Asked {
     }
 }
 
-/// Answers the client's wish with the instance's 101, and joins the two connections.
+/// Answers the client's wish with the instance's 101, and joins the two connections. What is `held`
+/// is given back when both are over.
 pub(super) fn switch(
     asked: Option<Asked>,
     mut response: Response<Incoming>,
-    lease: Lease,
+    held: (Lease, Option<Admission>),
     client: &Rc<Client>,
     idle_max: Duration,
 ) -> Result<Response<()>, Reject> {
@@ -90,7 +92,7 @@ pub(super) fn switch(
         if let Err(error) = tunnel.await {
             tracing::debug!(%error, "tunnel ended");
         }
-        drop((open, lease));
+        drop((open, held));
     });
 
     let (mut head, _) = response.into_parts();

@@ -23,6 +23,7 @@ fn rule(name: &str, host: &str, path: &str, methods: &[&str], conditions_named: 
         name: name.into(),
         series_at: 0,
         action: Action::Forward(action::Split::to(0)),
+        overload: Default::default(),
         chain: Chain::default(),
         timeout: Duration::from_secs(1),
         body_bytes_max: None,

@@ -54,7 +54,7 @@ pub(super) async fn handle(
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
-    if version < Version::HTTP_2 && !upgraded && client.worker.drain.is_closing() {
+    if version < Version::HTTP_2 && !upgraded && client.worker.is_closing() {
         // The connection's own task closes it too, but may not have heard of the end yet.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -99,9 +99,19 @@ async fn process(
     })?;
     let route = found.route.clone();
     record.route = Some(route.clone());
+    let strain = &client.worker.strain;
+    if let Some(reject) = strain.refusal(route.overload.highest_class()) {
+        return Err(reject);
+    }
     let passed = route.chain.run(context, &head, SystemTime::now());
     record.identity = context.identity.clone().or_else(|| context.api_key.clone());
     passed?;
+    let peer = client.transport.peer.ip();
+    let class = route.overload.class(context, &head, peer, trusted);
+    if let Some(reject) = strain.refusal(class) {
+        return Err(reject);
+    }
+    record.class = class;
 
     head.headers.insert(REQUEST_ID, record.request_id.clone());
     forward::forward(client, exchange, context, &route, &host, head, body).await

@@ -14,12 +14,16 @@ use super::generation::Generation;
 use super::plane::Plane;
 use crate::drain::{CUT_GRACE, Drain};
 use crate::listen::{self, Listener};
+use crate::overload::pressure::{Pressure, Strain};
 use crate::telemetry::access_log::{AccessLog, FLUSH_EVERY};
 use crate::telemetry::metrics::Shard;
 use crate::upstream::balance::Random;
 
 /// Between looks for upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+
+/// Longer than any idle upstream connection is kept.
+const IDLE_FOR_EVER: Duration = Duration::from_secs(400 * 24 * 3600);
 
 /// What a worker is made of; may cross threads, unlike the worker itself.
 pub(super) struct Seed {
@@ -29,6 +33,7 @@ pub(super) struct Seed {
     pub(super) access_log: Option<AccessLog>,
     pub(super) drain: Drain,
     pub(super) connections: Arc<AtomicUsize>,
+    pub(super) pressure: Arc<Pressure>,
     pub(super) listeners: Vec<Listener>,
 }
 
@@ -39,6 +44,8 @@ pub(crate) struct Worker {
     pub(crate) metrics: Arc<Shard>,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) drain: Drain,
+    /// What is left for new work.
+    pub(crate) strain: Strain,
     /// Client connections of all workers.
     connections: Arc<AtomicUsize>,
     ids: RequestIds,
@@ -55,6 +62,7 @@ impl Worker {
             metrics: seed.metrics,
             access_log: seed.access_log,
             drain: seed.drain,
+            strain: Strain::new(seed.pressure, seed.index),
             connections: seed.connections,
             ids: RequestIds::seeded(RandomState::new().hash_one("request ids")),
             open: Cell::new(0),
@@ -71,6 +79,11 @@ impl Worker {
     /// A new request id.
     pub(crate) fn request_id(&self) -> HeaderValue {
         self.ids.next()
+    }
+
+    /// Whether connections are to end with the request they have.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.drain.is_closing() || self.strain.is_relieving()
     }
 
     /// Makes room for one more client connection, or returns `None` at `connections_max`.
@@ -176,6 +189,7 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
         accepting.spawn_local(listen::run(listener, Rc::clone(&worker)));
     }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    tokio::task::spawn_local(watch_lag(Rc::clone(&worker)));
     tokio::task::spawn_local(follow(generations, Rc::clone(&worker)));
     while let Some(ended) = accepting.join_next().await {
         ended??;
@@ -199,6 +213,12 @@ async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Wo
     }
 }
 
+/// Watches how late the event loop is, where that is limited.
+async fn watch_lag(worker: Rc<Worker>) {
+    let lag_max = || worker.plane().config().overload.lag_max;
+    worker.strain.watch_lag(lag_max).await;
+}
+
 async fn keep_house(worker: Rc<Worker>) {
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
@@ -207,6 +227,10 @@ async fn keep_house(worker: Rc<Worker>) {
             _ = flush.tick() => {
                 if let Some(log) = &worker.access_log {
                     log.flush();
+                }
+                if worker.strain.relieve() {
+                    // As if all had been idle for too long.
+                    worker.plane().sweep(Instant::now() + IDLE_FOR_EVER);
                 }
             }
             _ = sweep.tick() => {

@@ -11,6 +11,8 @@ use super::access_log::Line;
 use crate::filter::Identity;
 use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
+use crate::overload::Class;
+use crate::overload::admission::Admission;
 use crate::route::Route;
 use crate::serve::Client;
 use crate::server::plane::Plane;
@@ -59,6 +61,10 @@ pub(crate) struct Record {
     pub(crate) hedges: u32,
     /// Whether one of those was quicker.
     pub(crate) hedge_won: bool,
+    /// How much the request matters.
+    pub(crate) class: Class,
+    /// The places it holds until the response was sent, where places are limited.
+    pub(crate) admission: Option<Admission>,
     status: Option<StatusCode>,
     reason: Option<&'static str>,
     bytes_sent: u64,
@@ -91,6 +97,8 @@ impl Exchange {
             no_retry: None,
             hedges: 0,
             hedge_won: false,
+            class: Class::Default,
+            admission: None,
             status: None,
             reason: None,
             bytes_sent: 0,

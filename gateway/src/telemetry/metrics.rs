@@ -17,19 +17,30 @@
 //! | `instance_healthy`, `instance_suspect` | service, instance | 1 or 0 |
 //! | `token_cache_total` | auth, result | verified tokens found again |
 //! | `rate_limit_total`, `rate_limit_keys` | limit, result | what limits did and remember |
+//! | `concurrency_limit`, `_in_flight`, `_waiting` | kind, name | of a limited service or route |
+//! | `concurrency_baseline_seconds` | kind, name | latency without load, for an adaptive limit |
+//! | `concurrency_refused_total` | kind, name, priority, reason | at the limit: full, timeout, displaced |
+//! | `concurrency_queue_seconds` | kind, name | `_sum` and `_count` of waits that had success |
+//! | `overload_stage` | | 0 normal to 6 cut, as memory allows |
+//! | `overload_memory_bytes`, `_max_bytes` | | resident, where it is limited |
+//! | `overload_loop_lag_seconds` | worker | how late the event loop stands, where that is limited |
+//! | `overload_refused_total` | reason, priority | requests refused for memory or lag |
+//! | `overload_connections_total` | result | turned away, closed while idle, cut |
+//! | `descriptors_max` | | open files the process may have |
 //! | `reloads_total` | result | configurations applied and refused |
 //! | `access_log_lines_dropped_total` | | log lines lost |
 //!
 //! [`Reject::name`]: crate::filter::reject::Reject::name
 
 mod counter;
+mod overload;
 mod render;
 mod series;
 mod text;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -38,6 +49,7 @@ use self::counter::{Counter, Gauge};
 use self::series::RouteMetrics;
 pub(crate) use self::series::{Configured, RouteSeries};
 use self::text::Page;
+use crate::overload::pressure::Pressure;
 
 /// What one worker counts.
 #[derive(Debug)]
@@ -140,6 +152,7 @@ pub struct Metrics {
     pub(crate) configured: ArcSwap<Configured>,
     pub(crate) log_lines_dropped: Arc<AtomicU64>,
     pub(crate) reloads: Reloads,
+    pressure: OnceLock<Arc<Pressure>>,
 }
 
 /// Attempts to load the configuration again.
@@ -157,7 +170,19 @@ impl Metrics {
             configured: ArcSwap::new(configured),
             log_lines_dropped: Arc::default(),
             reloads: Reloads::default(),
+            pressure: OnceLock::new(),
         }
+    }
+
+    /// Shows what the process has left, too. To be called once.
+    pub(crate) fn watch(&self, pressure: Arc<Pressure>) {
+        // A second call would be a second process in one; the first one's numbers stay.
+        let _ = self.pressure.set(pressure);
+    }
+
+    /// Requests under way, of all workers.
+    pub(crate) fn requests_in_flight(&self) -> u64 {
+        u64::try_from(self.level(|shard| &shard.in_flight)).unwrap_or(0)
     }
 
     /// The page in the text format of Prometheus, version 0.0.4.
@@ -180,6 +205,10 @@ impl Metrics {
         self.reasons(&mut page);
         render::filters(&mut page, &configured);
         self.totals(&mut page);
+        overload::gates(&mut page, &configured);
+        if let Some(pressure) = self.pressure.get() {
+            overload::pressure(&mut page, &pressure.reading());
+        }
         render::health(&mut page, &configured, now);
         page.into_text()
     }

@@ -209,6 +209,7 @@ mod tests {
                 in_flight_max: 10,
             },
             protocol: UpstreamProtocol::Http1,
+            gate: None,
         };
         let shared = SharedService::new(&service, Instant::now(), None);
         (Cluster::new(&service, &shared, 0, 1, 1), shared)

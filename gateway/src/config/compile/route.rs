@@ -10,6 +10,7 @@ use super::predicates::Matching;
 use crate::filter::chain::{Chain, FilterKind};
 use crate::filter::key::RequestKey;
 use crate::forward::hedge::Hedge;
+use crate::overload::Gates;
 use crate::route::action::{Action, Split};
 use crate::route::predicate::Rule;
 use crate::route::{Route, Table};
@@ -18,7 +19,12 @@ use crate::route::{Route, Table};
 const ROUTES_MAX: usize = 100_000;
 
 impl Compiler<'_> {
-    pub(super) fn routes(&mut self, file: &File, filters: &BTreeMap<String, FilterKind>) -> Table {
+    pub(super) fn routes(
+        &mut self,
+        file: &File,
+        filters: &BTreeMap<String, FilterKind>,
+        gates: &mut Gates,
+    ) -> Table {
         let typed = &file.routes;
         if typed.len() > ROUTES_MAX {
             self.refuse(Problem::whole(format!(
@@ -32,11 +38,13 @@ impl Compiler<'_> {
         for (name, route) in typed {
             let service = self.service_index(&route.service, &places);
             let chain = self.chain(name, route, filters);
+            let overload = self.route_policy(name, route, &chain, gates);
             let meant = Route {
                 name: name.as_str().into(),
                 action: Action::Forward(Split::to(service)),
                 series_at,
                 chain,
+                overload,
                 timeout: self.positive(&route.timeout),
                 body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),
                 retry: self.retry(&route.retry),

@@ -8,18 +8,29 @@ use super::super::file::{self, Named, Placed, Protocol, Service};
 use super::super::model::{Balance, ServiceConfig, UpstreamProtocol};
 use super::Compiler;
 use crate::filter::key::RequestKey;
+use crate::overload::Gates;
 
 impl Compiler<'_> {
-    pub(super) fn services(&mut self, typed: &Named<Service>) -> Vec<ServiceConfig> {
+    pub(super) fn services(
+        &mut self,
+        typed: &Named<Service>,
+        gates: &mut Gates,
+    ) -> Vec<ServiceConfig> {
         typed
             .iter()
-            .map(|(name, service)| self.service(name, service))
+            .map(|(name, service)| self.service(name, service, gates))
             .collect()
     }
 
-    fn service(&mut self, name: &str, service: &Service) -> ServiceConfig {
+    fn service(
+        &mut self,
+        name: &Placed<String>,
+        service: &Service,
+        gates: &mut Gates,
+    ) -> ServiceConfig {
         ServiceConfig {
-            name: name.to_owned(),
+            name: name.to_string(),
+            gate: self.service_gate(name, service, gates),
             endpoints: self.endpoints(&service.endpoints),
             balance: self.balance(service),
             health: service

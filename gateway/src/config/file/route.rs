@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hedge, Placed, Predicates, Retry};
+use super::{Hedge, Placed, Predicates, PriorityBy, Retry};
 use crate::config::units::{Duration, Size};
+use crate::overload::Class;
 
 /// `[routes.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
@@ -31,6 +32,15 @@ pub struct Route {
     /// Bytes of a request body; left out: as in `server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_bytes_max: Option<Placed<Size>>,
+    /// What is refused first when not all can be served: `sheddable`, `default`, `critical`.
+    #[serde(default)]
+    pub priority: Class,
+    /// Where a request may say another priority; left out: nowhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority_by: Option<PriorityBy>,
+    /// Requests of this route in flight at a time; over it: 503. Left out: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub in_flight_max: Option<Placed<u32>>,
 }
 
 /// Defaults that serde wants as functions.

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Health, Outlier, Placed, RetryBudget};
+use super::{Breaker, Concurrency, Health, Outlier, Placed, RetryBudget};
 use crate::config::units::Duration;
 
 /// `[services.NAME]`
@@ -40,6 +40,9 @@ pub struct Service {
     /// How long a request may wait for that; over it: 503.
     #[serde(default = "defaults::waiting_timeout")]
     pub waiting_timeout: Placed<Duration>,
+    /// Requests in flight at a time; left out: as many as come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<Concurrency>,
     /// Active checks; left out: instances count as healthy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<Health>,
@@ -52,6 +55,18 @@ pub struct Service {
     /// How much retries and hedges may add to the load.
     #[serde(default)]
     pub retry_budget: RetryBudget,
+}
+
+impl Service {
+    /// Writes out the defaults that depend on what is given.
+    pub(super) fn complete(&mut self) {
+        if let Some(health) = &mut self.health {
+            health.complete();
+        }
+        if let Some(concurrency) = &mut self.concurrency {
+            concurrency.complete();
+        }
+    }
 }
 
 /// How an instance is chosen.

@@ -8,6 +8,7 @@ use super::counter::Counter;
 use crate::config::Config;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
+use crate::overload::Gates;
 use crate::route::Route;
 use crate::upstream::cluster::SharedService;
 use crate::upstream::instance::Instance;
@@ -100,6 +101,7 @@ pub(crate) struct Configured {
     pub(super) services: Vec<ServiceHealth>,
     pub(super) tokens: Vec<Arc<Jwt>>,
     pub(super) rate_limits: Vec<Arc<RateLimit>>,
+    pub(super) gates: Gates,
 }
 
 impl Configured {
@@ -150,6 +152,7 @@ impl Configured {
             services: health.collect(),
             tokens: config.tokens.clone(),
             rate_limits: config.rate_limits.clone(),
+            gates: config.gates.clone(),
         }
     }
 }
