@@ -10,11 +10,13 @@
 
 mod abuse;
 mod balance;
+mod ceilings;
 mod drain;
 mod failure;
 mod framing;
 mod headers;
 mod http2;
+mod overload;
 mod policy;
 mod reload;
 mod routing;

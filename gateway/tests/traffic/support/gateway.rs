@@ -83,13 +83,28 @@ impl Gateway {
 
     /// A gateway with the whole configuration given, and files beside it.
     pub(crate) async fn start_with(configuration: &str, files: &[(&str, &str)]) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_weir-gateway"));
+        Self::start_as(program, configuration, files).await
+    }
+
+    /// The same with a limit of open files.
+    pub(crate) async fn start_limited(configuration: &str, open_files_max: u32) -> Self {
+        let mut program = Command::new("prlimit");
+        program
+            .arg(format!("--nofile={open_files_max}:{open_files_max}"))
+            .arg(env!("CARGO_BIN_EXE_weir-gateway"));
+        Self::start_as(program, configuration, &[]).await
+    }
+
+    /// The same with the program given, which takes the arguments of the gateway.
+    async fn start_as(mut program: Command, configuration: &str, files: &[(&str, &str)]) -> Self {
         let directory = TempDir::new().unwrap();
         for (name, content) in files {
             std::fs::write(directory.path().join(name), content).unwrap();
         }
         let path = directory.path().join("gateway.toml");
         std::fs::write(&path, configuration).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_weir-gateway"))
+        let mut child = program
             .args(["run", "--config"])
             .arg(&path)
             .env("RUST_LOG", "info")
@@ -180,6 +195,19 @@ impl Gateway {
     /// A file beside the configuration.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         Path::new(self.directory.path()).join(name)
+    }
+
+    /// Waits until a line of the process's log contains this; false if the log ends without.
+    pub(crate) async fn says(&mut self, text: &str) -> bool {
+        let said = async {
+            while let Some(line) = self.log.recv().await {
+                if line.contains(text) {
+                    return true;
+                }
+            }
+            false
+        };
+        tokio::time::timeout(PATIENCE, said).await.unwrap_or(false)
     }
 
     /// Sends SIGTERM.
