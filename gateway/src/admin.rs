@@ -5,13 +5,13 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{Either, Full};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,7 +21,7 @@ use tokio::sync::Semaphore;
 use crate::config::AdminConfig;
 use crate::drain::Drain;
 use crate::listen::tcp;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Format, Metrics, Scrape};
 
 /// Connections to the admin listener.
 const CONNECTIONS_MAX: usize = 64;
@@ -33,8 +33,9 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const PROMETHEUS: HeaderValue =
-    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// A text, or the metrics.
+type Body = Either<Full<Bytes>, Scrape>;
 
 struct Admin {
     metrics: Arc<Metrics>,
@@ -81,7 +82,8 @@ async fn accept(socket: TcpListener, admin: Arc<Admin>) {
 
 async fn serve(stream: TcpStream, admin: Arc<Admin>) {
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let response = admin.answer(request.method(), request.uri().path());
+        let path = request.uri().path();
+        let response = admin.answer(request.method(), path, request.headers());
         async { Ok::<_, Infallible>(response) }
     });
     let served = http1::Builder::new()
@@ -96,7 +98,7 @@ async fn serve(stream: TcpStream, admin: Arc<Admin>) {
 }
 
 impl Admin {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
         if !matches!(*method, Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             response
@@ -109,8 +111,17 @@ impl Admin {
             "/readyz" if self.drain.is_ready() => text(StatusCode::OK, "ready\n"),
             "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
             "/metrics" => {
-                let mut response = text(StatusCode::OK, self.metrics.render(Instant::now()));
-                response.headers_mut().insert(CONTENT_TYPE, PROMETHEUS);
+                let format = Format::accepted(headers.get(ACCEPT));
+                let Some(page) = Scrape::begin(&self.metrics, format) else {
+                    return text(
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "too many scrapes at once\n",
+                    );
+                };
+                let mut response = text(StatusCode::OK, "").map(|_| Body::Right(page));
+                response
+                    .headers_mut()
+                    .insert(CONTENT_TYPE, format.content_type());
                 response
             }
             _ => text(
@@ -121,8 +132,8 @@ impl Admin {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, PLAIN);
     response
@@ -137,15 +148,16 @@ mod tests {
     use crate::drain::Phase;
     use crate::telemetry::metrics::Configured;
 
-    #[test]
-    fn probes_follow_the_drain() {
+    #[tokio::test]
+    async fn probes_follow_the_drain() {
         let (phase, drain) = Drain::new();
         let metrics = Metrics::new(0, Arc::new(Configured::default()));
         let admin = Admin {
             metrics: Arc::new(metrics),
             drain,
         };
-        let status = |method, path| admin.answer(&method, path).status().as_u16();
+        let none = HeaderMap::new();
+        let status = |method, path| admin.answer(&method, path, &none).status().as_u16();
         assert_eq!(status(Method::GET, "/livez"), 200);
         assert_eq!(status(Method::GET, "/readyz"), 200);
         assert_eq!(status(Method::GET, "/metrics"), 200);

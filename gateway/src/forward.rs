@@ -95,6 +95,7 @@ pub(crate) async fn forward(
         Some(failure) => broken(failure, client),
         None => reject,
     })?;
+    record.connection_reused = Some(lease.reused);
 
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         return upgrade::switch(

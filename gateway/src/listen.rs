@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustls::HandshakeKind;
 use tokio::net::{TcpListener, TcpStream};
 
 use self::tls::Tls;
@@ -119,6 +120,7 @@ async fn serve_tls(
     worker: Rc<Worker>,
 ) {
     let timeout = worker.plane().limits().handshake_timeout;
+    let accepted = Instant::now();
     // Boxed: a handshake needs room that the connection after it does not.
     let stream = match Box::pin(tls::handshake(&tls, stream, timeout)).await {
         Ok(stream) => stream,
@@ -130,6 +132,10 @@ async fn serve_tls(
     };
     let session = stream.get_ref().1;
     let transport = Transport::tls(peer, session);
+    let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
+    let version = transport.tls.unwrap_or_default();
+    let took = accepted.elapsed();
+    worker.metrics.handshake_done(version, resumed, took);
     let sni = session.server_name().map(|name| Sni {
         name: name.to_owned(),
         resolver: Arc::clone(&tls.resolver),

@@ -1,7 +1,7 @@
 //! One configuration in force, and what all workers share of it.
 //!
 //! A reload makes the next generation. What both have in common is carried over: the health of
-//! instances, and the counters of routes.
+//! instances. Counters are the workers' own and outlive generations.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -42,8 +42,7 @@ impl Generation {
             .iter()
             .map(|service| SharedService::new(service, now, known(&service.name)))
             .collect();
-        let counted = previous.map(|previous| &*previous.metrics);
-        let metrics = Arc::new(Configured::new(&config, &services, workers, counted));
+        let metrics = Arc::new(Configured::new(&config, &services));
         Self {
             config,
             services,

@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use super::generation::Generation;
 use crate::config::{Config, ServerLimits};
-use crate::route::Route;
-use crate::telemetry::metrics::RouteSeries;
+use crate::telemetry::metrics::Found;
 use crate::upstream::cluster::Cluster;
 
 /// What requests are decided and forwarded by.
@@ -15,8 +14,8 @@ pub(crate) struct Plane {
     generation: Arc<Generation>,
     /// One per service, in the order of the configuration.
     pub(crate) clusters: Vec<Cluster>,
-    /// The number of the worker.
-    worker: usize,
+    /// This worker's counters.
+    pub(crate) series: Found,
 }
 
 impl Plane {
@@ -34,9 +33,10 @@ impl Plane {
                 random.hash_one(number),
             )
         });
+        let series = Found::new(config);
         Self {
             clusters: clusters.collect(),
-            worker,
+            series,
             generation,
         }
     }
@@ -49,13 +49,6 @@ impl Plane {
     /// What clients may send and how long they may take.
     pub(crate) fn limits(&self) -> &ServerLimits {
         &self.generation.config.limits
-    }
-
-    /// The counters of a route of this plane, for requests that went to this target of it.
-    pub(crate) fn series(&self, route: &Route, target: Option<usize>) -> Option<&RouteSeries> {
-        let at = route.series_at + route.counted_at(target);
-        let metrics = self.generation.metrics.routes.get(at)?;
-        metrics.workers.get(self.worker).map(|series| &**series)
     }
 
     /// Closes idle upstream connections: only requests under way still use this plane.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use http::{HeaderValue, Method, StatusCode, Version};
 
 use super::access_log::Line;
+use super::metrics::{Outcome, Shard};
 use crate::filter::Identity;
 use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
@@ -53,6 +54,8 @@ pub(crate) struct Record {
     pub(crate) upload: Option<Rc<Upload>>,
     /// Until the instance's response head, attempts before it included.
     pub(crate) upstream: Option<Duration>,
+    /// Whether the connection it was answered on had served others.
+    pub(crate) connection_reused: Option<bool>,
     /// Attempts after the first.
     pub(crate) retries: u32,
     /// Why there was no further attempt, where only the budget stood against it.
@@ -93,6 +96,7 @@ impl Exchange {
             endpoint: None,
             upload: None,
             upstream: None,
+            connection_reused: None,
             retries: 0,
             no_retry: None,
             hedges: 0,
@@ -164,11 +168,9 @@ impl Drop for Exchange {
             .map_or(CLIENT_CLOSED_STATUS, |status| status.as_u16());
         let duration = record.started.elapsed();
         let worker = &self.client.worker;
-        let route = record.route.as_deref();
-        let series = route.and_then(|route| self.plane.series(route, record.target));
-        let endpoint = record.endpoint.as_ref().map(|endpoint| endpoint.index);
         let metrics = &worker.metrics;
-        metrics.exchange_ends(series, endpoint, status, duration);
+        metrics.exchange_ends();
+        record.count(&record.outcome(status, duration), &self.plane, metrics);
         metrics.retried(u64::from(record.retries));
         if let Some(reason) = record.reason {
             metrics.reason(reason);
@@ -181,6 +183,32 @@ impl Drop for Exchange {
 }
 
 impl Record {
+    fn outcome(&self, status: u16, duration: Duration) -> Outcome {
+        Outcome {
+            status,
+            duration_us: duration.as_micros() as u64,
+            upstream_us: self.upstream.map(|upstream| upstream.as_micros() as u64),
+            connection_reused: self.connection_reused,
+            bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
+            bytes_out: self.bytes_sent,
+        }
+    }
+
+    fn count(&self, outcome: &Outcome, plane: &Plane, metrics: &Shard) {
+        let Some(route) = &self.route else {
+            metrics.count_unrouted(outcome);
+            return;
+        };
+        let service = route.service(self.target);
+        let service = service.map(|index| (index, &*plane.clusters[index].name));
+        let target = self.target;
+        let series = &plane.series;
+        series.count(metrics, (route, target), service, outcome);
+        if let (Some(endpoint), Some((_, service))) = (&self.endpoint, service) {
+            endpoint.series(metrics, service).count(outcome);
+        }
+    }
+
     fn line<'a>(&'a self, status: u16, duration: Duration, plane: &'a Plane) -> Line<'a> {
         let service = self
             .route

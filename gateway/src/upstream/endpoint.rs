@@ -1,6 +1,6 @@
 //! One instance as one worker sees it: its connections and the requests it has in flight.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use super::instance::Instance;
 use super::pool::{ConnectFailure, Pool, Sender};
 use crate::config::ServiceConfig;
 use crate::forward::body::RequestBody;
+use crate::telemetry::metrics::{InstanceSeries, Shard};
 
 /// One instance of a service.
 pub(crate) struct Endpoint {
@@ -23,6 +24,7 @@ pub(crate) struct Endpoint {
     pub(crate) instance: Arc<Instance>,
     pool: Pool,
     in_flight: Cell<u32>,
+    series: OnceCell<Arc<InstanceSeries>>,
 }
 
 impl Endpoint {
@@ -32,7 +34,14 @@ impl Endpoint {
             pool: Pool::new(service, instance.address),
             instance,
             in_flight: Cell::new(0),
+            series: OnceCell::new(),
         }
+    }
+
+    /// What this worker counts of the instance.
+    pub(crate) fn series(&self, shard: &Shard, service: &str) -> &InstanceSeries {
+        self.series
+            .get_or_init(|| shard.instance(service, &self.instance.name))
     }
 
     /// Requests of this worker the instance is busy with.

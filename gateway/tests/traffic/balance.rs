@@ -49,7 +49,7 @@ async fn round_robin_is_exact() {
     assert_eq!(spread.into_values().collect::<Vec<_>>(), [10, 10, 10]);
     for origin in &origins {
         let series = format!(
-            "weir_gateway_requests_total{{route=\"all\",service=\"app\",instance=\"{}\",status=\"2xx\"}}",
+            "weir_gateway_instance_requests_total{{service=\"app\",instance=\"{}\",status=\"2xx\"}}",
             origin.address
         );
         assert!(

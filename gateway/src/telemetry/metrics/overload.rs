@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::series::Configured;
-use super::text::Page;
+use super::{Collect, Configured, Page};
 use crate::overload::gate::{self, Refused};
-use crate::overload::{Class, Gate, pressure};
+use crate::overload::pressure::{self, Pressure};
+use crate::overload::{Class, Gate};
 
 /// The limits of requests in flight.
-pub(super) fn gates(page: &mut Page, configured: &Configured) {
+pub(super) fn gates(page: &mut Page<'_>, configured: &Configured) {
     let gates: Vec<Limited<'_>> = Limited::all(configured).collect();
     if gates.is_empty() {
         return;
@@ -16,129 +16,120 @@ pub(super) fn gates(page: &mut Page, configured: &Configured) {
     type Level = fn(&gate::Reading) -> u32;
     let levels: [(&str, &str, Level); 3] = [
         (
-            "weir_gateway_concurrency_limit",
+            "concurrency_limit",
             "Requests that may be in flight.",
             |reading| reading.limit,
         ),
+        ("concurrency_in_flight", "Requests in flight.", |reading| {
+            reading.in_flight
+        }),
         (
-            "weir_gateway_concurrency_in_flight",
-            "Requests in flight.",
-            |reading| reading.in_flight,
-        ),
-        (
-            "weir_gateway_concurrency_waiting",
+            "concurrency_waiting",
             "Requests that wait for a place.",
             |reading| reading.waiting,
         ),
     ];
     for (name, help, value) in levels {
-        page.head(name, "gauge", help);
+        page.gauges(name, help, |family| {
+            for one in &gates {
+                family.level(&one.labels, f64::from(value(&one.reading)));
+            }
+        });
+    }
+    let help = "The latency without load, as measured.";
+    page.gauges("concurrency_baseline_seconds", help, |family| {
         for one in &gates {
-            page.sample(name, &one.labels, value(&one.reading));
+            if let Some(micros) = one.reading.baseline_us {
+                family.level(&one.labels, seconds(micros));
+            }
         }
-    }
-    let name = "weir_gateway_concurrency_baseline_seconds";
-    page.head(name, "gauge", "The latency without load, as measured.");
-    for one in &gates {
-        if let Some(micros) = one.reading.baseline_us {
-            page.sample(name, &one.labels, seconds(micros));
-        }
-    }
+    });
     queues(page, &gates);
     refusals(page, &gates);
 }
 
-fn queues(page: &mut Page, gates: &[Limited<'_>]) {
-    let name = "weir_gateway_concurrency_queue_seconds";
-    page.head(name, "summary", "Waits of requests that were let through.");
-    for one in gates {
-        let (sum, count) = (seconds(one.reading.queued_us), one.reading.queued);
-        page.sample(&format!("{name}_sum"), &one.labels, sum);
-        page.sample(&format!("{name}_count"), &one.labels, count);
-    }
+fn queues(page: &mut Page<'_>, gates: &[Limited<'_>]) {
+    let help = "Requests that waited for a place and got it.";
+    page.counters("concurrency_queued", help, |family| {
+        for one in gates {
+            family.count(&one.labels, one.reading.queued);
+        }
+    });
+    let help = "How long they waited.";
+    page.counters("concurrency_queued_seconds", help, |family| {
+        for one in gates {
+            family.amount(&one.labels, seconds(one.reading.queued_us));
+        }
+    });
 }
 
-fn refusals(page: &mut Page, gates: &[Limited<'_>]) {
-    let name = "weir_gateway_concurrency_refused_total";
-    page.head(name, "counter", "Requests refused at the limit.");
-    for one in gates {
-        let [kind, name_of] = one.labels;
-        for class in Class::ALL {
-            for reason in Refused::ALL {
-                let labels = [
-                    kind,
-                    name_of,
-                    ("priority", class.name()),
-                    ("reason", reason.name()),
-                ];
-                match one.gate.refused(class, reason) {
-                    0 => {}
-                    count => page.sample(name, &labels, count),
+fn refusals(page: &mut Page<'_>, gates: &[Limited<'_>]) {
+    let help = "Requests refused at the limit.";
+    page.counters("concurrency_refused", help, |family| {
+        for one in gates {
+            let [kind, name_of] = one.labels;
+            for class in Class::ALL {
+                for reason in Refused::ALL {
+                    let labels = [
+                        kind,
+                        name_of,
+                        ("priority", class.name()),
+                        ("reason", reason.name()),
+                    ];
+                    match one.gate.refused(class, reason) {
+                        0 => {}
+                        count => family.count(&labels, count),
+                    }
                 }
             }
         }
+    });
+}
+
+impl Collect for Pressure {
+    fn collect(&self, page: &mut Page<'_>) {
+        let reading = self.reading();
+        let help = "0 normal, 1 relief, 2 sheddable, 3 default, 4 all, 5 closed, 6 cut.";
+        page.gauge("overload_stage", help, f64::from(reading.stage as u8));
+        let help = "Resident memory, where it is limited.";
+        page.gauge("overload_memory_bytes", help, reading.memory as f64);
+        let help = "The limit of resident memory.";
+        page.gauge("overload_memory_max_bytes", help, reading.memory_max as f64);
+        let help = "Open files the process may have.";
+        page.gauge("descriptors_max", help, reading.descriptors_max as f64);
+        let help = "How late the event loop stands, where that is limited.";
+        page.gauges("overload_loop_lag_seconds", help, |family| {
+            for (worker, micros) in reading.lag_us.iter().enumerate() {
+                family.level(&[("worker", worker.to_string())], seconds(*micros));
+            }
+        });
+        shed(page, &reading);
     }
 }
 
-/// What the process has left.
-pub(super) fn pressure(page: &mut Page, reading: &pressure::Reading) {
-    let help = "0 normal, 1 relief, 2 sheddable, 3 default, 4 all, 5 closed, 6 cut.";
-    page.single("overload_stage", "gauge", help, reading.stage as u8);
-    page.single(
-        "overload_memory_bytes",
-        "gauge",
-        "Resident memory, where it is limited.",
-        reading.memory,
-    );
-    page.single(
-        "overload_memory_max_bytes",
-        "gauge",
-        "The limit of resident memory.",
-        reading.memory_max,
-    );
-    page.single(
-        "descriptors_max",
-        "gauge",
-        "Open files the process may have.",
-        reading.descriptors_max,
-    );
-    let name = "weir_gateway_overload_loop_lag_seconds";
-    page.head(
-        name,
-        "gauge",
-        "How late the event loop stands, where that is limited.",
-    );
-    for (worker, micros) in reading.lag_us.iter().enumerate() {
-        page.sample(name, &[("worker", &worker.to_string())], seconds(*micros));
-    }
-    let name = "weir_gateway_overload_refused_total";
-    page.head(
-        name,
-        "counter",
-        "Requests refused to keep the process alive.",
-    );
-    for (reason, counts) in ["memory-short", "gateway-busy"].iter().zip(reading.shed) {
-        for (class, count) in Class::ALL.iter().zip(counts) {
-            let labels = [("reason", *reason), ("priority", class.name())];
-            page.sample(name, &labels, count);
+fn shed(page: &mut Page<'_>, reading: &pressure::Reading) {
+    let help = "Requests refused to keep the process alive.";
+    page.counters("overload_refused", help, |family| {
+        for (reason, counts) in ["memory-short", "gateway-busy"].iter().zip(reading.shed) {
+            for (class, count) in Class::ALL.iter().zip(counts) {
+                let labels = [("reason", *reason), ("priority", class.name())];
+                family.count(&labels, count);
+            }
         }
-    }
-    let name = "weir_gateway_overload_connections_total";
-    page.head(
-        name,
-        "counter",
-        "Client connections closed to keep the process alive.",
-    );
+    });
     let [memory, descriptors] = reading.turned;
     let [idle, cut] = reading.closed;
-    for (result, count) in [
-        ("refused-memory", memory),
-        ("refused-descriptors", descriptors),
-        ("closed-idle", idle),
-        ("cut", cut),
-    ] {
-        page.sample(name, &[("result", result)], count);
-    }
+    let help = "Client connections closed to keep the process alive.";
+    page.counters("overload_connections", help, |family| {
+        for (result, count) in [
+            ("refused-memory", memory),
+            ("refused-descriptors", descriptors),
+            ("closed-idle", idle),
+            ("cut", cut),
+        ] {
+            family.count(&[("result", result)], count);
+        }
+    });
 }
 
 /// One gate, and what it shows.

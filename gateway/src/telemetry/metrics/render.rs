@@ -1,150 +1,266 @@
-//! The parts of the page that follow from the configuration.
+//! What the page shows, part by part.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::counter::Counter;
-use super::series::{Configured, DURATION_BOUNDS_US, RouteMetrics, RouteSeries, STATUS_CLASSES};
-use super::text::Page;
+use super::configured::Configured;
+use super::counter::{Counter, Distribution, Gauge};
+use super::page::{Family, Page};
+use super::series::{
+    BYTES, InstanceSeries, Labels, Ledger, Requests, RouteSeries, SECONDS, ServiceSeries,
+};
+use super::shard::{Shard, TLS_VERSIONS, lock};
+use super::{Metrics, UNROUTED};
 use crate::upstream::availability::{Availability, Bar};
 
-fn sum(route: &RouteMetrics, value: impl Fn(&RouteSeries) -> &Counter) -> u64 {
-    route
-        .workers
-        .iter()
-        .map(|series| value(series).read())
-        .sum()
+/// The same series of all workers.
+type Merged<S> = BTreeMap<Labels, Vec<Arc<S>>>;
+
+fn merge<'s, S: Default + 's>(
+    ledgers: impl Iterator<Item = &'s Mutex<Ledger<S>>>,
+    now: Instant,
+) -> Merged<S> {
+    let mut merged = Merged::new();
+    for ledger in ledgers {
+        lock(ledger).read(now, |labels, series| {
+            // Looked up first: all but the first worker's labels are there already.
+            match merged.get_mut(labels) {
+                Some(all) => all,
+                None => merged.entry(labels.clone()).or_default(),
+            }
+            .push(Arc::clone(series));
+        });
+    }
+    merged
 }
 
-/// Requests by route, service, instance and status class.
-pub(super) fn requests<'m>(page: &mut Page, routes: impl Iterator<Item = &'m RouteMetrics>) {
-    let name = "weir_gateway_requests_total";
-    page.head(
-        name,
-        "counter",
-        "Requests by route, service, instance and status class.",
-    );
-    for route in routes {
-        for instance in 0..=route.instances.len() {
-            for class in 0..STATUS_CLASSES {
-                let total = sum(route, |series| &series.requests[instance][class]);
-                if total == 0 {
-                    continue;
-                }
-                let labels = [
-                    ("route", route.route.as_str()),
-                    ("service", &route.service),
-                    (
-                        "instance",
-                        route.instances.get(instance).map_or("", String::as_str),
-                    ),
-                    ("status", &format!("{}xx", class + 1)),
-                ];
-                page.sample(name, &labels, total);
+fn by_class<'r>(
+    family: &mut Family<'_>,
+    labels: [(&str, &str); 2],
+    requests: impl Iterator<Item = &'r Requests>,
+) {
+    let counts = requests
+        .map(Requests::read)
+        .reduce(|sum, one| std::array::from_fn(|class| sum[class] + one[class]));
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"];
+    for (class, count) in classes.iter().zip(counts.unwrap_or_default()) {
+        if count > 0 {
+            family.count(&[labels[0], labels[1], ("status", *class)], count);
+        }
+    }
+}
+
+/// Requests and their duration by route.
+pub(super) fn routes(page: &mut Page<'_>, shards: &[Arc<Shard>], now: Instant) {
+    let mut merged: Merged<RouteSeries> = merge(shards.iter().map(|shard| &shard.routes), now);
+    let unrouted = shards.iter().map(|shard| Arc::clone(&shard.unrouted));
+    merged.insert((UNROUTED.into(), UNROUTED.into()), unrouted.collect());
+    let help = "Requests by route, service and class of status.";
+    page.counters("requests", help, |family| {
+        for ((route, service), series) in &merged {
+            let labels = [("route", &**route), ("service", &**service)];
+            by_class(family, labels, series.iter().map(|one| &one.requests));
+        }
+    });
+    let help = "From the request head to the last byte of the response, by route.";
+    page.histograms("request_duration_seconds", help, |family| {
+        for ((route, service), series) in &merged {
+            let duration = Distribution::of(&SECONDS, series.iter().map(|one| &one.duration));
+            if duration.count > 0 {
+                let labels = [("route", &**route), ("service", &**service)];
+                family.distribution(&labels, &duration);
             }
         }
-    }
+    });
 }
 
-/// The duration histogram of every route that was used.
-pub(super) fn durations<'m>(page: &mut Page, routes: impl Iterator<Item = &'m RouteMetrics>) {
-    let name = "weir_gateway_request_duration_seconds";
-    page.head(
-        name,
-        "histogram",
-        "From the request head to the last byte of the response.",
+/// What requests to a service took and carried.
+pub(super) fn services(page: &mut Page<'_>, shards: &[Arc<Shard>], now: Instant) {
+    let merged: Merged<ServiceSeries> = merge(shards.iter().map(|shard| &shard.services), now);
+    let mut histograms = |name, help, of: fn(&[Arc<ServiceSeries>]) -> Distribution| {
+        page.histograms(name, help, |family| {
+            for ((service, _), series) in &merged {
+                family.distribution(&[("service", &**service)], &of(series));
+            }
+        });
+    };
+    histograms(
+        "service_duration_seconds",
+        "From the request head to the last byte of the response, by service.",
+        |series| Distribution::of(&SECONDS, series.iter().map(|one| &one.duration)),
     );
-    for route in routes {
-        let counts: Vec<u64> = (0..=DURATION_BOUNDS_US.len())
-            .map(|bucket| sum(route, |series| &series.duration[bucket]))
-            .collect();
-        if counts.iter().all(|count| *count == 0) {
-            continue;
+    histograms(
+        "service_upstream_seconds",
+        "From the request head to the head of the instance's response, retries included.",
+        |series| Distribution::of(&SECONDS, series.iter().map(|one| &one.upstream)),
+    );
+    histograms("service_request_bytes", "Request body bytes.", |series| {
+        Distribution::of(&BYTES, series.iter().map(|one| &one.bytes_in))
+    });
+    histograms("service_response_bytes", "Response body bytes.", |series| {
+        Distribution::of(&BYTES, series.iter().map(|one| &one.bytes_out))
+    });
+}
+
+/// Requests, upstream time and connections by instance.
+pub(super) fn instances(page: &mut Page<'_>, shards: &[Arc<Shard>], now: Instant) {
+    let merged: Merged<InstanceSeries> = merge(shards.iter().map(|shard| &shard.instances), now);
+    let help = "Requests by the instance that answered or was tried last, and class of status.";
+    page.counters("instance_requests", help, |family| {
+        for ((service, instance), series) in &merged {
+            let labels = [("service", &**service), ("instance", &**instance)];
+            by_class(family, labels, series.iter().map(|one| &one.requests));
         }
-        let sum_us = sum(route, |series| &series.duration_sum_us);
-        page.histogram(
-            name,
-            &[("route", &route.route), ("service", &route.service)],
-            &DURATION_BOUNDS_US,
-            &counts,
-            sum_us,
-        );
-    }
+    });
+    let help = "From the request head to the head of the instance's response.";
+    page.histograms("instance_upstream_seconds", help, |family| {
+        for ((service, instance), series) in &merged {
+            let labels = [("service", &**service), ("instance", &**instance)];
+            let upstream = Distribution::of(&SECONDS, series.iter().map(|one| &one.upstream));
+            family.distribution(&labels, &upstream);
+        }
+    });
+    let help = "Requests by the connection they were answered on: opened for them, or used before.";
+    page.counters("instance_connections", help, |family| {
+        for ((service, instance), series) in &merged {
+            let sum = |of: fn(&InstanceSeries) -> &Counter| -> u64 {
+                series.iter().map(|one| of(one).read()).sum()
+            };
+            let labels = [("service", &**service), ("instance", &**instance)];
+            let reused = sum(|one| &one.connections_reused);
+            let new = sum(|one| &one.connections_new);
+            family.count(&[labels[0], labels[1], ("connection", "new")], new);
+            family.count(&[labels[0], labels[1], ("connection", "reused")], reused);
+        }
+    });
 }
 
 /// What authentication and limits have done.
-pub(super) fn filters(page: &mut Page, configured: &Configured) {
-    let name = "weir_gateway_token_cache_total";
-    page.head(
-        name,
-        "counter",
-        "Bearer tokens looked up among the verified ones.",
-    );
-    for jwt in &configured.tokens {
-        let counts = jwt.cache_counts();
-        for (result, count) in [("hit", counts.hits), ("miss", counts.misses)] {
-            page.sample(name, &[("auth", jwt.name()), ("result", result)], count);
+pub(super) fn filters(page: &mut Page<'_>, configured: &Configured) {
+    let help = "Bearer tokens looked up among the verified ones.";
+    page.counters("token_cache", help, |family| {
+        for jwt in &configured.tokens {
+            let counts = jwt.cache_counts();
+            for (result, count) in [("hit", counts.hits), ("miss", counts.misses)] {
+                family.count(&[("auth", jwt.name()), ("result", result)], count);
+            }
         }
-    }
-    let name = "weir_gateway_rate_limit_total";
-    page.head(
-        name,
-        "counter",
-        "Requests counted against a limit, by what came of it.",
-    );
-    for limit in &configured.rate_limits {
-        let counts = limit.counts();
-        let results = [
-            ("allowed", counts.allowed),
-            ("limited", counts.limited),
-            ("full", counts.full),
-        ];
-        for (result, count) in results {
-            let labels = [("limit", &*limit.policy().name), ("result", result)];
-            page.sample(name, &labels, count);
+    });
+    let help = "Requests counted against a limit, by what came of it.";
+    page.counters("rate_limit", help, |family| {
+        for limit in &configured.rate_limits {
+            let counts = limit.counts();
+            let results = [
+                ("allowed", counts.allowed),
+                ("limited", counts.limited),
+                ("full", counts.full),
+            ];
+            for (result, count) in results {
+                let labels = [("limit", &*limit.policy().name), ("result", result)];
+                family.count(&labels, count);
+            }
         }
-    }
-    let name = "weir_gateway_rate_limit_keys";
-    page.head(name, "gauge", "Senders a limit remembers.");
-    for limit in &configured.rate_limits {
-        page.sample(
-            name,
-            &[("limit", &limit.policy().name)],
-            limit.counts().keys,
-        );
-    }
+    });
+    page.gauges("rate_limit_keys", "Senders a limit remembers.", |family| {
+        for limit in &configured.rate_limits {
+            let labels = [("limit", &*limit.policy().name)];
+            family.level(&labels, limit.counts().keys as f64);
+        }
+    });
 }
 
 /// The health of every instance.
-pub(super) fn health(page: &mut Page, configured: &Configured, now: Instant) {
-    let name = "weir_gateway_instance_healthy";
-    page.head(
-        name,
-        "gauge",
-        "1 while active checks let the instance be used.",
-    );
-    each_instance(configured, |labels, availability| {
-        page.sample(
-            name,
-            &labels,
-            u8::from(!availability.is_barred(Bar::Check, now)),
-        );
+pub(super) fn health(page: &mut Page<'_>, configured: &Configured, now: Instant) {
+    let help = "1 while active checks let the instance be used.";
+    page.gauges("instance_healthy", help, |family| {
+        each_instance(configured, |labels, availability| {
+            let healthy = !availability.is_barred(Bar::Check, now);
+            family.level(&labels, f64::from(u8::from(healthy)));
+        });
     });
-    let name = "weir_gateway_instance_suspect";
-    page.head(
-        name,
-        "gauge",
-        "1 for a moment after a connection to the instance failed.",
-    );
-    each_instance(configured, |labels, availability| {
-        page.sample(name, &labels, u8::from(availability.is_suspect(now)));
+    let help = "1 for a moment after a connection to the instance failed.";
+    page.gauges("instance_suspect", help, |family| {
+        each_instance(configured, |labels, availability| {
+            let suspect = availability.is_suspect(now);
+            family.level(&labels, f64::from(u8::from(suspect)));
+        });
     });
 }
 
 fn each_instance(configured: &Configured, mut visit: impl FnMut([(&str, &str); 2], &Availability)) {
     for service in &configured.services {
         for instance in &service.instances {
-            let labels = [("service", &*service.service), ("instance", &instance.name)];
+            let labels = [
+                ("service", &*service.service),
+                ("instance", &*instance.name),
+            ];
             visit(labels, &instance.availability);
         }
     }
+}
+
+/// Refusals, and what has no labels.
+pub(super) fn totals(page: &mut Page<'_>, metrics: &Metrics) {
+    let shards = &metrics.shards;
+    let sum = |of: fn(&Shard) -> &Counter| shards.iter().map(|shard| of(shard).read()).sum();
+    let level = |of: fn(&Shard) -> &Gauge| -> f64 {
+        let level: i64 = shards.iter().map(|shard| of(shard).read()).sum();
+        level as f64
+    };
+    let mut reasons = BTreeMap::new();
+    for shard in shards {
+        for (reason, count) in lock(&shard.reasons).iter() {
+            *reasons.entry(*reason).or_insert(0) += count;
+        }
+    }
+    let help = "Requests refused or broken off, by reason.";
+    page.counters("refusals", help, |family| {
+        for (reason, total) in &reasons {
+            family.count(&[("reason", *reason)], *total);
+        }
+    });
+    page.counter("retries", "Attempts after the first.", sum(|s| &s.retries));
+    let help = "Requests under way.";
+    page.gauge("requests_in_flight", help, level(|s| &s.in_flight));
+    let help = "Client connections accepted.";
+    page.counter("connections", help, sum(|s| &s.connections));
+    let help = "Client connections open.";
+    page.gauge("connections_open", help, level(|s| &s.connections_open));
+    let help = "Client connections closed at connections_max.";
+    page.counter("connections_refused", help, sum(|s| &s.connections_refused));
+    let help = "Upgraded connections open.";
+    page.gauge("tunnels_open", help, level(|s| &s.tunnels_open));
+    let dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);
+    let help = "Log lines that were lost.";
+    page.counter("access_log_lines_dropped", help, dropped);
+}
+
+/// TLS handshakes.
+pub(super) fn handshakes(page: &mut Page<'_>, shards: &[Arc<Shard>]) {
+    let help = "TLS handshakes done, by version and whether a session was resumed.";
+    page.counters("tls_handshakes", help, |family| {
+        for (index, version) in TLS_VERSIONS.iter().enumerate() {
+            for (resumed, text) in ["false", "true"].into_iter().enumerate() {
+                let counts = shards.iter().map(|shard| &shard.handshakes[index][resumed]);
+                let labels = [("version", *version), ("resumed", text)];
+                family.count(&labels, counts.map(Counter::read).sum());
+            }
+        }
+    });
+    let failed = shards.iter().map(|shard| shard.handshakes_failed.read());
+    let help = "TLS handshakes that failed.";
+    page.counter("tls_handshakes_failed", help, failed.sum());
+    let help = "From accepting a connection to the end of its TLS handshake.";
+    let all = shards.iter().map(|shard| &shard.handshake);
+    let took = Distribution::of(&SECONDS, all);
+    page.histogram("tls_handshake_duration_seconds", help, &took);
+}
+
+/// What is running.
+pub(super) fn build(page: &mut Page<'_>) {
+    page.gauges("build_info", "The version that is running.", |family| {
+        family.level(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    });
 }

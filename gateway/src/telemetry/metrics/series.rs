@@ -1,158 +1,275 @@
-//! The series that follow from the configuration: per route, service and instance.
+//! Series by route, service and instance, of one worker each.
+//!
+//! A series begins with the first request of its labels, so a configuration of many routes costs
+//! a scrape nothing until they are used. Labels are names from the configuration or addresses
+//! from discovery; the number of series of a kind is bounded all the same, and what comes when it
+//! is full is counted under [`OTHER`].
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::counter::Counter;
-use crate::config::Config;
-use crate::filter::jwt::Jwt;
-use crate::filter::rate_limit::RateLimit;
-use crate::overload::Gates;
-use crate::route::Route;
-use crate::upstream::cluster::SharedService;
-use crate::upstream::instance::Instance;
+use super::counter::{Counter, Histogram, Ranges};
 
-/// Upper bounds of the duration histogram, in microseconds; beyond the last is `+Inf`.
-pub(super) const DURATION_BOUNDS_US: [u64; 14] = [
-    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000,
-    2_500_000, 5_000_000, 10_000_000,
-];
+/// The label of series beyond the limit.
+pub(crate) const OTHER: &str = "(other)";
+/// A series nobody counts in any more, after a reload or a change of instances, is shown so long:
+/// every scraper should see its last value.
+const KEPT: Duration = Duration::from_secs(600);
 /// `1xx` to `5xx`.
 pub(super) const STATUS_CLASSES: usize = 5;
+
+/// Durations, counted in microseconds and shown in seconds.
+pub(crate) static SECONDS: Ranges<16> = Ranges {
+    bounds: [
+        100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000,
+        1_000_000, 2_500_000, 5_000_000, 10_000_000,
+    ],
+    per_shown: 1e6,
+};
+/// Sizes of bodies in bytes, from a kibibyte to a gibibyte.
+pub(crate) static BYTES: Ranges<11> = Ranges {
+    bounds: [
+        1 << 10,
+        1 << 12,
+        1 << 14,
+        1 << 16,
+        1 << 18,
+        1 << 20,
+        1 << 22,
+        1 << 24,
+        1 << 26,
+        1 << 28,
+        1 << 30,
+    ],
+    per_shown: 1.0,
+};
+
+/// What a finished request was.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Outcome {
+    pub(crate) status: u16,
+    /// From the request head to the last byte of the response, in microseconds.
+    pub(crate) duration_us: u64,
+    /// From the request head to the instance's response head, in microseconds.
+    pub(crate) upstream_us: Option<u64>,
+    /// Whether it was answered on a connection that had served others; `None`: not answered.
+    pub(crate) connection_reused: Option<bool>,
+    /// Request body bytes.
+    pub(crate) bytes_in: u64,
+    /// Response body bytes.
+    pub(crate) bytes_out: u64,
+}
+
+/// Requests by class of status.
+#[derive(Debug, Default)]
+pub(crate) struct Requests([Counter; STATUS_CLASSES]);
+
+impl Requests {
+    fn count(&self, status: u16) {
+        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES) - 1;
+        self.0[class].add(1);
+    }
+
+    /// The number of each class, `1xx` first.
+    pub(super) fn read(&self) -> [u64; STATUS_CLASSES] {
+        std::array::from_fn(|class| self.0[class].read())
+    }
+}
 
 /// What one worker counts of one route.
 #[derive(Debug)]
 pub(crate) struct RouteSeries {
-    /// By instance, and a last one for requests that reached none; within, by status class.
-    pub(super) requests: Box<[[Counter; STATUS_CLASSES]]>,
-    pub(super) duration: [Counter; DURATION_BOUNDS_US.len() + 1],
-    pub(super) duration_sum_us: Counter,
+    pub(super) requests: Requests,
+    pub(super) duration: Histogram<16>,
+}
+
+impl Default for RouteSeries {
+    fn default() -> Self {
+        Self {
+            requests: Requests::default(),
+            duration: Histogram::new(&SECONDS),
+        }
+    }
 }
 
 impl RouteSeries {
-    /// The series of a route whose service has this many instances.
-    pub(super) fn new(instances: usize) -> Self {
+    pub(crate) fn count(&self, outcome: &Outcome) {
+        self.requests.count(outcome.status);
+        self.duration.observe(outcome.duration_us);
+    }
+}
+
+/// What one worker counts of one service.
+#[derive(Debug)]
+pub(crate) struct ServiceSeries {
+    pub(super) requests: Requests,
+    pub(super) duration: Histogram<16>,
+    pub(super) upstream: Histogram<16>,
+    pub(super) bytes_in: Histogram<11>,
+    pub(super) bytes_out: Histogram<11>,
+}
+
+impl Default for ServiceSeries {
+    fn default() -> Self {
         Self {
-            requests: (0..=instances).map(|_| Default::default()).collect(),
-            duration: Default::default(),
-            duration_sum_us: Counter::default(),
+            requests: Requests::default(),
+            duration: Histogram::new(&SECONDS),
+            upstream: Histogram::new(&SECONDS),
+            bytes_in: Histogram::new(&BYTES),
+            bytes_out: Histogram::new(&BYTES),
+        }
+    }
+}
+
+impl ServiceSeries {
+    pub(crate) fn count(&self, outcome: &Outcome) {
+        self.requests.count(outcome.status);
+        self.duration.observe(outcome.duration_us);
+        if let Some(upstream) = outcome.upstream_us {
+            self.upstream.observe(upstream);
+        }
+        self.bytes_in.observe(outcome.bytes_in);
+        self.bytes_out.observe(outcome.bytes_out);
+    }
+}
+
+/// What one worker counts of one instance.
+#[derive(Debug)]
+pub(crate) struct InstanceSeries {
+    pub(super) requests: Requests,
+    pub(super) upstream: Histogram<16>,
+    /// Requests answered on a connection that was opened for them.
+    pub(super) connections_new: Counter,
+    /// Requests answered on a connection that had served others.
+    pub(super) connections_reused: Counter,
+}
+
+impl Default for InstanceSeries {
+    fn default() -> Self {
+        Self {
+            requests: Requests::default(),
+            upstream: Histogram::new(&SECONDS),
+            connections_new: Counter::default(),
+            connections_reused: Counter::default(),
+        }
+    }
+}
+
+impl InstanceSeries {
+    pub(crate) fn count(&self, outcome: &Outcome) {
+        self.requests.count(outcome.status);
+        if let Some(upstream) = outcome.upstream_us {
+            self.upstream.observe(upstream);
+        }
+        match outcome.connection_reused {
+            Some(true) => self.connections_reused.add(1),
+            Some(false) => self.connections_new.add(1),
+            None => {}
+        }
+    }
+}
+
+/// Two labels: route and service, or service and instance. The second may be empty.
+pub(super) type Labels = (Box<str>, Box<str>);
+
+/// The series of one kind that one worker has.
+#[derive(Debug)]
+pub(super) struct Ledger<S> {
+    series: BTreeMap<Labels, Entry<S>>,
+    /// Series at most, that for [`OTHER`] apart.
+    series_max: usize,
+}
+
+#[derive(Debug)]
+struct Entry<S> {
+    series: Arc<S>,
+    /// Since when nobody else holds the series, as far as was seen.
+    unused_since: Option<Instant>,
+}
+
+impl<S: Default> Ledger<S> {
+    pub(super) fn new(series_max: usize) -> Self {
+        Self {
+            series: BTreeMap::new(),
+            series_max,
         }
     }
 
-    /// Counts a request. `instance` is a position; `None`: it reached none.
-    pub(super) fn count(&self, instance: Option<usize>, status: u16, duration: Duration) {
-        let instance = instance.unwrap_or(self.requests.len() - 1);
-        let class = usize::from(status / 100).clamp(1, STATUS_CLASSES) - 1;
-        self.requests[instance][class].add(1);
-        let micros = duration.as_micros() as u64;
-        let bucket = DURATION_BOUNDS_US.partition_point(|bound| *bound < micros);
-        self.duration[bucket].add(1);
-        self.duration_sum_us.add(micros);
-    }
-}
-
-/// The names of one route and one of its services, and their series of every worker.
-#[derive(Debug)]
-pub(crate) struct RouteMetrics {
-    pub(super) route: String,
-    /// Empty for requests that were given to none.
-    pub(super) service: String,
-    /// Addresses, in the order of the service's endpoints.
-    pub(super) instances: Vec<String>,
-    pub(crate) workers: Vec<Arc<RouteSeries>>,
-}
-
-impl RouteMetrics {
-    pub(super) fn new(
-        route: String,
-        service: String,
-        instances: Vec<String>,
-        workers: usize,
-    ) -> Self {
-        let series = || Arc::new(RouteSeries::new(instances.len()));
-        let workers = (0..workers).map(|_| series()).collect();
-        Self {
-            route,
-            service,
-            instances,
-            workers,
-        }
-    }
-
-    fn same_labels(&self, other: &Self) -> bool {
-        (&self.route, &self.service, &self.instances)
-            == (&other.route, &other.service, &other.instances)
-    }
-}
-
-/// One service's instances and their health.
-#[derive(Debug)]
-pub(crate) struct ServiceHealth {
-    pub(super) service: String,
-    pub(super) instances: Vec<Arc<Instance>>,
-}
-
-/// All series one configuration has.
-#[derive(Debug, Default)]
-pub(crate) struct Configured {
-    /// One after the other in the order of [`Route::series_at`]; within, of [`Route::counted_by`].
-    pub(crate) routes: Vec<RouteMetrics>,
-    pub(super) services: Vec<ServiceHealth>,
-    pub(super) tokens: Vec<Arc<Jwt>>,
-    pub(super) rate_limits: Vec<Arc<RateLimit>>,
-    pub(super) gates: Gates,
-}
-
-impl Configured {
-    /// The series of `config`. Those that `previous` has too go on counting where they are.
-    pub(crate) fn new(
-        config: &Config,
-        services: &[SharedService],
-        workers: usize,
-        previous: Option<&Self>,
-    ) -> Self {
-        let addresses = |service: usize| -> Vec<String> {
-            config.services[service]
-                .endpoints
-                .iter()
-                .map(ToString::to_string)
-                .collect()
-        };
-        let known = previous.iter().flat_map(|previous| &previous.routes);
-        let known: HashMap<(&str, &str), &RouteMetrics> = known
-            .map(|known| ((&*known.route, &*known.service), known))
-            .collect();
-        let mut routes: Vec<&Arc<Route>> = config.routes.routes().collect();
-        routes.sort_unstable_by_key(|route| route.series_at);
-        let pairs = routes.into_iter().flat_map(|route| {
-            let services = route.counted_by();
-            services.map(move |service| (route, service))
-        });
-        let routes = pairs.map(|(route, service)| {
-            let instances = service.map(addresses).unwrap_or_default();
-            let service = service.map(|service| config.services[service].name.clone());
-            let service = service.unwrap_or_default();
-            let mut new = RouteMetrics::new(route.name.to_string(), service, instances, workers);
-            let known = known.get(&(&*new.route, &*new.service));
-            if let Some(known) = known.filter(|known| known.same_labels(&new)) {
-                new.workers.clone_from(&known.workers);
+    /// The series of these labels, for its one writer.
+    pub(super) fn open(&mut self, first: &str, second: &str) -> Arc<S> {
+        let mut labels: Labels = (first.into(), second.into());
+        if !self.series.contains_key(&labels) && self.series.len() >= self.series_max {
+            self.series
+                .retain(|_, entry| Arc::strong_count(&entry.series) > 1);
+            if self.series.len() >= self.series_max {
+                labels = (OTHER.into(), OTHER.into());
             }
-            new
-        });
-        let health = services
-            .iter()
-            .enumerate()
-            .map(|(index, service)| ServiceHealth {
-                service: config.services[index].name.clone(),
-                instances: service.instances.clone(),
-            });
-        Self {
-            routes: routes.collect(),
-            services: health.collect(),
-            tokens: config.tokens.clone(),
-            rate_limits: config.rate_limits.clone(),
-            gates: config.gates.clone(),
         }
+        let entry = self.series.entry(labels).or_insert_with(|| Entry {
+            series: Arc::default(),
+            unused_since: None,
+        });
+        entry.unused_since = None;
+        Arc::clone(&entry.series)
+    }
+
+    /// Every series; forgets those that nobody has counted in for [`KEPT`].
+    pub(super) fn read(&mut self, now: Instant, mut visit: impl FnMut(&Labels, &Arc<S>)) {
+        self.series.retain(|labels, entry| {
+            if Arc::strong_count(&entry.series) > 1 {
+                entry.unused_since = None;
+            } else if now.duration_since(*entry.unused_since.get_or_insert(now)) >= KEPT {
+                return false;
+            }
+            visit(labels, &entry.series);
+            true
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(ledger: &mut Ledger<RouteSeries>, now: Instant) -> Vec<String> {
+        let mut names = Vec::new();
+        ledger.read(now, |labels, _| names.push(labels.0.to_string()));
+        names
+    }
+
+    #[test]
+    fn series_beyond_the_limit_are_counted_together() {
+        let mut ledger = Ledger::<RouteSeries>::new(2);
+        let held = [ledger.open("a", ""), ledger.open("b", "")];
+        let other = ledger.open("c", "");
+        assert!(Arc::ptr_eq(&other, &ledger.open("d", "")));
+        assert!(Arc::ptr_eq(&held[0], &ledger.open("a", "")));
+        assert_eq!(names(&mut ledger, Instant::now()), [OTHER, "a", "b"]);
+    }
+
+    #[test]
+    fn a_full_ledger_makes_room_from_what_nobody_uses() {
+        let mut ledger = Ledger::<RouteSeries>::new(2);
+        let _held = ledger.open("a", "");
+        drop(ledger.open("b", ""));
+        let _new = ledger.open("c", "");
+        assert_eq!(names(&mut ledger, Instant::now()), ["a", "c"]);
+    }
+
+    #[test]
+    fn what_nobody_uses_is_shown_for_ten_minutes_more() {
+        let mut ledger = Ledger::<RouteSeries>::new(10);
+        let held = ledger.open("a", "");
+        drop(ledger.open("b", ""));
+        let start = Instant::now();
+        assert_eq!(names(&mut ledger, start), ["a", "b"]);
+        let last = start + KEPT - Duration::from_millis(1);
+        assert_eq!(names(&mut ledger, last), ["a", "b"]);
+        drop(held);
+        assert_eq!(names(&mut ledger, start + KEPT), ["a"]);
+        let again = ledger.open("a", "");
+        assert_eq!(names(&mut ledger, start + KEPT * 3), ["a"]);
+        drop(again);
     }
 }

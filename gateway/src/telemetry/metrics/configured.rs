@@ -1,0 +1,53 @@
+//! What the page shows of the configuration in force.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::filter::jwt::Jwt;
+use crate::filter::rate_limit::RateLimit;
+use crate::overload::Gates;
+use crate::upstream::cluster::SharedService;
+use crate::upstream::instance::Instance;
+
+/// One service's instances and their health.
+#[derive(Debug)]
+pub(crate) struct ServiceHealth {
+    pub(super) service: String,
+    pub(super) instances: Vec<Arc<Instance>>,
+}
+
+/// What the configuration in force adds to the page.
+#[derive(Debug, Default)]
+pub(crate) struct Configured {
+    pub(super) services: Vec<ServiceHealth>,
+    pub(super) tokens: Vec<Arc<Jwt>>,
+    pub(super) rate_limits: Vec<Arc<RateLimit>>,
+    pub(super) gates: Gates,
+}
+
+impl Configured {
+    /// What `config` and the state of its services add.
+    pub(crate) fn new(config: &Config, services: &[SharedService]) -> Self {
+        let health = config.services.iter().zip(services);
+        let health = health.map(|(service, shared)| ServiceHealth {
+            service: service.name.clone(),
+            instances: shared.instances.clone(),
+        });
+        Self {
+            services: health.collect(),
+            tokens: config.tokens.clone(),
+            rate_limits: config.rate_limits.clone(),
+            gates: config.gates.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+impl ServiceHealth {
+    pub(super) fn new(service: &str, instance: Arc<Instance>) -> Self {
+        Self {
+            service: service.to_owned(),
+            instances: vec![instance],
+        }
+    }
+}
