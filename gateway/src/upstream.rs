@@ -16,3 +16,4 @@ pub mod health;
 pub(crate) mod instance;
 pub(crate) mod outlier;
 pub(crate) mod pool;
+mod stream;

@@ -26,19 +26,29 @@ impl Patience {
         work: impl Future<Output = Result<T, Reject>>,
     ) -> Result<T, Reject> {
         let mut work = pin!(work);
-        let mut timer = pin!(tokio::time::sleep_until(self.deadline(upload).into()));
+        let mut timer = pin!(tokio::time::sleep_until(self.look(upload).into()));
         loop {
             tokio::select! {
                 biased;
                 done = work.as_mut() => return done,
                 () = timer.as_mut() => {
-                    let deadline = self.deadline(upload);
-                    if deadline <= tokio::time::Instant::now().into_std() {
+                    if self.deadline(upload) <= now() {
                         return Err(blame(upload));
                     }
-                    timer.as_mut().reset(deadline.into());
+                    timer.as_mut().reset(self.look(upload).into());
                 }
             }
+        }
+    }
+
+    /// When to look next. A body on its way may be complete at any moment, and nobody says so; from
+    /// then on the instance has its time, which must not be overslept.
+    fn look(self, upload: &Upload) -> Instant {
+        let deadline = self.deadline(upload);
+        if upload.is_finished() {
+            deadline
+        } else {
+            deadline.min(now() + self.response)
         }
     }
 
@@ -50,6 +60,10 @@ impl Patience {
         };
         upload.moved() + limit
     }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 /// Runs `work`, an attempt that began at `began`, for at most `limit` after that and after the

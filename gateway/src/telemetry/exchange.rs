@@ -171,7 +171,8 @@ impl Drop for Exchange {
         let metrics = &worker.metrics;
         metrics.exchange_ends();
         record.count(&record.outcome(status, duration), &self.plane, metrics);
-        metrics.retried(u64::from(record.retries));
+        metrics.repeats.retried(record.retries, record.no_retry);
+        metrics.repeats.hedged(record.hedges, record.hedge_won);
         if let Some(reason) = record.reason {
             metrics.reason(reason);
         }

@@ -15,7 +15,10 @@
 //! | `instance_upstream_seconds` | service, instance, le | until the head of the instance's response |
 //! | `instance_connections_total` | service, instance, connection | requests answered on a `new` connection or a `reused` one |
 //! | `refusals_total` | reason | refused or broken off, by [`Reject::name`] or how they broke |
-//! | `retries_total` | | attempts after the first |
+//! | `retries_total`, `retries_refused_total` | –, reason | attempts after the first, and those the budget had no room for |
+//! | `hedges_total`, `hedges_won_total` | | further instances asked because the first was slow, and those that were quicker |
+//! | `instance_ejected`, `instance_ejections_total` | service, instance | outliers, where they are looked for |
+//! | `circuit_open`, `circuit_openings_total` | service | circuit breakers, where there are any |
 //! | `requests_in_flight` | | requests under way |
 //! | `connections_total`, `_open`, `_refused_total` | | client connections |
 //! | `tls_handshakes_total` | version, resumed | TLS handshakes that were done |
@@ -51,6 +54,7 @@ mod overload;
 mod page;
 mod process;
 mod render;
+mod resilience;
 mod scrape;
 mod series;
 mod shard;
@@ -117,17 +121,6 @@ impl Collect for Reloads {
     }
 }
 
-/// What is under way in all workers.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Levels {
-    /// Client connections.
-    pub(crate) connections: u64,
-    /// Upgraded connections.
-    pub(crate) tunnels: u64,
-    /// Requests.
-    pub(crate) requests: u64,
-}
-
 impl Metrics {
     /// The metrics of this many workers.
     pub(crate) fn new(workers: usize, configured: Arc<Configured>) -> Self {
@@ -191,19 +184,6 @@ impl Metrics {
         .unwrap();
         String::from_utf8(page).unwrap()
     }
-
-    /// What is under way.
-    pub(crate) fn levels(&self) -> Levels {
-        let sum = |gauge: fn(&Shard) -> &counter::Gauge| {
-            let levels = self.shards.iter().map(|shard| gauge(shard).read());
-            u64::try_from(levels.sum::<i64>()).unwrap_or(0)
-        };
-        Levels {
-            connections: sum(|shard| &shard.connections_open),
-            tunnels: sum(|shard| &shard.tunnels_open),
-            requests: self.requests_in_flight(),
-        }
-    }
 }
 
 /// One scrape of everything.
@@ -228,6 +208,8 @@ impl Collector for Everything {
         render::filters(page, &configured);
         overload::gates(page, &configured);
         render::health(page, &configured, *now);
+        resilience::repeats(page, shards);
+        resilience::faults(page, &configured, *now);
         let parts = shard::lock(&metrics.parts).clone();
         for part in parts {
             part.collect(page);

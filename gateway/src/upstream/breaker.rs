@@ -76,7 +76,6 @@ impl Breaker {
     }
 
     /// How often it has opened.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the metrics show it next"))]
     pub(crate) fn openings(&self) -> u64 {
         self.openings.load(Ordering::Relaxed)
     }

@@ -44,6 +44,11 @@ pub(crate) enum Exhausted {
     InFlight,
 }
 
+impl Exhausted {
+    /// The labels in metrics.
+    pub(crate) const NAMES: [&str; 2] = ["budget", "in-flight"];
+}
+
 impl Budget {
     /// The budget of one of so many `workers`.
     pub(crate) fn new(config: &RetryBudgetConfig, workers: usize) -> Self {

@@ -54,7 +54,6 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// How often the instance was ejected.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the metrics show it next"))]
     pub(crate) fn ejections(&self) -> u64 {
         self.ejections.load(Ordering::Relaxed)
     }

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::stream::AnswerFirst;
 use crate::config::{ServiceConfig, UpstreamProtocol};
 use crate::forward::body::RequestBody;
 use crate::server::executor::LocalExecutor;
@@ -219,7 +220,7 @@ impl Pool {
     }
 
     async fn connect_http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectFailure> {
-        let io = TokioIo::new(self.connect().await?);
+        let io = TokioIo::new(AnswerFirst::new(self.connect().await?));
         let mut builder = http1::Builder::new();
         builder
             .max_headers(RESPONSE_HEADERS_MAX)

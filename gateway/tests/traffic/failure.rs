@@ -179,33 +179,6 @@ pub(crate) async fn load(gateway: SocketAddr, stop: Arc<AtomicBool>) -> (u64, Ve
 }
 
 #[tokio::test]
-async fn health_checks_take_instances_out_and_in() {
-    let (origin, other) = (Origin::start("one").await, Origin::start("two").await);
-    let dead = origin::answering(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n").await;
-    let health = "health = { path = \"/healthz\", every = \"200ms\", timeout = \"200ms\", fall = 2, rise = 1 }";
-    let gateway =
-        Gateway::in_front_of_with(&[origin.address, other.address, dead], health, "").await;
-    let healthy = |address: SocketAddr| {
-        format!("weir_gateway_instance_healthy{{service=\"app\",instance=\"{address}\"}}")
-    };
-    eventually("the failing instance is out", async || {
-        (gateway.metric(&healthy(dead)).await < 0.5).then_some(())
-    })
-    .await;
-    for _ in 0..10 {
-        assert_eq!(client::get(gateway.address(), "/").await.status, 200);
-    }
-
-    origin.stop();
-    other.stop();
-    eventually("all instances are out", async || {
-        let answer = client::get(gateway.address(), "/").await;
-        (answer.refusal() == (503, "no-instance".to_owned())).then_some(())
-    })
-    .await;
-}
-
-#[tokio::test]
 async fn a_full_instance_is_waited_for_but_not_forever() {
     let origin = Origin::start("one").await;
     let settings = "connections_max = 1\nwaiting_timeout = \"300ms\"";
@@ -278,6 +251,16 @@ async fn a_client_that_stops_sending_is_answered_408() {
     assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     assert!(answer.contains("connection: close"), "{answer}");
     assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+#[tokio::test]
+async fn a_body_does_not_lengthen_the_time_for_the_answer() {
+    let origin = Origin::start("one").await;
+    let gateway = Gateway::in_front_of_with(&[origin.address], "", "timeout = \"300ms\"").await;
+    let request = Request::post("/hang").header("host", "test");
+    let request = request.body(Full::<Bytes>::from("body")).unwrap();
+    let answer = client::send(gateway.address(), request).await;
+    assert_eq!(answer.refusal(), (504, "upstream-timeout".to_owned()));
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 pub(crate) mod client;
 pub(crate) mod gateway;
+pub(crate) mod hostile;
 pub(crate) mod origin;
 
 use std::time::Duration;

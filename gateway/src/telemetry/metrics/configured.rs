@@ -7,6 +7,7 @@ use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
 use crate::overload::Gates;
 use crate::upstream::cluster::SharedService;
+use crate::upstream::faults::Faults;
 use crate::upstream::instance::Instance;
 
 /// One service's instances and their health.
@@ -14,6 +15,7 @@ use crate::upstream::instance::Instance;
 pub(crate) struct ServiceHealth {
     pub(super) service: String,
     pub(super) instances: Vec<Arc<Instance>>,
+    pub(super) faults: Faults,
 }
 
 /// What the configuration in force adds to the page.
@@ -32,6 +34,7 @@ impl Configured {
         let health = health.map(|(service, shared)| ServiceHealth {
             service: service.name.clone(),
             instances: shared.instances.clone(),
+            faults: shared.faults.clone(),
         });
         Self {
             services: health.collect(),
@@ -48,6 +51,7 @@ impl ServiceHealth {
         Self {
             service: service.to_owned(),
             instances: vec![instance],
+            faults: Faults::default(),
         }
     }
 }

@@ -221,7 +221,6 @@ pub(super) fn totals(page: &mut Page<'_>, metrics: &Metrics) {
             family.count(&[("reason", *reason)], *total);
         }
     });
-    page.counter("retries", "Attempts after the first.", sum(|s| &s.retries));
     let help = "Requests under way.";
     page.gauge("requests_in_flight", help, level(|s| &s.in_flight));
     let help = "Client connections accepted.";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::counter::{Counter, Gauge, Histogram};
+use super::resilience::Repeats;
 use super::series::{InstanceSeries, Ledger, Outcome, RouteSeries, SECONDS, ServiceSeries};
 use crate::config::Config;
 use crate::route::Route;
@@ -25,7 +26,8 @@ pub(crate) struct Shard {
     pub(super) services: Mutex<Ledger<ServiceSeries>>,
     pub(super) instances: Mutex<Ledger<InstanceSeries>>,
     pub(super) reasons: Mutex<BTreeMap<&'static str, u64>>,
-    pub(super) retries: Counter,
+    /// Attempts after the first.
+    pub(crate) repeats: Repeats,
     pub(super) in_flight: Gauge,
     pub(super) connections: Counter,
     pub(super) connections_open: Gauge,
@@ -55,7 +57,7 @@ impl Shard {
             services: Mutex::new(Ledger::new(SERVICE_SERIES_MAX)),
             instances: Mutex::new(Ledger::new(INSTANCE_SERIES_MAX)),
             reasons: Mutex::default(),
-            retries: Counter::default(),
+            repeats: Repeats::default(),
             in_flight: Gauge::default(),
             connections: Counter::default(),
             connections_open: Gauge::default(),
@@ -86,13 +88,6 @@ impl Shard {
     pub(crate) fn reason(&self, reason: &'static str) {
         // Contended by scrapes alone, and refusals are not the common case.
         *lock(&self.reasons).entry(reason).or_default() += 1;
-    }
-
-    /// A request needed this many attempts after the first.
-    pub(crate) fn retried(&self, times: u64) {
-        if times > 0 {
-            self.retries.add(times);
-        }
     }
 
     /// A client connection was accepted.

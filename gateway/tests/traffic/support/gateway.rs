@@ -31,7 +31,6 @@ path = "access.log"
 
 [drain]
 delay = "300ms"
-idle_grace = "500ms"
 deadline = "5s"
 "#;
 
