@@ -141,9 +141,17 @@ impl Exchange {
         self.record.reason = Some(reject.name());
     }
 
-    /// Something went wrong after the response head was sent.
-    pub(crate) fn fail(&mut self, reason: &'static str) {
-        self.record.reason = Some(reason);
+    /// The instance broke off its response.
+    pub(crate) fn broke_off(&mut self, reason: &'static str) {
+        let record = &mut *self.record;
+        record.reason = Some(reason);
+        let route = record.route.as_ref();
+        let service = route.and_then(|route| route.service(record.target));
+        if let (Some(service), Some(endpoint)) = (service, &record.endpoint) {
+            self.plane.clusters[service]
+                .care
+                .broke_off(&endpoint.instance);
+        }
     }
 
     /// Bytes of the response body were handed to the client's connection.

@@ -73,6 +73,13 @@ impl Care {
         }
     }
 
+    /// An answer of the instance, which was good so far, broke off.
+    pub(crate) fn broke_off(&self, instance: &Instance) {
+        if let Some(outliers) = &self.faults.outliers {
+            outliers.broke_off(instance);
+        }
+    }
+
     /// Lets a request through, or says how long none will be. `None`: there is no breaker.
     pub(crate) fn admit(&self) -> Result<Option<Pass<'_>>, Duration> {
         let breaker = self.faults.breaker.as_deref();

@@ -134,6 +134,14 @@ impl Outliers {
         }
     }
 
+    /// An answer that was counted as good broke off. That shows in the rates only: how many in a
+    /// row were good is known when their heads come.
+    pub(crate) fn broke_off(&self, instance: &Instance) {
+        if self.takes_rates() {
+            instance.tally.failed.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     fn takes_rates(&self) -> bool {
         self.config.failure_percent.is_some() || self.config.success_deviations.is_some()
     }

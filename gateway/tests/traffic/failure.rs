@@ -201,6 +201,40 @@ async fn a_full_instance_is_waited_for_but_not_forever() {
 }
 
 #[tokio::test]
+async fn only_so_many_wait_for_a_full_instance() {
+    // HTTP/1.1 by connections or requests, HTTP/2 by requests on its one connection.
+    let table = [
+        ("connections_max = 1", 1),
+        ("requests_max = 1", 1),
+        ("protocol = \"http2\"\nrequests_max = 1", 1),
+    ];
+    for (limit, connections) in table {
+        let origin = Origin::start("one").await;
+        let settings = format!("{limit}\nwaiting_max = 1\nwaiting_timeout = \"20s\"");
+        let configuration = format!(
+            "[server]\nworkers = 1\n[listeners.public]\nbind = \"127.0.0.1:0\"\n{}{}",
+            service("app", &[origin.address], &settings),
+            route("all", "/{*rest}", "app", "retry = { attempts = 0 }"),
+        );
+        let gateway = Gateway::start_with(&configuration, &[]).await;
+        let held = tokio::spawn(client::get(gateway.address(), "/hold"));
+        origin.holds(1).await;
+        // Of two more one waits and the other is refused, whichever comes first.
+        let first = tokio::spawn(client::get(gateway.address(), "/first"));
+        let second = tokio::spawn(client::get(gateway.address(), "/second"));
+        let (refused, waiting) = futures_util::future::select(first, second)
+            .await
+            .factor_first();
+        let refused = refused.unwrap().refusal();
+        assert_eq!(refused, (503, "upstream-busy".to_owned()), "{limit}");
+        origin.release();
+        assert_eq!(held.await.unwrap().status, 200, "{limit}");
+        assert_eq!(waiting.await.unwrap().status, 200, "{limit}");
+        assert_eq!(origin.connections(), connections, "{limit}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_leaves_cancels_its_request() {
     let origin = Origin::start("one").await;
     let gateway = Gateway::in_front_of(&[origin.address]).await;

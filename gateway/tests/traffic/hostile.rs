@@ -1,6 +1,9 @@
 //! Instances with every bad habit: a correct answer, a clean retry or a named refusal; never a
 //! hang, and never a piece of one response in another.
 
+mod expected;
+mod http2;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,25 +13,13 @@ use http::{Method, Request};
 use http_body_util::{Full, StreamBody};
 use hyper::body::Frame;
 
-use crate::support::client::{self, Answer, raw};
-use crate::support::gateway::{Gateway, route, service};
+use self::expected::Expected;
+use self::expected::Expected::{Body, Broken};
+use self::expected::{INVALID, TIMEOUT};
+use crate::support::client::{self, Answer};
+use crate::support::gateway::Gateway;
 use crate::support::hostile::{Connection, End, Hostile, path};
 use crate::support::origin::{self, Origin};
-
-/// What a client may get.
-#[derive(Clone, Copy, Debug)]
-enum Expected {
-    /// 200 with this body.
-    Body(&'static str),
-    /// A refusal of the gateway.
-    Refusal(u16, &'static str),
-    /// The head, and a body that visibly breaks off, by this reason in the log.
-    Broken(&'static str),
-}
-use Expected::{Body, Broken, Refusal};
-
-const INVALID: Expected = Refusal(502, "upstream-protocol");
-const TIMEOUT: Expected = Refusal(504, "upstream-timeout");
 
 /// Every habit by its name, with the answer to a GET. The route allows no further attempt, so each
 /// is seen as it is.
@@ -267,88 +258,14 @@ fn habits() -> Vec<(&'static str, Vec<u8>, End, Expected)> {
     ]
 }
 
-/// A gateway with a service and a route `/NUMBER/` for each instance.
-async fn gateway(instances: &[&Hostile], of_route: &str) -> Gateway {
-    let mut configuration = String::from("[server]\nbody_idle_timeout = \"500ms\"\n");
-    configuration += &crate::support::gateway::BASE.replace("[server]", "");
-    for (number, instance) in instances.iter().enumerate() {
-        let name = format!("s{number}");
-        configuration += &service(&name, &[instance.address], "");
-        let path = format!("/{number}/{{*rest}}");
-        configuration += &route(&name, &path, &name, of_route);
-    }
-    Gateway::start_with(&configuration, &[]).await
-}
-
 #[tokio::test]
 async fn every_bad_habit_has_a_named_answer() {
-    let mut instances = Vec::new();
-    for (_, bytes, end, _) in habits() {
+    let (mut instances, mut expected) = (Vec::new(), Vec::new());
+    for (name, bytes, end, answer) in habits() {
         instances.push(Hostile::ending(bytes, end).await);
+        expected.push((name, answer));
     }
-    let by_number: Vec<_> = instances.iter().collect();
-    let settings = "timeout = \"700ms\"\nretry = { attempts = 0 }";
-    let gateway = gateway(&by_number, settings).await;
-    let habits = habits();
-    let habits = habits.iter().enumerate();
-    let checks = habits.map(|(number, (name, _, _, expected))| {
-        let gateway = &gateway;
-        async move {
-            let path = format!("/{number}/x");
-            let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
-            let answer = raw(gateway.address(), request.as_bytes()).await;
-            // Nothing at all is a break that every client notices.
-            let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
-            let status = head.split(' ').nth(1).unwrap_or_default();
-            match *expected {
-                Body(expected) => {
-                    assert_eq!(status, "200", "{name}: {answer}");
-                    assert!(dechunked(body) == Some(expected.into()), "{name}: {answer}");
-                }
-                Refusal(code, reason) => {
-                    assert_eq!(status, code.to_string(), "{name}: {answer}");
-                    assert!(body.contains(&format!("\"{reason}\"")), "{name}: {answer}");
-                }
-                Broken(reason) => {
-                    let broken = answer.is_empty() || (status == "200" && is_broken(head, body));
-                    assert!(broken, "{name}: {answer}");
-                    let line = gateway.logged(&path).await;
-                    assert_eq!(line["reason"], reason, "{name}: {line}");
-                }
-            }
-        }
-    });
-    futures_util::future::join_all(checks).await;
-}
-
-/// The body of a response, whichever way it is framed; `None`: it broke off.
-fn dechunked(body: &str) -> Option<String> {
-    if !body.ends_with("0\r\n\r\n") {
-        return Some(body.to_owned());
-    }
-    let mut whole = String::new();
-    let mut rest = body;
-    loop {
-        let (size, after) = rest.split_once("\r\n")?;
-        let size = usize::from_str_radix(size, 16).ok()?;
-        if size == 0 {
-            return Some(whole);
-        }
-        whole += after.get(..size)?;
-        rest = after.get(size + 2..)?;
-    }
-}
-
-/// Whether a client can tell that the response is not whole.
-fn is_broken(head: &str, body: &str) -> bool {
-    let head = head.to_ascii_lowercase();
-    match head.split_once("content-length: ") {
-        Some((_, rest)) => {
-            let length: usize = rest.lines().next().unwrap().parse().unwrap();
-            body.len() < length
-        }
-        None => head.contains("transfer-encoding: chunked") && !body.ends_with("0\r\n\r\n"),
-    }
+    expected::check(&instances, "", &expected).await;
 }
 
 #[tokio::test]
@@ -539,7 +456,8 @@ async fn an_instance_that_takes_no_body_is_a_named_timeout() {
         connection.end(End::Hang).await;
     })
     .await;
-    let gateway = gateway(&[&instance], "timeout = \"20s\"").await;
+    let instances = [instance];
+    let gateway = expected::gateway(&instances, "", "timeout = \"20s\"").await;
     let pieces = std::iter::repeat_with(|| {
         Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(&[0; 64 * 1024])))
     });

@@ -21,7 +21,7 @@ pub struct Outlier {
     /// The same, counting every 5xx; left out: not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub consecutive_5xx: Option<Placed<u32>>,
-    /// Ejects who failed more than this share of an interval's requests; left out: not looked at.
+    /// Ejects who failed this share, or more, of an interval's requests; left out: not looked at.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure_percent: Option<Placed<u32>>,
     /// Ejects whose rate of success lies this many standard deviations below the mean of all

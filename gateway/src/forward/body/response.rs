@@ -88,12 +88,12 @@ impl Body for ResponseBody {
                     Poll::Ready(Some(Ok(frame)))
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.exchange.fail("upstream-broken");
+                    this.exchange.broke_off("upstream-broken");
                     Poll::Ready(Some(Err(error.into())))
                 }
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Pending if stall.poll(cx).is_ready() => {
-                    this.exchange.fail("upstream-stalled");
+                    this.exchange.broke_off("upstream-stalled");
                     Poll::Ready(Some(Err("the instance stopped sending".into())))
                 }
                 Poll::Pending => Poll::Pending,

@@ -204,6 +204,17 @@ fn an_interval_takes_what_was_counted_in_it() {
         "three at a time are too few"
     );
     observe(&outliers, 1, "-+-+", now);
+    outliers.broke_off(&outliers.instances[0]);
     outliers.interval(now);
     assert_eq!(out(&outliers, now), [1]);
+
+    let later = now + 31 * SECOND;
+    observe(&outliers, 0, "++++", later);
+    (0..2).for_each(|_| outliers.broke_off(&outliers.instances[0]));
+    outliers.interval(later);
+    assert_eq!(
+        out(&outliers, later),
+        [0],
+        "answers that break off count too"
+    );
 }
