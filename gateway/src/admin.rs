@@ -1,13 +1,19 @@
-//! The admin listener: probes and metrics in plain HTTP, apart from client traffic.
+//! The admin listener: probes and metrics in plain HTTP, apart from client traffic; and the
+//! control socket, on which operators command the process ([`api`], [`client`]).
 //!
 //! `/livez`: 200 while the process runs. `/readyz`: 200, or 503 as soon as draining begins.
 //! `/metrics`: Prometheus text.
 
+pub(crate) mod api;
+pub mod client;
+pub(crate) mod set;
+pub mod types;
+
 use std::convert::Infallible;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
@@ -15,12 +21,12 @@ use http_body_util::{Either, Full};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, watch};
 
-use crate::config::AdminConfig;
+use self::api::Api;
 use crate::drain::Drain;
-use crate::listen::tcp;
 use crate::telemetry::metrics::{Format, Metrics, Scrape};
 
 /// Connections to the admin listener.
@@ -29,6 +35,8 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request head.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// For the last answers on the control socket when the process ends.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// After an error of `accept`.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
@@ -37,38 +45,25 @@ const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8")
 /// A text, or the metrics.
 type Body = Either<Full<Bytes>, Scrape>;
 
-struct Admin {
+/// Answers operators.
+pub(crate) struct Admin {
     metrics: Arc<Metrics>,
     drain: Drain,
+    api: Api,
+    /// Set when another process answers in the place of this one.
+    retired: watch::Sender<bool>,
+    /// Connections to the control socket.
+    open: watch::Sender<usize>,
 }
 
-/// Starts the admin listener on the current [`tokio::task::LocalSet`], if there is to be one.
-pub(crate) fn start(
-    config: Option<&AdminConfig>,
-    metrics: Arc<Metrics>,
-    drain: Drain,
-) -> anyhow::Result<()> {
-    let Some(config) = config else { return Ok(()) };
-    let bound = tcp::bind(config.bind, 1).and_then(|mut sockets| {
-        let socket = sockets.remove(0);
-        let address = socket.local_addr()?;
-        tracing::info!(listener = "admin", %address, tls = false, "listening");
-        TcpListener::from_std(socket)
-    });
-    let socket = bound.with_context(|| format!("admin cannot bind {}", config.bind))?;
-    let admin = Arc::new(Admin { metrics, drain });
-    tokio::task::spawn_local(accept(socket, admin));
-    Ok(())
-}
-
-async fn accept(socket: TcpListener, admin: Arc<Admin>) {
+async fn accept_tcp(socket: TcpListener, admin: Rc<Admin>) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
         match socket.accept().await {
             Ok((stream, _)) => {
-                let admin = Arc::clone(&admin);
+                let admin = Rc::clone(&admin);
                 tokio::task::spawn_local(async move {
-                    serve(stream, admin).await;
+                    serve(stream, &admin, Trust::Anyone).await;
                     drop(slot);
                 });
             }
@@ -80,55 +75,139 @@ async fn accept(socket: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn serve(stream: TcpStream, admin: Arc<Admin>) {
+async fn accept_unix(socket: UnixListener, admin: Rc<Admin>) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    while let Ok(slot) = Arc::clone(&slots).acquire_owned().await {
+        match socket.accept().await {
+            Ok((stream, _)) => {
+                let admin = Rc::clone(&admin);
+                admin.open.send_modify(|open| *open += 1);
+                tokio::task::spawn_local(async move {
+                    serve(stream, &admin, Trust::Operator).await;
+                    admin.open.send_modify(|open| *open -= 1);
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(listener = "control", %error, "cannot accept");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// What whoever connects may do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trust {
+    /// Look.
+    Anyone,
+    /// Everything.
+    Operator,
+}
+
+async fn serve<S>(stream: S, admin: &Rc<Admin>, trust: Trust)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let path = request.uri().path();
-        let response = admin.answer(request.method(), path, request.headers());
-        async { Ok::<_, Infallible>(response) }
+        let admin = Rc::clone(admin);
+        async move {
+            let path = request.uri().path();
+            let response = if trust == Trust::Operator && path.starts_with("/v1/") {
+                admin.api.answer(request).await.map(Body::Left)
+            } else {
+                admin.answer(request.method(), path, request.headers())
+            };
+            Ok::<_, Infallible>(response)
+        }
     });
-    let served = http1::Builder::new()
+    let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service)
-        .await;
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let mut retired = admin.retired.subscribe();
+    let served = tokio::select! {
+        served = connection.as_mut() => served,
+        // Whoever asks again should reach the process that answers now.
+        _ = retired.wait_for(|retired| *retired) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
     if let Err(error) = served {
         tracing::debug!(%error, "admin connection ended");
     }
 }
 
 impl Admin {
+    pub(crate) fn new(metrics: Arc<Metrics>, drain: Drain, api: Api) -> Rc<Self> {
+        Rc::new(Self {
+            metrics,
+            drain,
+            api,
+            retired: watch::Sender::new(false),
+            open: watch::Sender::new(0),
+        })
+    }
+
+    /// Ends connections with their next answer: another process answers now.
+    fn retire(&self) {
+        self.retired.send_replace(true);
+    }
+
+    /// Completes when nobody waits for an answer on the control socket, or will have to wait no
+    /// longer.
+    pub(crate) async fn idle(&self) {
+        self.retire();
+        let mut open = self.open.subscribe();
+        let idle = open.wait_for(|open| *open == 0);
+        let _ = tokio::time::timeout(LAST_ANSWERS, idle).await;
+    }
+
     fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> Response<Body> {
-        if !matches!(*method, Method::GET | Method::HEAD) {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        answer(&self.metrics, &self.drain, method, path, headers)
+    }
+}
+
+fn answer(
+    metrics: &Arc<Metrics>,
+    drain: &Drain,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Response<Body> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
+        response
+            .headers_mut()
+            .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return response;
+    }
+    match path {
+        "/livez" => text(StatusCode::OK, "alive\n"),
+        "/readyz" if drain.is_ready() => text(StatusCode::OK, "ready\n"),
+        "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/metrics" => {
+            let format = Format::accepted(headers.get(ACCEPT));
+            let Some(page) = Scrape::begin(metrics, format) else {
+                return text(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "too many scrapes at once\n",
+                );
+            };
+            let mut response = text(StatusCode::OK, "").map(|_| Body::Right(page));
             response
                 .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return response;
+                .insert(CONTENT_TYPE, format.content_type());
+            response
         }
-        match path {
-            "/livez" => text(StatusCode::OK, "alive\n"),
-            "/readyz" if self.drain.is_ready() => text(StatusCode::OK, "ready\n"),
-            "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-            "/metrics" => {
-                let format = Format::accepted(headers.get(ACCEPT));
-                let Some(page) = Scrape::begin(&self.metrics, format) else {
-                    return text(
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "too many scrapes at once\n",
-                    );
-                };
-                let mut response = text(StatusCode::OK, "").map(|_| Body::Right(page));
-                response
-                    .headers_mut()
-                    .insert(CONTENT_TYPE, format.content_type());
-                response
-            }
-            _ => text(
-                StatusCode::NOT_FOUND,
-                "here are /livez, /readyz and /metrics\n",
-            ),
-        }
+        _ => text(
+            StatusCode::NOT_FOUND,
+            "here are /livez, /readyz and /metrics\n",
+        ),
     }
 }
 
@@ -152,12 +231,9 @@ mod tests {
     async fn probes_follow_the_drain() {
         let (phase, drain) = Drain::new();
         let metrics = Metrics::new(0, Arc::new(Configured::default()));
-        let admin = Admin {
-            metrics: Arc::new(metrics),
-            drain,
-        };
-        let none = HeaderMap::new();
-        let status = |method, path| admin.answer(&method, path, &none).status().as_u16();
+        let (metrics, none) = (Arc::new(metrics), HeaderMap::new());
+        let answer = |method, path| answer(&metrics, &drain, &method, path, &none);
+        let status = |method, path| answer(method, path).status().as_u16();
         assert_eq!(status(Method::GET, "/livez"), 200);
         assert_eq!(status(Method::GET, "/readyz"), 200);
         assert_eq!(status(Method::GET, "/metrics"), 200);

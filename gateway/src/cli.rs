@@ -7,10 +7,12 @@ mod check;
 mod effective;
 mod explain;
 mod hash_key;
+mod operate;
 mod output;
 mod run;
 mod schema;
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -33,7 +35,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve until SIGTERM, then drain
-    Run(ConfigFile),
+    Run(run::Arguments),
     /// Check a configuration and say what it means
     Check(ConfigFile),
     /// Say which route a request takes, what it must pass, and why other routes do not match
@@ -44,6 +46,14 @@ enum Command {
     Config(effective::Arguments),
     /// Read an API key from stdin and print the hash to configure
     HashKey,
+    /// Say how a running gateway is
+    Status(operate::StatusArguments),
+    /// Make a running gateway load its configuration again
+    Reload(operate::Socket),
+    /// Make a running gateway hand over to the binary that now stands in its place
+    Upgrade(operate::Socket),
+    /// Make a running gateway finish what is under way and end
+    Drain(operate::Socket),
 }
 
 /// The option all subcommands share that read the configuration.
@@ -66,10 +76,23 @@ impl ConfigFile {
 enum Failure {
     /// The configuration was refused, exit code 3, or could not be read, exit code 1.
     Refused(config::Error),
+    /// A running gateway refused the configuration, and says why; exit code 3.
+    RefusedByGateway(String),
     /// Anything else, with its causes and perhaps a hint; exit code 1.
     Other(anyhow::Error, Option<&'static str>),
     /// The answer is no, and stdout has said so; exit code 1.
     Negative,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) => error.fmt(f),
+            Self::RefusedByGateway(reason) => f.write_str(reason),
+            Self::Other(error, _) => write!(f, "{error:#}"),
+            Self::Negative => Ok(()),
+        }
+    }
 }
 
 impl From<config::Error> for Failure {
@@ -88,12 +111,16 @@ impl Cli {
     /// Runs the subcommand to its end.
     pub fn run(self) -> ExitCode {
         let outcome = match self.command {
-            Command::Run(file) => run::run(file.path()),
+            Command::Run(arguments) => run::run(&arguments),
             Command::Check(file) => check::run(file.path()),
             Command::Explain(arguments) => explain::run(&arguments),
             Command::Schema => schema::run(),
             Command::Config(arguments) => effective::run(&arguments),
             Command::HashKey => hash_key::run(),
+            Command::Status(arguments) => operate::status(&arguments),
+            Command::Reload(socket) => operate::reload(&socket),
+            Command::Upgrade(socket) => operate::upgrade(&socket),
+            Command::Drain(socket) => operate::drain(&socket),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

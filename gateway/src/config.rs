@@ -73,9 +73,9 @@ fn parse(
     base_dir: &Path,
     previous: Option<&Config>,
 ) -> Result<(File, Config), Error> {
-    let refuse = |problems| Error::new(name, text, problems);
-    let file: File =
-        toml::from_str(text).map_err(|error| refuse(vec![Problem::from_toml(&error)]))?;
+    let refuse = |(problems, sources)| Error::new(name, text, problems).with_sources(sources);
+    let file: File = toml::from_str(text)
+        .map_err(|error| refuse((vec![Problem::from_toml(&error)], Vec::new())))?;
     let config = compile::compile(&file, base_dir, previous).map_err(refuse)?;
     Ok((file, config))
 }

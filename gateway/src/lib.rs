@@ -13,8 +13,9 @@
 //! 9. [`telemetry`] counts and logs what became of it.
 //!
 //! Beside that path: [`config`] turns the file into what the steps above need, [`server`] starts
-//! the workers, [`admin`] answers probes and scrapes, [`reload`] takes on a new configuration and
-//! [`drain`] ends it all without losing a request, and [`cli`] is the command line.
+//! the workers, [`admin`] answers probes, scrapes and commands, [`reload`] takes on a new
+//! configuration, [`upgrade`] a new binary, [`drain`] ends it all without losing a request, and
+//! [`cli`] is the command line.
 
 #![forbid(unsafe_code)]
 
@@ -26,6 +27,7 @@ pub mod filter;
 pub mod forward;
 pub mod listen;
 pub mod normalise;
+mod notify;
 pub mod overload;
 pub mod reload;
 pub mod route;
@@ -33,4 +35,6 @@ pub mod serve;
 pub mod server;
 mod signals;
 pub mod telemetry;
+pub mod upgrade;
 pub mod upstream;
+mod watch;

@@ -1,5 +1,6 @@
 //! From the socket to a byte stream: accept, count, and finish TLS where the listener has it.
 
+pub(crate) mod set;
 pub(crate) mod sni;
 pub(crate) mod tcp;
 pub(crate) mod tls;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use rustls::HandshakeKind;
 use tokio::net::{TcpListener, TcpStream};
 
+use self::set::{Settings, Shared};
 use self::tls::Tls;
 use crate::config::ListenerConfig;
 use crate::serve::{self, Sni, Transport};
@@ -23,32 +25,34 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
 /// One listener of one worker.
 pub(crate) struct Listener {
-    pub(crate) config: Arc<ListenerConfig>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) socket: std::net::TcpListener,
-    pub(crate) tls: Option<Tls>,
 }
 
-/// Accepts connections until the gateway closes, then takes those that still wait in the queue:
+/// Accepts connections until the gateway closes or a reload removes the listener, then takes those that still wait in the queue:
 /// closing a listening socket resets them.
 pub(crate) async fn run(listener: Listener, worker: Rc<Worker>) -> std::io::Result<()> {
-    let Listener {
-        config,
-        socket,
-        tls,
-    } = listener;
+    let Listener { shared, socket } = listener;
     let socket = TcpListener::from_std(socket)?;
     let take = |accepted| match accepted {
         Ok((stream, peer)) => {
-            accept(stream, peer, &config, tls.as_ref(), &worker);
+            let settings = shared.settings.load();
+            accept(stream, peer, &settings, &worker);
             true
         }
         Err(error) if is_of_one_connection(&error) => true,
         Err(error) => {
-            tracing::warn!(listener = config.name, %error, "cannot accept");
+            let listener = &shared.settings.load().config.name;
+            tracing::warn!(listener, %error, "cannot accept");
             false
         }
     };
-    let closing = worker.drain.closing();
+    let closing = async {
+        tokio::select! {
+            () = worker.drain.closing() => {}
+            () = shared.removed() => {}
+        }
+    };
     tokio::pin!(closing);
     loop {
         tokio::select! {
@@ -77,13 +81,7 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionReset)
 }
 
-fn accept(
-    stream: TcpStream,
-    peer: SocketAddr,
-    config: &Arc<ListenerConfig>,
-    tls: Option<&Tls>,
-    worker: &Rc<Worker>,
-) {
+fn accept(stream: TcpStream, peer: SocketAddr, settings: &Settings, worker: &Rc<Worker>) {
     let reserve_percent = worker.plane().config().overload.descriptors_reserve_percent;
     if worker.strain.turns_away(stream.as_fd(), reserve_percent) {
         worker.metrics.connection_refused();
@@ -94,8 +92,8 @@ fn accept(
         return;
     };
     tcp::tune(&stream, worker.plane().limits().body_idle_timeout);
-    let (config, worker) = (Arc::clone(config), Rc::clone(worker));
-    match tls.cloned() {
+    let (config, worker) = (Arc::clone(&settings.config), Rc::clone(worker));
+    match settings.tls.clone() {
         None => {
             let served = serve::run(stream, Transport::plain(peer), None, config, worker);
             tokio::task::spawn_local(async move {

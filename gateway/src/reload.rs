@@ -1,125 +1,171 @@
 //! A new configuration without losing a request or a connection.
 //!
-//! SIGHUP loads the file again. It is applied whole or not at all: a file with any problem leaves
-//! everything as it is. Requests under way finish by the configuration they began with. Rate
-//! limits that have not changed keep their counts. What sockets and threads were made from needs a
-//! restart, and a file that changes it is refused.
+//! The file is loaded again at SIGHUP, at `weir-gateway reload`, or when it changes
+//! (`server.watch`). It is applied whole or not at all: a file with any problem, an address that
+//! cannot be bound or a certificate that cannot be loaded leaves everything as it is.
+//!
+//! Requests, streams and upgraded connections under way finish by the configuration they began
+//! with. A listener whose address stays keeps its sockets; others are bound before anything
+//! changes, and removed ones take the clients that wait in their queues. Rate limits that have
+//! not changed keep their counts. What threads were made from needs a new process, and a file that
+//! changes it is refused: `weir-gateway upgrade` applies it without losing a request either.
+//!
+//! Reading, checking and compiling happen beside the traffic, on a thread of their own; workers
+//! are only given the result.
 
+use std::cell::RefCell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use tokio::signal::unix::Signal;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::admin::set::Sockets;
+use crate::admin::types::Reloaded;
 use crate::config::{self, Config};
-use crate::listen::sni::{Certificates, Resolver};
-use crate::listen::tls;
+use crate::listen::Listener;
+use crate::listen::set::Listeners;
+use crate::server;
 use crate::server::generation::Generation;
 use crate::telemetry::metrics::Metrics;
+use crate::upgrade::Inherited;
 use crate::upstream::health;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+pub(crate) enum Refused {
     #[error("{0}")]
     Configuration(#[from] config::Error),
-    #[error("a certificate cannot be loaded: {0:#}")]
-    Certificate(anyhow::Error),
-    #[error("{0} cannot be changed by a reload; restart to apply it")]
-    NeedsRestart(&'static str),
+    #[error("{0:#}")]
+    Socket(anyhow::Error),
+    #[error("{0} cannot be changed by a reload\n\nhint: `weir-gateway upgrade` applies it")]
+    NeedsUpgrade(&'static str),
+    #[error("the configuration could not be compiled: there is a fault in the gateway")]
+    Internal,
+}
+
+impl Refused {
+    /// Files the refused configuration refers to.
+    fn sources(&self) -> &[PathBuf] {
+        match self {
+            Self::Configuration(error) => error.sources(),
+            _ => &[],
+        }
+    }
 }
 
 /// Puts new generations into force.
 pub(crate) struct Reloader {
     /// The configuration file.
     pub(crate) source: PathBuf,
-    /// One per listener.
-    pub(crate) resolvers: Vec<Option<Arc<Resolver>>>,
+    /// Files that a refused configuration refers to: one of them may make it valid.
+    pub(crate) hoped_for: Vec<PathBuf>,
+    pub(crate) listeners: Rc<RefCell<Listeners>>,
+    pub(crate) sockets: Rc<RefCell<Sockets>>,
+    /// Takes each worker its new listeners.
+    pub(crate) workers: Vec<mpsc::UnboundedSender<Listener>>,
     pub(crate) generations: watch::Sender<Arc<Generation>>,
     pub(crate) metrics: Arc<Metrics>,
     /// The health checks of the generation in force.
     pub(crate) checks: JoinSet<()>,
+    /// Generations that connections may still use.
+    pub(crate) former: Vec<Arc<Generation>>,
 }
 
 impl Reloader {
-    /// Reloads at every SIGHUP, forever.
-    pub(crate) async fn run(mut self, mut hangup: Signal) {
-        while hangup.recv().await.is_some() {
-            let outcome = self.reload();
-            let reloads = &self.metrics.reloads;
-            match outcome {
-                Ok(next) => {
-                    next.followed_by(self.metrics.shards.len()).await;
-                    reloads.applied.fetch_add(1, Ordering::Relaxed);
-                    tracing::info!("configuration reloaded");
-                }
-                Err(refused) => {
-                    reloads.refused.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!("configuration not reloaded, nothing has changed: {refused}");
-                }
-            }
-        }
+    /// Loads the file and puts it into force.
+    pub(crate) async fn reload(&mut self) -> Result<Reloaded, Refused> {
+        let outcome = self.load_and_apply().await;
+        self.hoped_for = match &outcome {
+            Ok(_) => Vec::new(),
+            Err(refused) => refused.sources().to_owned(),
+        };
+        self.bury();
+        outcome
     }
 
-    fn reload(&mut self) -> Result<Arc<Generation>, Refused> {
+    async fn load_and_apply(&mut self) -> Result<Reloaded, Refused> {
+        let started = Instant::now();
         let current = Arc::clone(&self.generations.borrow());
-        let config = config::reload(&self.source, &current.config)?;
-        restart_free(&current.config, &config)?;
-        let certificates = certificates(&config)?;
+        let next = self.load(&current).await?;
+        let compiled = Instant::now();
+
+        let config = &next.config;
+        let none = &mut Inherited::default();
+        let listeners = self.listeners.borrow().prepare(&config.listeners, none);
+        let listeners = listeners.map_err(Refused::Socket)?;
+        let sockets = self.sockets.borrow().prepare(config.admin.as_ref(), none);
+        let sockets = sockets.map_err(Refused::Socket)?;
 
         // From here on nothing can fail.
-        for (resolver, certificates) in self.resolvers.iter().zip(certificates) {
-            if let (Some(resolver), Some(certificates)) = (resolver, certificates) {
-                resolver.replace(certificates);
-            }
-        }
-        let workers = self.metrics.shards.len();
-        let next = Arc::new(Generation::new(config, workers, Some(&current)));
-        self.checks = health::start(&next.config.services, &next.services);
+        self.checks = health::start(&config.services, &next.services);
         self.metrics.configured.store(Arc::clone(&next.metrics));
         self.generations.send_replace(Arc::clone(&next));
-        Ok(next)
+        next.followed_by(self.workers.len()).await;
+        let effect = compiled.elapsed();
+        // Only now: a new listener must find the routes that were made for it.
+        server::give(&self.workers, self.listeners.borrow_mut().commit(listeners));
+        self.sockets.borrow_mut().commit(sockets);
+        self.former.push(current);
+        Ok(Reloaded {
+            routes: config.routes.rules().len(),
+            services: config.services.len(),
+            load_us: (compiled - started).as_micros() as u64,
+            effect_us: effect.as_micros() as u64,
+        })
     }
-}
 
-fn certificates(config: &Config) -> Result<Vec<Option<Certificates>>, Refused> {
-    let load = |tls| tls::certificates(tls).map_err(Refused::Certificate);
-    config
-        .listeners
-        .iter()
-        .map(|listener| listener.tls.as_ref().map(load).transpose())
-        .collect()
+    /// Reads, checks and compiles the file on a thread of its own.
+    async fn load(&self, current: &Arc<Generation>) -> Result<Arc<Generation>, Refused> {
+        let (source, current) = (self.source.clone(), Arc::clone(current));
+        let workers = self.workers.len();
+        let load = move || {
+            let config = config::reload(&source, &current.config)?;
+            upgrade_free(&current.config, &config)?;
+            Ok(Arc::new(Generation::new(config, workers, Some(&current))))
+        };
+        let loaded = tokio::task::spawn_blocking(load).await;
+        loaded.unwrap_or(Err(Refused::Internal))
+    }
+
+    /// Takes apart former generations that nobody uses any more. A worker that let go of the last
+    /// hold on thousands of routes would keep its clients waiting meanwhile.
+    pub(crate) fn bury(&mut self) {
+        let former = std::mem::take(&mut self.former);
+        let (unused, used) = former
+            .into_iter()
+            .partition(|former| Arc::strong_count(former) == 1);
+        self.former = used;
+        let unused: Vec<Arc<Generation>> = unused;
+        if !unused.is_empty() {
+            tokio::task::spawn_blocking(|| drop(unused));
+        }
+    }
+
+    /// Every file that may change what is in force, or make valid what was refused.
+    pub(crate) fn files(&self) -> Vec<PathBuf> {
+        let generation = self.generations.borrow();
+        let sources = generation.config.sources.iter();
+        let files = sources.chain(&self.hoped_for).chain([&self.source]);
+        files.cloned().collect()
+    }
+
+    /// Whether files are to be watched.
+    pub(crate) fn watches(&self) -> bool {
+        self.generations.borrow().config.watch
+    }
 }
 
 /// Refuses what a running process cannot take on.
-fn restart_free(old: &Config, new: &Config) -> Result<(), Refused> {
-    let listeners = |config: &Config| -> Vec<_> {
-        let shape = |listener: &config::ListenerConfig| {
-            let proxies = listener.trusted_proxies.clone();
-            (
-                listener.name.clone(),
-                listener.bind,
-                listener.tls.is_some(),
-                proxies,
-            )
-        };
-        config.listeners.iter().map(shape).collect()
-    };
-    let admin = |config: &Config| config.admin.as_ref().map(|admin| admin.bind);
+fn upgrade_free(old: &Config, new: &Config) -> Result<(), Refused> {
     let fixed = [
-        (
-            "`listeners` (other than certificates)",
-            listeners(old) == listeners(new),
-        ),
-        ("`admin`", admin(old) == admin(new)),
         ("`access_log`", old.access_log == new.access_log),
-        ("`drain`", old.drain == new.drain),
         ("`server.workers`", old.workers == new.workers),
     ];
     match fixed.into_iter().find(|(_, same)| !same) {
-        Some((what, _)) => Err(Refused::NeedsRestart(what)),
+        Some((what, _)) => Err(Refused::NeedsUpgrade(what)),
         None => Ok(()),
     }
 }
@@ -134,45 +180,41 @@ mod tests {
         [services.app]\nendpoints = [\"127.0.0.1:9000\"]\n\
         [routes.all]\nmatch = {}\nservice = \"app\"\n";
 
-    fn refused(change: impl Fn(&str) -> String) -> Option<String> {
+    fn refused(text: &str) -> Option<String> {
         let parse = |text: &str| Config::parse(text, Path::new("")).unwrap();
-        restart_free(&parse(BASE), &parse(&change(BASE)))
+        upgrade_free(&parse(BASE), &parse(text))
             .err()
             .map(|error| error.to_string())
     }
 
     #[test]
-    fn what_needs_a_restart_is_refused_by_name() {
+    fn what_needs_another_process_is_refused_by_name() {
         let table = [
-            ("`listeners`", BASE.replace(":8080", ":8081")),
-            ("`listeners`", BASE.replace("public", "other")),
-            (
-                "`admin`",
-                format!("[admin]\nbind = \"127.0.0.1:1\"\n{BASE}"),
-            ),
             (
                 "`access_log`",
                 format!("[access_log]\nto = \"off\"\n{BASE}"),
             ),
-            ("`drain`", format!("[drain]\ndelay = \"1s\"\n{BASE}")),
             ("`server.workers`", format!("[server]\nworkers = 3\n{BASE}")),
         ];
         for (what, text) in table {
-            let reason = refused(|_| text.clone()).expect(what);
+            let reason = refused(&text).expect(what);
             assert!(reason.starts_with(what), "{reason}");
         }
     }
 
     #[test]
-    fn routes_services_and_limits_need_none() {
-        assert_eq!(refused(|base| base.replace(":9000", ":9001")), None);
-        assert_eq!(
-            refused(|base| base.replace("[routes.all]", "[routes.every]")),
-            None
-        );
-        assert_eq!(
-            refused(|base| format!("[server]\nheaders_max = 50\n{base}")),
-            None
-        );
+    fn everything_else_needs_none() {
+        let table = [
+            BASE.replace(":9000", ":9001"),
+            BASE.replace("[routes.all]", "[routes.every]"),
+            BASE.replace(":8080", ":8081"),
+            BASE.replace("public", "other"),
+            format!("[server]\nheaders_max = 50\n{BASE}"),
+            format!("[admin]\nbind = \"127.0.0.1:1\"\n{BASE}"),
+            format!("[drain]\ndelay = \"1s\"\n{BASE}"),
+        ];
+        for text in table {
+            assert_eq!(refused(&text), None, "{text}");
+        }
     }
 }

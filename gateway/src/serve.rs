@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Version;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -93,6 +94,8 @@ pub(crate) struct Client {
     sni: Option<Sni>,
     pub(crate) listener: Arc<ListenerConfig>,
     pub(crate) verdict: Arc<Verdict>,
+    /// Whether it is known to speak HTTP/2.
+    http2: Cell<bool>,
     requests: Cell<u64>,
     in_flight: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -100,7 +103,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// The number of the next request, counted from 1.
-    fn next_request(&self) -> u64 {
+    fn next_request(&self, version: Version) -> u64 {
+        self.http2.set(version == Version::HTTP_2);
         let number = self.requests.get() + 1;
         self.requests.set(number);
         number
@@ -121,6 +125,15 @@ impl Client {
     pub(crate) fn exchange_ends(&self) {
         self.in_flight.set(self.in_flight.get() - 1);
         self.idle_since.set(Instant::now());
+    }
+
+    /// Completes when the gateway ends the connection. HTTP/2 can say so at any time; a request
+    /// may be on its way already to an HTTP/1.1 connection that is idle, so those are closed later.
+    async fn closing(&self) {
+        self.worker.drain.closing().await;
+        if !self.http2.get() {
+            self.worker.drain.closing_idle().await;
+        }
     }
 
     /// Completes when no request was under way for `limit`.
@@ -159,13 +172,13 @@ where
     // Only numbers are kept of the plane: a connection may outlive many of them.
     let limits = worker.plane().limits().clone();
     let guard = guard(stream, transport, &limits, Arc::clone(&verdict));
-    let closing = worker.drain.closing();
     let client = Rc::new(Client {
         worker,
         transport,
         sni,
         listener,
         verdict,
+        http2: Cell::new(transport.http2),
         requests: Cell::new(0),
         in_flight: Cell::new(0),
         idle_since: Cell::new(Instant::now()),
@@ -181,7 +194,7 @@ where
         let until_close = async {
             let is_idle = || client.in_flight.get() == 0;
             tokio::select! {
-                () = closing => false,
+                () = client.closing() => false,
                 () = client.idle(limits.idle_timeout) => false,
                 cut = client.worker.strain.ends(is_idle) => cut,
             }

@@ -1,124 +1,259 @@
 //! The process: binds, starts one worker per core, and waits for the end.
 //!
 //! Workers share nothing on the request path. This thread runs what there is one of: health checks,
-//! the admin listener, signals.
+//! the sockets for operators, signals, and the [`keeper`], which changes the process while it runs.
 
 pub(crate) mod executor;
 pub(crate) mod generation;
+pub(crate) mod keeper;
 pub(crate) mod plane;
 pub(crate) mod worker;
 
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
 use self::generation::Generation;
+use self::keeper::{Command, Keeper, Overview};
 use self::worker::Seed;
-use crate::admin;
+use crate::admin::Admin;
+use crate::admin::api::Api;
+use crate::admin::set::Sockets;
 use crate::config::Config;
-use crate::drain::{self, Drain, Phase};
-use crate::listen::sni::Resolver;
-use crate::listen::{Listener, tcp, tls};
+use crate::drain::{self, Drain, End, Phase};
+use crate::listen::Listener;
+use crate::listen::set::{self, Listeners};
+use crate::notify;
 use crate::overload::descriptors;
 use crate::overload::pressure::{Pressure, watch_memory};
 use crate::reload::Reloader;
-use crate::signals::{End, Signals};
+use crate::signals::{Signals, Wish};
 use crate::telemetry::access_log::Writer;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
+use crate::upgrade::{Handover, Inherited, Program};
 use crate::upstream::health;
 
-/// Serves until SIGTERM or SIGINT, then drains. SIGHUP loads `source` again.
+/// Serves until SIGTERM or SIGINT, or until another process takes over, then drains. SIGHUP loads
+/// `source` again, SIGUSR2 hands over to the binary that stands in the place of this one. With
+/// `handover`, an old process's sockets are taken over.
 ///
 /// # Errors
 ///
 /// Fails before anything is served if an address cannot be bound, a certificate cannot be loaded
 /// or the access log cannot be opened; later only if a worker ends by itself.
-pub fn run(config: Config, source: &Path) -> anyhow::Result<()> {
+pub fn run(config: Config, source: &Path, handover: Option<&Handover>) -> anyhow::Result<()> {
     log::start();
     let runtime = runtime()?;
-    let signals = {
-        let _within = runtime.enter();
-        Signals::handle().context("cannot handle signals")?
-    };
-    let count = config.workers.unwrap_or_else(cores).max(1);
-    let Bound {
-        listeners,
-        resolvers,
-    } = bind(&config, count)?;
-    let generation = Arc::new(Generation::new(config, count, None));
-    let config = &generation.config;
-    let metrics = Arc::new(Metrics::new(count, Arc::clone(&generation.metrics)));
-    let writer = Writer::start(&config.access_log, Arc::clone(&metrics.log_lines_dropped))
-        .context("cannot open the access log")?;
-    let pressure = Arc::new(Pressure::new(count, descriptors::raise_limit()));
-    metrics.watch(Arc::clone(&pressure));
-    let (phase, drain) = Drain::new();
-    let (generations, _) = watch::channel(Arc::clone(&generation));
-
-    let connections = Arc::new(AtomicUsize::new(0));
-    let seed = |(index, listeners)| Seed {
-        index,
-        generations: generations.subscribe(),
-        metrics: Arc::clone(&metrics.shards[index]),
-        access_log: writer.as_ref().map(Writer::worker_end),
-        drain: drain.clone(),
-        connections: Arc::clone(&connections),
-        pressure: Arc::clone(&pressure),
-        listeners,
-    };
-    let watched = generations.subscribe();
-    let mut workers = Workers::start(listeners.into_iter().enumerate().map(seed))?;
-
     let outcome = LocalSet::new().block_on(&runtime, async {
-        let checks = health::start(&config.services, &generation.services);
-        let counted = Arc::clone(&metrics);
-        let in_flight = move || counted.requests_in_flight();
-        tokio::task::spawn_local(watch_memory(pressure, watched, in_flight));
-        admin::start(config.admin.as_ref(), Arc::clone(&metrics), drain.clone())?;
-        let source = source.to_owned();
-        let reloader = Reloader {
-            source,
-            resolvers,
-            generations,
-            metrics,
-            checks,
-        };
-        tokio::task::spawn_local(reloader.run(signals.reload));
-        supervise(&phase, config, signals.end, &mut workers).await
+        let prepared = Prepared::new(config, source, handover)?;
+        prepared.serve(handover).await
     });
-    drop(phase);
-    let outcome = workers.join().and(outcome);
-    if let Some(writer) = writer {
-        writer.finish();
-    }
+    // A reload that is still reading need not finish.
+    runtime.shutdown_background();
+    let outcome = outcome.and_then(Served::finish);
     tracing::info!("stopped");
     outcome
+}
+
+/// Everything that can fail before anything is served.
+struct Prepared {
+    source: PathBuf,
+    signals: Signals,
+    program: Program,
+    generation: Arc<Generation>,
+    metrics: Arc<Metrics>,
+    writer: Option<Writer>,
+    pressure: Arc<Pressure>,
+    listeners: Listeners,
+    bound: set::Prepared,
+    inherited: Inherited,
+}
+
+impl Prepared {
+    fn new(config: Config, source: &Path, handover: Option<&Handover>) -> anyhow::Result<Self> {
+        let signals = Signals::handle().context("cannot handle signals")?;
+        let program = Program::running(source).context("cannot find this program")?;
+        let count = config.workers.unwrap_or_else(cores).max(1);
+        let mut inherited = handover.map(Handover::inherited).unwrap_or_default();
+        let listeners = Listeners::new(count);
+        let bound = listeners.prepare(&config.listeners, &mut inherited)?;
+        let generation = Arc::new(Generation::new(config, count, None));
+        let metrics = Arc::new(Metrics::new(count, Arc::clone(&generation.metrics)));
+        let lines_dropped = Arc::clone(&metrics.log_lines_dropped);
+        let writer = Writer::start(&generation.config.access_log, lines_dropped)
+            .context("cannot open the access log")?;
+        let pressure = Arc::new(Pressure::new(count, descriptors::raise_limit()));
+        metrics.watch(Arc::clone(&pressure));
+        Ok(Self {
+            source: source.to_owned(),
+            signals,
+            program,
+            generation,
+            metrics,
+            writer,
+            pressure,
+            listeners,
+            bound,
+            inherited,
+        })
+    }
+
+    /// Starts everything, and returns when nothing is left to be served.
+    async fn serve(mut self, handover: Option<&Handover>) -> anyhow::Result<Served> {
+        let (commands, received) = mpsc::unbounded_channel();
+        let (ending, ends) = mpsc::unbounded_channel();
+        let (phase, drain) = Drain::new();
+        let (generations, current) = watch::channel(Arc::clone(&self.generation));
+        let listeners = Rc::new(RefCell::new(self.listeners));
+        let overview = Rc::new(Overview {
+            started: Instant::now(),
+            source: self.source.clone(),
+            generations: current.clone(),
+            listeners: Rc::clone(&listeners),
+            metrics: Arc::clone(&self.metrics),
+            drain: drain.clone(),
+            history: RefCell::default(),
+            successor: Cell::new(None),
+        });
+        let api = Api {
+            overview: Rc::clone(&overview),
+            commands: commands.clone(),
+            ends: ending.clone(),
+        };
+        let admin = Admin::new(Arc::clone(&self.metrics), drain.clone(), api);
+        let mut sockets = Sockets::new(Rc::clone(&admin));
+        let config = &self.generation.config;
+        let for_operators = sockets.prepare(config.admin.as_ref(), &mut self.inherited)?;
+        drop(self.inherited);
+
+        let shared = ForWorkers {
+            generations: &generations,
+            metrics: &self.metrics,
+            writer: self.writer.as_ref(),
+            pressure: &self.pressure,
+            drain: &drain,
+        };
+        let (mut workers, senders) = shared.start()?;
+        give(&senders, listeners.borrow_mut().commit(self.bound));
+        sockets.commit(for_operators);
+        workers.started(&self.generation).await?;
+        announce(handover, sockets.has_control())?;
+
+        let sockets = Rc::new(RefCell::new(sockets));
+        let keeper = Keeper {
+            reloader: Reloader {
+                source: self.source,
+                hoped_for: Vec::new(),
+                listeners: Rc::clone(&listeners),
+                sockets: Rc::clone(&sockets),
+                workers: senders,
+                generations,
+                metrics: self.metrics,
+                checks: health::start(&config.services, &self.generation.services),
+                former: Vec::new(),
+            },
+            program: self.program,
+            overview,
+            ends: ending.clone(),
+        };
+        tokio::task::spawn_local(keeper.run(received));
+        tokio::task::spawn_local(pass_on(self.signals, commands, ending));
+        let outcome = supervise(&phase, &current, ends, &listeners, &mut workers).await;
+        admin.idle().await;
+        let (workers, writer) = (workers, self.writer);
+        Ok(Served {
+            outcome,
+            workers,
+            writer,
+        })
+    }
+}
+
+/// What has to be waited for at the end.
+struct Served {
+    outcome: anyhow::Result<()>,
+    workers: Workers,
+    writer: Option<Writer>,
+}
+
+impl Served {
+    fn finish(self) -> anyhow::Result<()> {
+        let outcome = self.workers.join().and(self.outcome);
+        if let Some(writer) = self.writer {
+            writer.finish();
+        }
+        outcome
+    }
+}
+
+/// Tells the service manager, and the process whose sockets were taken over, that this one serves.
+fn announce(handover: Option<&Handover>, control: bool) -> anyhow::Result<()> {
+    if let Some(handover) = handover {
+        handover.ready(control)?;
+        tracing::info!(from = handover.pid(), "taken over");
+    }
+    notify::ready();
+    Ok(())
+}
+
+/// Gives each worker its listeners. A worker that has ended takes the process with it, so it does
+/// not matter whether it gets them.
+pub(crate) fn give(workers: &[mpsc::UnboundedSender<Listener>], fresh: Vec<Vec<Listener>>) {
+    for (worker, listeners) in workers.iter().zip(fresh) {
+        for listener in listeners {
+            let _ = worker.send(listener);
+        }
+    }
+}
+
+/// Turns signals into what they ask for.
+async fn pass_on(
+    mut signals: Signals,
+    commands: mpsc::UnboundedSender<Command>,
+    ends: mpsc::UnboundedSender<End>,
+) {
+    loop {
+        // Nobody listens only when the process is ending anyway.
+        match signals.next().await {
+            Wish::End => drop(ends.send(End::Signal)),
+            Wish::Reload => drop(commands.send(Command::Reload(None))),
+            Wish::Upgrade => drop(commands.send(Command::Upgrade(None))),
+        }
+    }
 }
 
 /// Waits for the drain to end, or for a worker to fail: going on without it would mean silently
 /// serving a part of the clients.
 async fn supervise(
     phase: &watch::Sender<Phase>,
-    config: &Config,
-    mut signals: End,
+    current: &watch::Receiver<Arc<Generation>>,
+    mut ends: mpsc::UnboundedReceiver<End>,
+    listeners: &RefCell<Listeners>,
     workers: &mut Workers,
 ) -> anyhow::Result<()> {
     let Workers {
         ended, failures, ..
     } = workers;
+    // Else a socket would stay open here after its worker has closed it.
+    let release = || listeners.borrow_mut().release();
+    let config = || current.borrow().config.drain.clone();
     let all_ended = async { while ended.recv().await.is_some() {} };
     tokio::select! {
-        () = drain::run(phase, &config.drain, &mut signals, all_ended) => Ok(()),
-        _ = failures.recv() => Ok(()),
+        () = drain::run(phase, config, &mut ends, release, all_ended) => {}
+        _ = failures.recv() => drop(phase.send_replace(Phase::Cut)),
     }
+    Ok(())
 }
 
 fn cores() -> usize {
@@ -133,41 +268,39 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("cannot start a runtime")
 }
 
-/// What was bound.
-struct Bound {
-    /// One list per worker.
-    listeners: Vec<Vec<Listener>>,
-    /// One per listener; `None`: it has no TLS.
-    resolvers: Vec<Option<Arc<Resolver>>>,
+/// What every worker is given.
+struct ForWorkers<'a> {
+    generations: &'a watch::Sender<Arc<Generation>>,
+    metrics: &'a Arc<Metrics>,
+    writer: Option<&'a Writer>,
+    pressure: &'a Arc<Pressure>,
+    drain: &'a Drain,
 }
 
-/// Binds every listener once per worker.
-fn bind(config: &Config, workers: usize) -> anyhow::Result<Bound> {
-    let mut listeners: Vec<Vec<Listener>> = (0..workers).map(|_| Vec::new()).collect();
-    let mut resolvers = Vec::new();
-    for listener in &config.listeners {
-        let (name, address) = (&listener.name, listener.bind);
-        let tls = listener.tls.as_ref().map(tls::prepare).transpose();
-        let tls = tls.with_context(|| format!("listener {name}"))?;
-        let sockets = tcp::bind(address, workers)
-            .with_context(|| format!("listener {name} cannot bind {address}"))?;
-        let address = sockets[0].local_addr().unwrap_or(address);
-        tracing::info!(listener = %name, %address, tls = tls.is_some(), "listening");
-        let shared = Arc::new(listener.clone());
-        for (listeners, socket) in listeners.iter_mut().zip(sockets) {
-            let config = Arc::clone(&shared);
-            listeners.push(Listener {
-                config,
-                socket,
-                tls: tls.clone(),
-            });
-        }
-        resolvers.push(tls.map(|tls| tls.resolver));
+impl ForWorkers<'_> {
+    /// Starts the workers, and gives what takes each of them its listeners.
+    fn start(&self) -> anyhow::Result<(Workers, Vec<mpsc::UnboundedSender<Listener>>)> {
+        let connections = Arc::new(AtomicUsize::new(0));
+        let channels = self.metrics.shards.iter();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            channels.map(|_| mpsc::unbounded_channel()).unzip();
+        let seed = |(index, listeners)| Seed {
+            index,
+            generations: self.generations.subscribe(),
+            metrics: Arc::clone(&self.metrics.shards[index]),
+            access_log: self.writer.map(Writer::worker_end),
+            drain: self.drain.clone(),
+            connections: Arc::clone(&connections),
+            pressure: Arc::clone(self.pressure),
+            listeners,
+        };
+        let workers = Workers::start(receivers.into_iter().enumerate().map(seed))?;
+        let counted = Arc::clone(self.metrics);
+        let in_flight = move || counted.requests_in_flight();
+        let (pressure, current) = (Arc::clone(self.pressure), self.generations.subscribe());
+        tokio::task::spawn_local(watch_memory(pressure, current, in_flight));
+        Ok((workers, senders))
     }
-    Ok(Bound {
-        listeners,
-        resolvers,
-    })
 }
 
 /// The worker threads.
@@ -191,7 +324,8 @@ impl Workers {
                 let _alive = alive;
                 let served = runtime()
                     .and_then(|runtime| LocalSet::new().block_on(&runtime, worker::run(seed)));
-                if served.is_err() {
+                if let Err(error) = &served {
+                    tracing::error!(%error, "a worker has failed");
                     // Nobody listens only when the process is ending anyway.
                     let _ = failed.send(());
                 }
@@ -207,6 +341,14 @@ impl Workers {
             failures,
             ended,
         })
+    }
+
+    /// Completes when every worker serves.
+    async fn started(&mut self, generation: &Generation) -> anyhow::Result<()> {
+        tokio::select! {
+            () = generation.followed_by(self.threads.len()) => Ok(()),
+            _ = self.failures.recv() => bail!("a worker cannot start"),
+        }
     }
 
     fn join(self) -> anyhow::Result<()> {

@@ -4,41 +4,47 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT: end. SIGHUP: reload.
+/// SIGTERM and SIGINT: end. SIGHUP: reload. SIGUSR2: upgrade to the binary that now stands in the
+/// place of this one.
 ///
 /// Made before the first listener: a signal that finds no handler kills the process, and whoever
 /// sees a port open may send one.
 pub(crate) struct Signals {
-    /// Asks to end.
-    pub(crate) end: End,
-    /// Asks to reload the configuration.
-    pub(crate) reload: Signal,
-}
-
-/// SIGTERM or SIGINT.
-pub(crate) struct End {
     terminate: Signal,
     interrupt: Signal,
+    reload: Signal,
+    upgrade: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// To end.
+    End,
+    /// To reload the configuration.
+    Reload,
+    /// To hand over to a new process.
+    Upgrade,
 }
 
 impl Signals {
     /// Handles the signals from now on. Must be called within the runtime that will wait for them.
     pub(crate) fn handle() -> io::Result<Self> {
-        let end = End {
+        Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-        };
-        let reload = signal(SignalKind::hangup())?;
-        Ok(Self { end, reload })
+            reload: signal(SignalKind::hangup())?,
+            upgrade: signal(SignalKind::user_defined2())?,
+        })
     }
-}
 
-impl End {
-    /// Completes at the next of the two.
-    pub(crate) async fn recv(&mut self) {
+    /// Completes at the next signal.
+    pub(crate) async fn next(&mut self) -> Wish {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.reload.recv() => Wish::Reload,
+            _ = self.upgrade.recv() => Wish::Upgrade,
         }
     }
 }

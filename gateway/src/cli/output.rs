@@ -45,6 +45,10 @@ pub(super) fn failure(failure: &Failure) -> ExitCode {
                 return ExitCode::from(REFUSED);
             }
         }
+        Failure::RefusedByGateway(reason) => {
+            let _ = writeln!(stderr, "error: not reloaded, nothing has changed: {reason}");
+            return ExitCode::from(REFUSED);
+        }
         Failure::Other(error, hint) => {
             let _ = writeln!(stderr, "error: {error:#}");
             if let Some(hint) = hint {

@@ -1,6 +1,7 @@
 //! From the file as typed to the configuration as meant: every value checked, all problems
 //! collected.
 
+mod admin;
 mod auth;
 mod health;
 mod listener;
@@ -10,7 +11,7 @@ mod resilience;
 mod route;
 mod service;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env::VarError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -19,7 +20,7 @@ use std::sync::Arc;
 
 use super::error::Problem;
 use super::file::{AccessLog, File, LogTarget, Named, Placed, Server, Source};
-use super::model::{AccessLogConfig, AdminConfig, Config, DrainConfig, ServerLimits};
+use super::model::{AccessLogConfig, Config, ServerLimits};
 use super::units::{Duration, Size};
 use crate::filter::chain::FilterKind;
 use crate::overload::Gates;
@@ -30,23 +31,26 @@ const NAME_CHARS_MAX: usize = 64;
 /// Bytes of a key set, or another file the configuration refers to, at most.
 const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
-/// Turns a file into a configuration, or says everything that is wrong with it. What is as it was
-/// in `previous` is taken over from there.
+/// Turns a file into a configuration, or says everything that is wrong with it, and which files
+/// it refers to. What is as it was in `previous` is taken over from there.
 pub(super) fn compile(
     file: &File,
     base_dir: &Path,
     previous: Option<&Config>,
-) -> Result<Config, Vec<Problem>> {
+) -> Result<Config, (Vec<Problem>, Vec<PathBuf>)> {
     let mut compiler = Compiler {
         base_dir,
         previous,
         problems: Vec::new(),
+        sources: BTreeSet::new(),
     };
-    let config = compiler.config(file);
+    let mut config = compiler.config(file);
+    let sources = compiler.sources.into_iter().collect();
     if compiler.problems.is_empty() {
+        config.sources = sources;
         Ok(config)
     } else {
-        Err(compiler.problems)
+        Err((compiler.problems, sources))
     }
 }
 
@@ -56,6 +60,8 @@ struct Compiler<'a> {
     base_dir: &'a Path,
     previous: Option<&'a Config>,
     problems: Vec<Problem>,
+    /// Files the configuration refers to, whether or not they could be read.
+    sources: BTreeSet<PathBuf>,
 }
 
 impl Compiler<'_> {
@@ -68,25 +74,15 @@ impl Compiler<'_> {
         let services = self.services(&file.services, &mut gates);
         let routes = self.routes(file, &filters.by_name, &mut gates);
         let listeners = self.listeners(&file.listeners);
-        let admin = file.admin.as_ref().map(|admin| AdminConfig {
-            bind: self.address(&admin.bind),
-        });
-        if let (Some(admin), Some(typed)) = (&admin, &file.admin)
-            && admin.bind.port() != 0
-            && admin.bind.port() != 0
-            && listeners.iter().any(|listener| listener.bind == admin.bind)
-        {
-            self.refuse(Problem::at(
-                typed.bind.span(),
-                format!("`{}` is already bound by a listener", admin.bind),
-            ));
-        }
+        let admin = self.admin(file.admin.as_ref(), &listeners);
         Config {
             workers: file
                 .server
                 .workers
                 .as_ref()
                 .map(|n| self.within(n, 1..=1024, "workers")),
+            watch: *file.server.watch,
+            sources: Vec::new(),
             listeners,
             services,
             routes,
@@ -95,10 +91,7 @@ impl Compiler<'_> {
             overload: self.overload(&file.overload),
             gates,
             access_log: self.access_log(&file.access_log),
-            drain: DrainConfig {
-                delay: file.drain.delay.0,
-                deadline: file.drain.deadline.0,
-            },
+            drain: Self::drain(&file.drain),
             tokens: filters.tokens,
             rate_limits: filters.rate_limits,
         }
@@ -245,6 +238,7 @@ impl Compiler<'_> {
     /// The content of a file named in the configuration.
     fn read(&mut self, path: &str, span: std::ops::Range<usize>) -> Option<Vec<u8>> {
         let path = self.path(path);
+        self.sources.insert(path.clone());
         let read = || {
             let bytes = std::fs::metadata(&path)?.len();
             if bytes > SOURCE_BYTES_MAX {

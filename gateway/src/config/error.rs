@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::path::PathBuf;
 
 /// Divides reason and hint in an error that has to pass through serde as one text.
 pub(super) const HINT_MARK: &str = "\nhint: ";
@@ -136,6 +137,7 @@ pub struct Error {
     text: String,
     problems: Vec<Problem>,
     unreadable: bool,
+    sources: Vec<PathBuf>,
 }
 
 impl Error {
@@ -160,7 +162,19 @@ impl Error {
             text: text.to_owned(),
             problems,
             unreadable: false,
+            sources: Vec::new(),
         }
+    }
+
+    /// Adds the files that the configuration refers to.
+    pub(super) fn with_sources(self, sources: Vec<PathBuf>) -> Self {
+        Self { sources, ..self }
+    }
+
+    /// The files that the configuration refers to, as far as it could be read: a change to one of
+    /// them may be what makes it valid.
+    pub fn sources(&self) -> &[PathBuf] {
+        &self.sources
     }
 
     /// The problems, in the order of their place in the file.

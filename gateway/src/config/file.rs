@@ -4,6 +4,7 @@
 //! `compile`. Defaults stand here, so the file written back is complete.
 
 mod access_log;
+mod admin;
 mod auth;
 mod forms;
 mod health;
@@ -24,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::access_log::{AccessLog, LogTarget};
+pub use self::admin::{Admin, Drain};
 pub use self::auth::{Auth, AuthKind};
 pub use self::forms::{Certificate, Source};
 pub use self::health::{Health, HealthKind};
@@ -34,7 +36,7 @@ pub use self::placed::Placed;
 pub use self::predicates::{PathMatch, Predicates, ValueMatch};
 pub use self::resilience::{Breaker, Hedge, HedgeAfter, Outlier, Retry, RetryBudget};
 pub use self::route::Route;
-pub use self::server::{Admin, Drain, Server};
+pub use self::server::Server;
 pub use self::service::{Balance, Protocol, Service};
 pub use self::status::{RetryOn, StatusRange};
 

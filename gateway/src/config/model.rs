@@ -1,5 +1,6 @@
 //! The configuration as meant: everything resolved, nothing left to check.
 
+mod admin;
 mod resilience;
 
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::resilience::*;
 use crate::filter::jwt::Jwt;
 use crate::filter::key::RequestKey;
@@ -21,6 +23,10 @@ use crate::route::Table;
 pub struct Config {
     /// Worker threads, each with a runtime and listeners of its own; `None`: one per core.
     pub workers: Option<usize>,
+    /// Whether to reload when one of `sources` changes.
+    pub watch: bool,
+    /// Every file that was read for it, the configuration itself not included.
+    pub sources: Vec<PathBuf>,
     /// Where clients connect, in order of name.
     pub listeners: Vec<ListenerConfig>,
     /// Where requests go, in order of name; routes refer to them by index.
@@ -52,6 +58,8 @@ pub struct ListenerConfig {
     pub name: String,
     /// Address and port.
     pub bind: SocketAddr,
+    /// Whether an IPv6 address takes no IPv4 clients.
+    pub ipv6_only: bool,
     /// TLS; `None`: plain HTTP (HTTP/2 by prior knowledge).
     pub tls: Option<TlsConfig>,
     /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
@@ -132,13 +140,6 @@ pub enum UpstreamProtocol {
     Http2,
 }
 
-/// Where `/livez`, `/readyz` and `/metrics` are served, in plain HTTP.
-#[derive(Clone, Debug)]
-pub struct AdminConfig {
-    /// Address and port.
-    pub bind: SocketAddr,
-}
-
 /// What clients may send and how long they may take.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerLimits {
@@ -175,13 +176,4 @@ pub enum AccessLogConfig {
     Stdout,
     /// Appended to a file.
     File(PathBuf),
-}
-
-/// How the gateway ends after SIGTERM.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DrainConfig {
-    /// From "not ready" until listeners close: time for the balancer to notice.
-    pub delay: Duration,
-    /// From closing the listeners until what is still open is cut.
-    pub deadline: Duration,
 }

@@ -187,6 +187,19 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             "bind twice",
             format!("{LISTENER}[listeners.b]\nbind = \"127.0.0.1:8080\"\n"),
         ),
+        ("admin without a place", format!("{LISTENER}[admin]\n")),
+        (
+            "control socket with a path too long",
+            format!("{LISTENER}[admin]\nsocket = \"/{}\"\n", "s".repeat(99)),
+        ),
+        (
+            "control socket with odd permissions",
+            format!("{LISTENER}[admin]\nsocket = \"/a\"\nsocket_mode = \"u+rw\"\n"),
+        ),
+        (
+            "control socket with too many permissions",
+            format!("{LISTENER}[admin]\nsocket = \"/a\"\nsocket_mode = \"1777\"\n"),
+        ),
         (
             "admin on a listener",
             format!("{LISTENER}[admin]\nbind = \"127.0.0.1:8080\"\n"),

@@ -12,22 +12,27 @@ pub(super) const BACKLOG: i32 = 4096;
 
 /// One listening socket for each of `count` workers. With port 0 all share the port the kernel
 /// picks for the first.
-pub(crate) fn bind(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
-    let first = listen(address)?;
+pub(crate) fn bind(
+    address: SocketAddr,
+    ipv6_only: bool,
+    count: usize,
+) -> io::Result<Vec<TcpListener>> {
+    let first = listen(address, ipv6_only)?;
     let address = first.local_addr()?;
-    let others = (1..count).map(|_| listen(address));
+    let others = (1..count).map(|_| listen(address, ipv6_only));
     std::iter::once(Ok(first)).chain(others).collect()
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// One listening socket.
+pub(super) fn listen(address: SocketAddr, ipv6_only: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
         Some(Protocol::TCP),
     )?;
     if address.is_ipv6() {
-        // One family per listener: what an address means must not depend on a sysctl.
-        socket.set_only_v6(true)?;
+        // Said either way: what an address means must not depend on a sysctl.
+        socket.set_only_v6(ipv6_only)?;
     }
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
@@ -54,12 +59,23 @@ mod tests {
 
     #[test]
     fn workers_share_one_port() {
-        let sockets = bind("127.0.0.1:0".parse().unwrap(), 3).unwrap();
+        let sockets = bind("127.0.0.1:0".parse().unwrap(), false, 3).unwrap();
         let ports: Vec<u16> = sockets
             .iter()
             .map(|socket| socket.local_addr().unwrap().port())
             .collect();
         assert_eq!(ports.len(), 3);
         assert!(ports[0] != 0 && ports.iter().all(|port| *port == ports[0]));
+    }
+
+    #[test]
+    fn an_ipv6_listener_takes_both_families_unless_told_otherwise() {
+        for (ipv6_only, reached) in [(false, true), (true, false)] {
+            let sockets = bind("[::]:0".parse().unwrap(), ipv6_only, 1).unwrap();
+            let port = sockets[0].local_addr().unwrap().port();
+            let connected = std::net::TcpStream::connect(("127.0.0.1", port));
+            assert_eq!(connected.is_ok(), reached, "{ipv6_only}");
+            assert!(std::net::TcpStream::connect(("::1", port)).is_ok());
+        }
     }
 }

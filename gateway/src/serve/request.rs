@@ -31,8 +31,8 @@ pub(super) async fn handle(
     client: Rc<Client>,
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
-    let number = client.next_request();
     let (head, body) = request.into_parts();
+    let number = client.next_request(head.version);
     let version = head.version;
     let request_id = request_id(&head.headers).unwrap_or_else(|| client.worker.request_id());
     let mut exchange = Exchange::begin(Rc::clone(&client), request_id.clone());

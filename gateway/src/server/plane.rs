@@ -41,6 +41,11 @@ impl Plane {
         }
     }
 
+    /// A worker serves by it from now on.
+    pub(super) fn followed(&self) {
+        self.generation.follow();
+    }
+
     /// The configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.generation.config

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use super::generation::Generation;
 use super::plane::Plane;
@@ -34,7 +34,8 @@ pub(super) struct Seed {
     pub(super) drain: Drain,
     pub(super) connections: Arc<AtomicUsize>,
     pub(super) pressure: Arc<Pressure>,
-    pub(super) listeners: Vec<Listener>,
+    /// Listeners, as they come into force.
+    pub(super) listeners: mpsc::UnboundedReceiver<Listener>,
 }
 
 /// What the requests of one thread share.
@@ -54,7 +55,7 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(seed: Seed) -> (Self, Vec<Listener>) {
+    fn new(seed: Seed) -> (Self, mpsc::UnboundedReceiver<Listener>) {
         let generation = Arc::clone(&seed.generations.borrow());
         let worker = Self {
             index: seed.index,
@@ -182,20 +183,28 @@ impl RequestIds {
 /// Serves until the gateway has drained.
 pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
     let generations = seed.generations.clone();
-    let (worker, listeners) = Worker::new(seed);
+    let (worker, mut listeners) = Worker::new(seed);
     let worker = Rc::new(worker);
     let mut accepting = tokio::task::JoinSet::new();
-    for listener in listeners {
-        accepting.spawn_local(listen::run(listener, Rc::clone(&worker)));
-    }
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     tokio::task::spawn_local(watch_lag(Rc::clone(&worker)));
     tokio::task::spawn_local(follow(generations, Rc::clone(&worker)));
+    worker.plane().followed();
+    let closing = worker.drain.closing();
+    tokio::pin!(closing);
+    loop {
+        tokio::select! {
+            Some(listener) = listeners.recv() => {
+                accepting.spawn_local(listen::run(listener, Rc::clone(&worker)));
+            }
+            Some(ended) = accepting.join_next() => ended??,
+            () = &mut closing => break,
+        }
+    }
+    // They end by themselves once they have emptied their queues.
     while let Some(ended) = accepting.join_next().await {
         ended??;
     }
-    // A gateway without listeners, or one whose listeners are done, waits for its connections.
-    worker.drain.closing().await;
     tokio::select! {
         () = worker.idle() => {}
         () = worker.drain.cut() => tokio::time::sleep(CUT_GRACE).await,

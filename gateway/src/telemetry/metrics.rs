@@ -121,6 +121,17 @@ impl Collect for Reloads {
     }
 }
 
+/// What is under way in all workers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Levels {
+    /// Client connections.
+    pub(crate) connections: u64,
+    /// Upgraded connections.
+    pub(crate) tunnels: u64,
+    /// Requests.
+    pub(crate) requests: u64,
+}
+
 impl Metrics {
     /// The metrics of this many workers.
     pub(crate) fn new(workers: usize, configured: Arc<Configured>) -> Self {
@@ -183,6 +194,19 @@ impl Metrics {
         })
         .unwrap();
         String::from_utf8(page).unwrap()
+    }
+
+    /// What is under way.
+    pub(crate) fn levels(&self) -> Levels {
+        let sum = |gauge: fn(&Shard) -> &counter::Gauge| {
+            let levels = self.shards.iter().map(|shard| gauge(shard).read());
+            u64::try_from(levels.sum::<i64>()).unwrap_or(0)
+        };
+        Levels {
+            connections: sum(|shard| &shard.connections_open),
+            tunnels: sum(|shard| &shard.tunnels_open),
+            requests: self.requests_in_flight(),
+        }
     }
 }
 

@@ -84,7 +84,12 @@ async fn a_bad_configuration_changes_nothing() {
             "[routes.other]\nmatch = { path = \"/x\" }\nservice = \"unknown\"\n",
         ),
         configuration(&origin, "").replace("workers = 2", "workers = 3"),
-        configuration(&origin, "").replace("127.0.0.1:0", "127.0.0.2:0"),
+        // Nobody has this address (RFC 5737), so it cannot be bound.
+        configuration(&origin, "").replace("127.0.0.1:0", "192.0.2.1:0"),
+        configuration(
+            &origin,
+            "[listeners.other]\nbind = \"127.0.0.1:0\"\n[listeners.third]\nbind = \"192.0.2.1:80\"\n",
+        ),
     ];
     for bad in table {
         reload(&gateway, &bad, "refused").await;

@@ -41,6 +41,7 @@ impl Compiler<'_> {
             listeners.push(ListenerConfig {
                 name: name.to_string(),
                 bind,
+                ipv6_only: listener.ipv6_only,
                 tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
                 trusted_proxies: self.networks(&listener.trusted_proxies),
             });

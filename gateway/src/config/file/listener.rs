@@ -11,6 +11,9 @@ use super::{Certificate, Placed};
 pub struct Listener {
     /// Address and port, such as `0.0.0.0:443` or `[::]:443`.
     pub bind: Placed<String>,
+    /// Whether `[::]` takes IPv6 alone; otherwise IPv4 clients reach it too.
+    #[serde(default)]
+    pub ipv6_only: bool,
     /// TLS; left out: plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,

@@ -1,4 +1,4 @@
-//! `[server]`, `[admin]` and `[drain]` as typed.
+//! `[server]` as typed.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -13,6 +13,8 @@ pub struct Server {
     /// Worker threads; left out: one per core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<Placed<usize>>,
+    /// Reload when the configuration, or a file it refers to, changes.
+    pub watch: Placed<bool>,
     /// Client connections at a time, over all listeners.
     pub connections_max: Placed<usize>,
     /// Bytes of a header section; over it: 431.
@@ -42,6 +44,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             workers: None,
+            watch: Placed::absent(false),
             connections_max: Placed::absent(20_000),
             header_bytes_max: Placed::absent(Size(32 << 10)),
             headers_max: Placed::absent(100),
@@ -53,33 +56,6 @@ impl Default for Server {
             body_idle_timeout: Placed::absent(Duration::from_secs(30)),
             idle_timeout: Placed::absent(Duration::from_secs(75)),
             upgrade_idle_timeout: Placed::absent(Duration::from_secs(300)),
-        }
-    }
-}
-
-/// `[admin]`
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Admin {
-    /// Address and port for `/livez`, `/readyz` and `/metrics`, in plain HTTP.
-    pub bind: Placed<String>,
-}
-
-/// `[drain]`
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct Drain {
-    /// From "not ready" until listeners close: time for the balancer to notice.
-    pub delay: Placed<Duration>,
-    /// From closing the listeners until what is still open is cut.
-    pub deadline: Placed<Duration>,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self {
-            delay: Placed::absent(Duration::from_secs(5)),
-            deadline: Placed::absent(Duration::from_secs(30)),
         }
     }
 }

@@ -31,6 +31,7 @@ path = "access.log"
 
 [drain]
 delay = "300ms"
+idle_grace = "500ms"
 deadline = "5s"
 "#;
 
