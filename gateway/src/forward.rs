@@ -10,7 +10,7 @@ pub(crate) mod forwarded;
 mod headers;
 pub mod hedge;
 mod patience;
-mod upgrade;
+pub(crate) mod upgrade;
 mod verdict;
 
 use std::rc::Rc;
@@ -65,7 +65,7 @@ pub(crate) async fn forward(
     let upload = body.upload();
     let affinity = cluster.affinity(context, &head, &route.name);
 
-    let upgrade = upgrade::Asked::take(&mut head);
+    let upgrade = upgrade::Asked::of(&head);
     headers::prepare_request(
         &mut head,
         client,

@@ -1,40 +1,28 @@
 //! One client connection: HTTP/1.1 or HTTP/2 within limits, and the life of each request on it.
 
+mod connection;
 mod guard;
 mod request;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-use http::Version;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
-
-use self::guard::Guard;
+pub(crate) use self::connection::run;
 pub(crate) use self::guard::Verdict;
-use crate::config::{ListenerConfig, ServerLimits};
-use crate::filter::reject::Reject;
+use crate::config::ListenerConfig;
+use crate::forward::forwarded::Hop;
+use crate::forward::upgrade::Tunnel;
 use crate::listen::sni::Resolver;
-use crate::normalise::framing::{HeadLimits, Scanner};
-use crate::server::executor::LocalExecutor;
+use crate::normalise::target::LastHost;
 use crate::server::worker::Worker;
 
-/// Bytes hyper buffers for one HTTP/1.1 connection; heads are limited by the guard before.
-const BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Streams a client may open and reset before they were accepted (Rapid Reset, CVE-2023-44487).
-const PENDING_RESETS_MAX: usize = 20;
-/// Streams we may have to reset for a client's errors (MadeYouReset, CVE-2025-8671).
-const LOCAL_RESETS_MAX: usize = 1024;
-/// Bytes queued for one HTTP/2 stream that the client does not take.
-const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
-/// Bytes a client may send ahead on one HTTP/2 stream, and on all of a connection.
-const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
-const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+/// A connection without a request gives up its buffers after this: most clients that will send
+/// another request have done so by then.
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// What is known of a connection before anything was read from it.
 #[derive(Debug, Clone, Copy)]
@@ -87,24 +75,43 @@ pub(crate) struct Sni {
     pub(crate) resolver: Arc<Resolver>,
 }
 
+/// What the worker wants of a connection's task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Wish {
+    /// Go on.
+    None,
+    /// Give up buffers until the next request.
+    Rest,
+    /// End, after the requests under way.
+    Close,
+    /// End now.
+    Cut,
+}
+
 /// A client connection, shared by the requests on it.
 pub(crate) struct Client {
     pub(crate) worker: Rc<Worker>,
     pub(crate) transport: Transport,
     sni: Option<Sni>,
     pub(crate) listener: Arc<ListenerConfig>,
-    pub(crate) verdict: Arc<Verdict>,
+    pub(crate) verdict: Rc<Verdict>,
     /// Whether it is known to speak HTTP/2.
     http2: Cell<bool>,
+    pub(crate) hop: Hop,
+    last_host: LastHost,
+    idle_timeout: Duration,
     requests: Cell<u64>,
     in_flight: Cell<u32>,
     idle_since: Cell<Instant>,
+    wish: Cell<Wish>,
+    task: RefCell<Option<Waker>>,
+    /// What the connection becomes when its last response, a 101, was sent.
+    tunnel: Cell<Option<Tunnel>>,
 }
 
 impl Client {
     /// The number of the next request, counted from 1.
-    fn next_request(&self, version: Version) -> u64 {
-        self.http2.set(version == Version::HTTP_2);
+    fn next_request(&self) -> u64 {
         let number = self.requests.get() + 1;
         self.requests.set(number);
         number
@@ -119,146 +126,96 @@ impl Client {
     /// A request begins.
     pub(crate) fn exchange_begins(&self) {
         self.in_flight.set(self.in_flight.get() + 1);
+        self.awake();
+    }
+
+    /// There is something to do again.
+    fn awake(&self) {
+        if self.wish.get() == Wish::Rest {
+            self.wish.set(Wish::None);
+        }
+    }
+
+    /// Whether nothing is under way, neither a request nor the last bytes of a response.
+    fn may_rest(&self) -> bool {
+        self.is_idle() && self.verdict.is_flushed()
     }
 
     /// A response was sent, or will never be.
-    pub(crate) fn exchange_ends(&self) {
+    pub(crate) fn exchange_ends(&self, now: Instant) {
         self.in_flight.set(self.in_flight.get() - 1);
-        self.idle_since.set(Instant::now());
+        self.idle_since.set(now);
     }
 
-    /// Completes when the gateway ends the connection. HTTP/2 can say so at any time; a request
-    /// may be on its way already to an HTTP/1.1 connection that is idle, so those are closed later.
-    async fn closing(&self) {
-        self.worker.drain.closing().await;
-        if !self.http2.get() {
-            self.worker.drain.closing_idle().await;
+    /// The connection becomes a tunnel once the response under way, a 101, was sent.
+    pub(crate) fn tunnel(&self, tunnel: Tunnel) {
+        self.tunnel.set(Some(tunnel));
+    }
+
+    /// Looks at how long the connection has been idle, and tells its task what to do about it.
+    /// Called by the worker now and then, so that no connection needs a timer of its own.
+    pub(crate) fn look(&self, now: Instant) {
+        if !self.is_idle() {
+            return;
+        }
+        let idle = now.saturating_duration_since(self.idle_since.get());
+        if idle >= self.idle_timeout {
+            self.wish(Wish::Close);
+        } else if idle >= REST_AFTER {
+            self.wish(Wish::Rest);
         }
     }
 
-    /// Completes when no request was under way for `limit`.
-    async fn idle(&self, limit: Duration) {
-        loop {
-            // The timer is looked at when it fires, not moved with every request.
-            let busy = self.in_flight.get() > 0;
-            let since = if busy {
-                Instant::now()
-            } else {
-                self.idle_since.get()
-            };
-            let deadline = since + limit;
-            if deadline <= Instant::now() {
-                return;
-            }
-            tokio::time::sleep_until(deadline.into()).await;
+    /// The connection is to end after the requests under way.
+    pub(crate) fn close(&self) {
+        self.wish(Wish::Close);
+    }
+
+    /// The same, if it speaks HTTP/2.
+    pub(crate) fn close_http2(&self) {
+        if self.http2.get() {
+            self.close();
         }
     }
-}
 
-/// Serves a connection to its end.
-///
-/// Everything of size is boxed, so that the task of an idle connection stays small.
-pub(crate) fn run<S>(
-    stream: S,
-    transport: Transport,
-    sni: Option<Sni>,
-    listener: Arc<ListenerConfig>,
-    worker: Rc<Worker>,
-) -> impl Future<Output = ()> + use<S>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let verdict = Arc::new(Verdict::default());
-    // Only numbers are kept of the plane: a connection may outlive many of them.
-    let limits = worker.plane().limits().clone();
-    let guard = guard(stream, transport, &limits, Arc::clone(&verdict));
-    let client = Rc::new(Client {
-        worker,
-        transport,
-        sni,
-        listener,
-        verdict,
-        http2: Cell::new(transport.http2),
-        requests: Cell::new(0),
-        in_flight: Cell::new(0),
-        idle_since: Cell::new(Instant::now()),
-    });
-    let of_requests = Rc::clone(&client);
-    // Boxed, because hyper keeps the room of a request's future for as long as the connection.
-    let handle = move |request| Box::pin(request::handle(Rc::clone(&of_requests), request));
-    let connection = builder(&limits)
-        .serve_connection_with_upgrades(TokioIo::new(guard), service_fn(handle))
-        .into_owned();
-    let mut connection = Box::pin(connection);
-    async move {
-        let until_close = async {
-            let is_idle = || client.in_flight.get() == 0;
-            tokio::select! {
-                () = client.closing() => false,
-                () = client.idle(limits.idle_timeout) => false,
-                cut = client.worker.strain.ends(is_idle) => cut,
-            }
-        };
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            cut = until_close => {
-                if cut {
-                    return;
-                }
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        if let Err(error) = ended {
-            tracing::debug!(peer = %transport.peer, %error, "client connection ended");
-            // Hyper has answered this one itself: a target or method that is no HTTP.
-            if error.downcast_ref().is_some_and(hyper::Error::is_parse) {
-                client.worker.metrics.reason(Reject::BadRequest.name());
-            }
+    /// The connection is found to speak HTTP/2.
+    fn speaks_http2(&self) {
+        self.http2.set(true);
+        if self.worker.drain.is_closing() {
+            self.close();
         }
     }
-}
 
-fn guard<S>(
-    stream: S,
-    transport: Transport,
-    limits: &ServerLimits,
-    verdict: Arc<Verdict>,
-) -> Guard<S> {
-    let head = HeadLimits {
-        header_bytes_max: limits.header_bytes_max,
-        headers_max: limits.headers_max,
-        target_bytes_max: limits.uri_bytes_max,
-    };
-    let scanner = if transport.http2 {
-        Scanner::opaque(head)
-    } else {
-        Scanner::new(head)
-    };
-    Guard::new(stream, scanner, verdict, limits.header_timeout)
-}
+    /// The connection is to end at once, whatever is under way.
+    pub(crate) fn cut(&self) {
+        self.wish(Wish::Cut);
+    }
 
-/// hyper with every limit set, in one place.
-fn builder(limits: &ServerLimits) -> auto::Builder<LocalExecutor> {
-    let mut builder = auto::Builder::new(LocalExecutor);
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // The guard times heads out; hyper's timer would also count the wait between requests.
-        .header_read_timeout(None)
-        .max_headers(limits.headers_max)
-        .max_buf_size(BUFFER_BYTES_MAX.max(limits.header_bytes_max));
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))
-        .max_concurrent_streams(limits.streams_max)
-        .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-        .max_local_error_reset_streams(LOCAL_RESETS_MAX)
-        .max_send_buf_size(SEND_BUFFER_BYTES_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .keep_alive_interval(limits.body_idle_timeout)
-        .keep_alive_timeout(limits.body_idle_timeout);
-    builder
+    /// Whether the connection was told to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.wish.get() >= Wish::Close
+    }
+
+    /// Whether no request is under way.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_flight.get() == 0
+    }
+
+    fn wish(&self, wish: Wish) {
+        if self.wish.get() >= wish {
+            return;
+        }
+        self.wish.set(wish);
+        if let Some(task) = &*self.task.borrow() {
+            task.wake_by_ref();
+        }
+    }
+
+    /// Remembers the task to wake for a wish.
+    fn attend(&self, cx: &Context<'_>) {
+        let mut task = self.task.borrow_mut();
+        if task.as_ref().is_none_or(|task| !task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+    }
 }

@@ -19,9 +19,8 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context as _, bail};
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
 
 use self::generation::Generation;
 use self::keeper::{Command, Keeper, Overview};
@@ -55,7 +54,7 @@ use crate::upstream::health;
 pub fn run(config: Config, source: &Path, handover: Option<&Handover>) -> anyhow::Result<()> {
     log::start();
     let runtime = runtime()?;
-    let outcome = LocalSet::new().block_on(&runtime, async {
+    let outcome = runtime.block_on(async {
         let prepared = Prepared::new(config, source, handover)?;
         prepared.serve(handover).await
     });
@@ -261,10 +260,12 @@ fn cores() -> usize {
 }
 
 /// A runtime for one thread.
-fn runtime() -> anyhow::Result<Runtime> {
+///
+/// Nothing on it ever moves to another thread, so nothing of it needs to be `Send`.
+fn runtime() -> anyhow::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .context("cannot start a runtime")
 }
 
@@ -322,8 +323,7 @@ impl Workers {
             let body = move || {
                 // Held until the thread is done, whatever ends it.
                 let _alive = alive;
-                let served = runtime()
-                    .and_then(|runtime| LocalSet::new().block_on(&runtime, worker::run(seed)));
+                let served = runtime().and_then(|runtime| runtime.block_on(worker::run(seed)));
                 if let Err(error) = &served {
                     tracing::error!(%error, "a worker has failed");
                     // Nobody listens only when the process is ending anyway.

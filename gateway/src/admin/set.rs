@@ -92,7 +92,7 @@ impl Sockets {
         })
     }
 
-    /// Puts in force what was prepared. Must be called within a `LocalSet`.
+    /// Puts in force what was prepared. Must be called on a `LocalRuntime`.
     pub(crate) fn commit(&mut self, prepared: Prepared) {
         match prepared.tcp {
             None => self.tcp = None,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::{ConfigFile, Failure, output};
 use crate::config::{self, Config};
 use crate::filter::reject::Reject;
+use crate::normalise::target::LastHost;
 use crate::route::predicate::{Mismatch, Rule};
 use crate::route::table::Outcome;
 use crate::{normalise, route};
@@ -131,8 +132,8 @@ fn request(arguments: &Arguments) -> Result<Parts, Failure> {
 fn explain(config: &Config, mut head: Parts) -> Answer {
     let method = head.method.to_string();
     let https = head.uri.scheme_str() == Some("https");
-    let host = match normalise::normalise(&mut head, &config.limits) {
-        Ok(host) => host.name,
+    let host = match normalise::normalise(&mut head, &config.limits, &LastHost::default()) {
+        Ok(host) => host.name.to_string(),
         Err(reject) => {
             let host = head.uri.host().unwrap_or_default().to_owned();
             let path = head.uri.path().to_owned();

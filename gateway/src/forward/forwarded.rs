@@ -4,12 +4,15 @@
 //! What an untrusted peer claims is replaced, never passed on: an instance that believes these
 //! fields must only ever read what a trusted hop wrote.
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
-use http::header::{FORWARDED, HeaderName};
+use bytes::Bytes;
+use http::header::{Entry, FORWARDED, HeaderName};
 use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
+use super::headers;
 use crate::serve::Transport;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -17,6 +20,8 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+/// All that tell of hops before this one.
+const FIELDS: [HeaderName; 6] = [FOR, PROTO, HOST, PORT, REAL_IP, FORWARDED];
 /// Hops looked through at most, from the nearest on.
 const HOPS_MAX: usize = 32;
 
@@ -27,6 +32,9 @@ pub(crate) fn is_trusted(peer: IpAddr, trusted: &[IpNet]) -> bool {
 
 /// The client's address: the nearest hop that is not a trusted proxy.
 pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
     let mut nearest = peer;
     let mut hops = hops(headers).into_iter().take(HOPS_MAX);
     while is_trusted(nearest, trusted) {
@@ -86,30 +94,65 @@ fn parse_node(node: &str) -> Option<IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-/// Adds this hop to the fields; whatever was in them stays only if `trusted` says so.
-pub(super) fn stamp(
-    headers: &mut HeaderMap,
-    transport: Transport,
-    authority: &str,
-    trusted: impl FnOnce() -> bool,
-) {
-    if !trusted() {
-        for name in [FOR, PROTO, HOST, PORT, REAL_IP, FORWARDED] {
-            headers.remove(name);
+/// What this hop says of a connection, made once: requests on it differ in their host at most.
+#[derive(Debug)]
+pub(crate) struct Hop {
+    peer: IpAddr,
+    scheme: &'static str,
+    /// Whether the fields the peer sent are believed.
+    trusted: bool,
+    address: HeaderValue,
+    /// The element of `Forwarded` for the authority of the last request.
+    element: RefCell<Option<(HeaderValue, HeaderValue)>>,
+}
+
+impl Hop {
+    /// What is said of a connection over `transport`.
+    pub(crate) fn new(transport: Transport, trusted: &[IpNet]) -> Self {
+        let peer = transport.peer.ip();
+        Self {
+            peer,
+            scheme: transport.scheme(),
+            trusted: is_trusted(peer, trusted),
+            address: value(peer.to_string()),
+            element: RefCell::default(),
         }
     }
-    let peer = transport.peer.ip();
-    let scheme = HeaderValue::from_static(transport.scheme());
-    append(headers, FOR, &peer.to_string());
-    append(
-        headers,
-        FORWARDED,
-        &element(peer, transport.scheme(), authority),
-    );
-    headers.entry(PROTO).or_insert(scheme);
-    if let Ok(authority) = HeaderValue::try_from(authority) {
-        headers.entry(HOST).or_insert(authority);
+
+    /// Whether the fields the peer sent are believed.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.trusted
     }
+
+    /// Adds this hop to the fields; whatever was in them stays only if the peer is trusted.
+    pub(super) fn stamp(&self, headers: &mut HeaderMap, authority: &HeaderValue) {
+        if !self.trusted {
+            headers::remove_all(headers, &FIELDS);
+        }
+        append(headers, FOR, &self.address);
+        append(headers, FORWARDED, &self.element(authority));
+        let scheme = HeaderValue::from_static(self.scheme);
+        headers.entry(PROTO).or_insert(scheme);
+        headers.entry(HOST).or_insert_with(|| authority.clone());
+    }
+
+    fn element(&self, authority: &HeaderValue) -> HeaderValue {
+        let mut last = self.element.borrow_mut();
+        match &*last {
+            Some((of, element)) if of == authority => element.clone(),
+            _ => {
+                let text = authority.to_str().unwrap_or_default();
+                let element = value(element(self.peer, self.scheme, text));
+                *last = Some((authority.clone(), element.clone()));
+                element
+            }
+        }
+    }
+}
+
+fn value(text: String) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::from(text))
+        .expect("an address, a scheme and a checked authority are plain text")
 }
 
 fn element(peer: IpAddr, scheme: &str, authority: &str) -> String {
@@ -127,14 +170,19 @@ fn element(peer: IpAddr, scheme: &str, authority: &str) -> String {
 }
 
 /// Appends to a list field, on one line: not every reader joins several.
-fn append(headers: &mut HeaderMap, name: HeaderName, entry: &str) {
-    let earlier = headers
-        .get_all(&name)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let list: Vec<&str> = earlier.chain([entry]).collect();
-    if let Ok(value) = HeaderValue::try_from(list.join(", ")) {
-        headers.insert(name, value);
+fn append(headers: &mut HeaderMap, name: HeaderName, entry: &HeaderValue) {
+    match headers.entry(name) {
+        Entry::Vacant(place) => {
+            place.insert(entry.clone());
+        }
+        Entry::Occupied(mut list) => {
+            let earlier = list.iter().filter_map(|value| value.to_str().ok());
+            let ours = entry.to_str().unwrap_or_default();
+            let joined: Vec<&str> = earlier.chain([ours]).collect();
+            if let Ok(joined) = HeaderValue::try_from(joined.join(", ")) {
+                list.insert(joined);
+            }
+        }
     }
 }
 
@@ -241,12 +289,13 @@ mod tests {
         let stamped = |trusted: bool| {
             let mut headers = sent();
             let peer: SocketAddr = "[2001:db8::7]:1234".parse().unwrap();
-            stamp(
-                &mut headers,
-                Transport::plain(peer),
-                "a.example:8080",
-                || trusted,
-            );
+            let trusted: &[IpNet] = if trusted {
+                &["2001:db8::/32".parse().unwrap()]
+            } else {
+                &[]
+            };
+            let authority = HeaderValue::from_static("a.example:8080");
+            Hop::new(Transport::plain(peer), trusted).stamp(&mut headers, &authority);
             [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED].map(|name| {
                 headers
                     .get(name)

@@ -8,15 +8,12 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Uri, Version};
 
-use super::forwarded;
 use super::upgrade::Asked;
 use crate::config::UpstreamProtocol;
 use crate::filter::reject::Reject;
 use crate::normalise::target::Host;
 use crate::serve::Client;
 
-/// What `Via` calls us.
-const PSEUDONYM: &str = "weir";
 /// Fields that concern one connection only, whether `Connection` lists them or not.
 const HOP_BY_HOP: [HeaderName; 8] = [
     CONNECTION,
@@ -49,7 +46,7 @@ pub(super) fn prepare_request(
     protocol: UpstreamProtocol,
     upgrade: Option<&Asked>,
 ) -> Result<(), Reject> {
-    let trailers = accepts_trailers(&head.headers);
+    let trailers = head.headers.keys().any(|name| *name == TE) && accepts_trailers(&head.headers);
     let received = head.version;
     strip(&mut head.headers);
     if trailers {
@@ -57,20 +54,18 @@ pub(super) fn prepare_request(
             .insert(TE, HeaderValue::from_static("trailers"));
     }
     add_via(&mut head.headers, received);
-    forwarded::stamp(&mut head.headers, client.transport, &host.authority, || {
-        forwarded::is_trusted(client.transport.peer.ip(), &client.listener.trusted_proxies)
-    });
+    client.hop.stamp(&mut head.headers, &host.authority);
     match (protocol, upgrade) {
         (UpstreamProtocol::Http1, upgrade) => {
-            let authority = HeaderValue::try_from(&host.authority).map_err(|_| Reject::BadHost)?;
-            head.headers.insert(HOST, authority);
+            head.headers.insert(HOST, host.authority.clone());
             head.version = Version::HTTP_11;
             if let Some(upgrade) = upgrade {
                 upgrade.write(&mut head.headers);
             }
         }
         (UpstreamProtocol::Http2, None) => {
-            head.uri = absolute(&head.uri, &host.authority)?;
+            let authority = host.authority.to_str().map_err(|_| Reject::BadHost)?;
+            head.uri = absolute(&head.uri, authority)?;
             head.version = Version::HTTP_2;
         }
         (UpstreamProtocol::Http2, Some(_)) => return Err(Reject::UpgradeRefused),
@@ -99,21 +94,41 @@ fn absolute(uri: &Uri, authority: &str) -> Result<Uri, Reject> {
 
 /// Removes what ends here: the known fields, and those `Connection` lists.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        let lists: Vec<HeaderValue> = headers.get_all(CONNECTION).iter().cloned().collect();
-        for name in lists
-            .iter()
-            .filter_map(|list| list.to_str().ok())
-            .flat_map(|l| l.split(','))
-        {
-            let name = name.trim().to_ascii_lowercase();
-            if !KEPT.contains(&name.as_str()) {
-                headers.remove(name.as_str());
-            }
+    // One look over the names is cheaper than asking for each, and most messages have none.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
+    let lists: Vec<HeaderValue> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter(|list| !names_no_field(list))
+        .cloned()
+        .collect();
+    for name in lists
+        .iter()
+        .filter_map(|list| list.to_str().ok())
+        .flat_map(|l| l.split(','))
+    {
+        let name = name.trim().to_ascii_lowercase();
+        if !KEPT.contains(&name.as_str()) {
+            headers.remove(name.as_str());
         }
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
+    remove_all(headers, &HOP_BY_HOP);
+}
+
+/// Whether a `Connection` field is one of the usual two, which list no other field.
+fn names_no_field(list: &HeaderValue) -> bool {
+    let list = list.as_bytes();
+    list.eq_ignore_ascii_case(b"keep-alive") || list.eq_ignore_ascii_case(b"close")
+}
+
+/// Removes those of `names` that are there.
+pub(super) fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        if headers.keys().any(|present| present == name) {
+            headers.remove(name);
+        }
     }
 }
 
@@ -131,14 +146,14 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 
 /// Appends this hop, with the version the message was received in (RFC 9110 section 7.6.3).
 fn add_via(headers: &mut HeaderMap, received: Version) {
-    let version = match received {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        _ => "1.1",
-    };
-    let entry = format!("{version} {PSEUDONYM}");
-    let entry = HeaderValue::try_from(entry).expect("a version and a pseudonym are plain text");
-    headers.append(VIA, entry);
+    headers.append(
+        VIA,
+        HeaderValue::from_static(match received {
+            Version::HTTP_10 => "1.0 weir",
+            Version::HTTP_2 => "2 weir",
+            _ => "1.1 weir",
+        }),
+    );
 }
 
 #[cfg(test)]

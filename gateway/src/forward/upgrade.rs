@@ -14,7 +14,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use super::headers;
 use crate::filter::reject::Reject;
 use crate::overload::admission::Admission;
 use crate::serve::Client;
+use crate::server::worker;
 use crate::upstream::endpoint::Lease;
 
 const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("upgrade");
@@ -30,15 +31,13 @@ const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("upgrade");
 /// A client's wish to upgrade.
 pub(super) struct Asked {
     protocol: HeaderValue,
-    connection: OnUpgrade,
 }
 
 impl Asked {
-    /// Takes the wish out of a request, if it has one (RFC 9110 section 7.8).
+    /// The wish of a request, if it has one (RFC 9110 section 7.8).
     ///
     /// `h2c` is left alone: it would carry requests past everything that was decided about this one.
-    pub(super) fn take(head: &mut Parts) -> Option<Self> {
-        let connection = head.extensions.remove::<OnUpgrade>()?;
+    pub(super) fn of(head: &Parts) -> Option<Self> {
         let protocol = head.headers.get(UPGRADE)?.clone();
         let several = head.headers.get_all(UPGRADE).iter().count() > 1;
         let h2c = protocol.to_str().ok()?.to_ascii_lowercase().contains("h2c");
@@ -49,10 +48,7 @@ impl Asked {
                 .any(|option| option.eq_ignore_ascii_case("upgrade"))
         });
         let wanted = listed && !several && !h2c && head.version == Version::HTTP_11;
-        wanted.then_some(Self {
-            protocol,
-            connection,
-        })
+        wanted.then_some(Self { protocol })
     }
 
     /// Writes the wish into the request for the instance.
@@ -84,15 +80,11 @@ pub(super) fn switch(
     {
         return Err(Reject::UpgradeRefused);
     }
-    let upstream = hyper::upgrade::on(&mut response);
-    client.verdict.upgrade();
-    let tunnel = tunnel(asked.connection, upstream, idle_max);
-    let open = client.worker.open_tunnel();
-    tokio::task::spawn_local(async move {
-        if let Err(error) = tunnel.await {
-            tracing::debug!(%error, "tunnel ended");
-        }
-        drop((open, held));
+    client.tunnel(Tunnel {
+        upstream: hyper::upgrade::on(&mut response),
+        idle_max,
+        _held: held,
+        _open: client.worker.open_tunnel(),
     });
 
     let (mut head, _) = response.into_parts();
@@ -102,20 +94,32 @@ pub(super) fn switch(
     Ok(Response::from_parts(head, ()))
 }
 
-/// Passes bytes both ways until both sides have ended, or nothing moves for `idle_max`.
-async fn tunnel(client: OnUpgrade, upstream: OnUpgrade, idle_max: Duration) -> io::Result<()> {
-    let both = async { tokio::try_join!(client, upstream) };
-    let (client, upstream) = both.await.map_err(io::Error::other)?;
-    let moved = Rc::new(Cell::new(Instant::now()));
-    // All bytes of both directions pass the client's side: watching one is enough.
-    let mut client = Watched {
-        inner: TokioIo::new(client),
-        moved: Rc::clone(&moved),
-    };
-    let mut upstream = TokioIo::new(upstream);
-    tokio::select! {
-        copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied.map(drop),
-        () = stalled(&moved, idle_max) => Err(io::ErrorKind::TimedOut.into()),
+/// The instance's side of an upgraded connection, which the client's side is to join.
+pub(crate) struct Tunnel {
+    upstream: OnUpgrade,
+    idle_max: Duration,
+    _held: (Lease, Option<Admission>),
+    _open: worker::Tunnel,
+}
+
+impl Tunnel {
+    /// Passes bytes both ways until both sides have ended, or nothing moves for `idle_max`.
+    pub(crate) async fn join<S>(self, client: S) -> io::Result<()>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let upstream = self.upstream.await.map_err(io::Error::other)?;
+        let moved = Rc::new(Cell::new(Instant::now()));
+        // All bytes of both directions pass the client's side: watching one is enough.
+        let mut client = Watched {
+            inner: client,
+            moved: Rc::clone(&moved),
+        };
+        let mut upstream = TokioIo::new(upstream);
+        tokio::select! {
+            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied.map(drop),
+            () = stalled(&moved, self.idle_max) => Err(io::ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -130,12 +134,12 @@ async fn stalled(moved: &Cell<Instant>, idle_max: Duration) {
 }
 
 /// A stream that notes when something moves.
-struct Watched {
-    inner: TokioIo<Upgraded>,
+struct Watched<S> {
+    inner: S,
     moved: Rc<Cell<Instant>>,
 }
 
-impl Watched {
+impl<S> Watched<S> {
     fn note<T>(&self, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if polled.is_ready() {
             self.moved.set(Instant::now());
@@ -144,7 +148,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -155,7 +159,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

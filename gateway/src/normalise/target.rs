@@ -5,9 +5,13 @@
 //! backslashes, and escapes of `/`, `\`, NUL and other control characters. A route that matches
 //! `/admin/*` thus sees every spelling of it that any instance could understand.
 
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use bytes::Bytes;
 use http::header::HOST;
 use http::uri::{Authority, PathAndQuery};
-use http::{HeaderMap, Uri, Version};
+use http::{HeaderMap, HeaderValue, Uri, Version};
 
 use crate::filter::reject::Reject;
 
@@ -15,14 +19,37 @@ use crate::filter::reject::Reject;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Host {
     /// Without port and without the final dot, in lower case: what routes match.
-    pub(crate) name: String,
+    pub(crate) name: Rc<str>,
     /// As sent, with port, in lower case: what instances see.
-    pub(crate) authority: String,
+    pub(crate) authority: HeaderValue,
+}
+
+/// The host of a connection's last request: the next one is nearly always for the same.
+#[derive(Debug, Default)]
+pub(crate) struct LastHost(RefCell<Option<(Box<str>, Host)>>);
+
+impl LastHost {
+    fn parse(&self, authority: &str) -> Option<Host> {
+        let mut last = self.0.borrow_mut();
+        match &*last {
+            Some((of, host)) if **of == *authority => Some(host.clone()),
+            _ => {
+                let host = parse_host(authority)?;
+                *last = Some((authority.into(), host.clone()));
+                Some(host)
+            }
+        }
+    }
 }
 
 /// The host of a request. `Host`, `:authority` and an absolute URI must agree where several are
 /// given (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
-pub(crate) fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Host, Reject> {
+pub(crate) fn host(
+    uri: &Uri,
+    headers: &HeaderMap,
+    version: Version,
+    last: &LastHost,
+) -> Result<Host, Reject> {
     let mut fields = headers.get_all(HOST).iter();
     let (field, second) = (fields.next(), fields.next());
     if second.is_some() || (field.is_none() && version == Version::HTTP_11) {
@@ -40,7 +67,7 @@ pub(crate) fn host(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<H
         (None, Some(field)) => field,
         (None, None) => return Err(Reject::BadHost),
     };
-    parse_host(authority).ok_or(Reject::BadHost)
+    last.parse(authority).ok_or(Reject::BadHost)
 }
 
 fn parse_host(authority: &str) -> Option<Host> {
@@ -58,9 +85,13 @@ fn parse_host(authority: &str) -> Option<Host> {
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)),
     };
-    (port_plain && name_plain && !name.is_empty() && name.len() <= 253).then(|| Host {
-        name: name.to_ascii_lowercase(),
-        authority: authority.to_ascii_lowercase(),
+    if !(port_plain && name_plain && !name.is_empty() && name.len() <= 253) {
+        return None;
+    }
+    let authority = Bytes::from(authority.to_ascii_lowercase());
+    Some(Host {
+        name: name.to_ascii_lowercase().into(),
+        authority: HeaderValue::from_maybe_shared(authority).ok()?,
     })
 }
 
@@ -252,8 +283,9 @@ mod tests {
             for field in fields {
                 headers.append(HOST, field.parse().unwrap());
             }
-            let found = host(&uri.parse().unwrap(), &headers, version);
-            let name = found.as_ref().map(|host| host.name.as_str()).ok();
+            let last = LastHost::default();
+            let found = host(&uri.parse().unwrap(), &headers, version, &last);
+            let name = found.as_ref().map(|host| &*host.name).ok();
             assert_eq!(name, expected, "{uri} {fields:?} {version:?}");
         }
     }

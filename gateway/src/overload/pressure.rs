@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::class::Class;
@@ -187,15 +187,24 @@ fn vm_rss(status: &str) -> Option<u64> {
     kibibytes.checked_mul(1024)
 }
 
+/// What becomes of a connection when memory is short.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Relief {
+    /// It goes on.
+    None,
+    /// It ends: it was idle.
+    Close,
+    /// It is cut in the middle of a request.
+    Cut,
+}
+
 /// The pressure as one worker sees it.
 #[derive(Debug)]
 pub(crate) struct Strain {
     process: Arc<Pressure>,
     worker: usize,
     lag: Cell<LagLevel>,
-    /// Wakes the connections of this worker while memory is short.
-    relief: Notify,
-    /// Connections asked whether they are to be cut.
+    /// Connections looked at whether they are to be cut.
     asked: Cell<u64>,
 }
 
@@ -205,7 +214,6 @@ impl Strain {
             process,
             worker,
             lag: Cell::default(),
-            relief: Notify::new(),
             asked: Cell::new(0),
         }
     }
@@ -263,31 +271,20 @@ impl Strain {
         true
     }
 
-    /// Makes connections look whether they should end, while memory is short. Says whether it is.
-    pub(crate) fn relieve(&self) -> bool {
-        let relieving = self.is_relieving();
-        if relieving {
-            self.relief.notify_waiters();
+    /// What is to become of one more connection, for want of memory; `idle`: it has no request
+    /// under way.
+    pub(crate) fn relief(&self, idle: bool) -> Relief {
+        if idle {
+            self.process.closed_idle.fetch_add(1, Ordering::Relaxed);
+            return Relief::Close;
         }
-        relieving
-    }
-
-    /// Completes when a connection is to end for want of memory; `idle` says whether it has no
-    /// request under way. True: it is to be cut.
-    pub(crate) async fn ends(&self, idle: impl Fn() -> bool) -> bool {
-        loop {
-            self.relief.notified().await;
-            if idle() {
-                self.process.closed_idle.fetch_add(1, Ordering::Relaxed);
-                return false;
-            }
-            let asked = self.asked.get().wrapping_add(1);
-            self.asked.set(asked);
-            if self.process.stage() == Stage::Cut && asked.is_multiple_of(CUT_ONE_IN) {
-                self.process.cut.fetch_add(1, Ordering::Relaxed);
-                return true;
-            }
+        let asked = self.asked.get().wrapping_add(1);
+        self.asked.set(asked);
+        if self.process.stage() == Stage::Cut && asked.is_multiple_of(CUT_ONE_IN) {
+            self.process.cut.fetch_add(1, Ordering::Relaxed);
+            return Relief::Cut;
         }
+        Relief::None
     }
 
     /// Watches how late the event loop is, as long as the worker lives. `max` gives the limit in

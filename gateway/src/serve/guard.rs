@@ -1,14 +1,18 @@
 //! The byte stream below hyper: HTTP/1.1 passes only after its framing was checked.
 //!
+//! A connection begins, and rests between requests, with nothing but this: hyper and its buffers
+//! come in when a head is complete ([`Guard::poll_opening`]) and go when the client falls silent.
+//!
 //! A head that breaks the grammar never reaches hyper. In its place hyper gets a harmless stand-in
 //! request, and the service, which learns from [`Verdict`] that this is the one, answers it with
 //! the refusal. So malformed requests get a proper answer, are counted and logged like any other,
 //! and nothing after them is ever read as a request.
 
+use std::cell::Cell;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,37 +27,48 @@ const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection:
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const LINGER_READ_BYTES: usize = 8 * 1024;
+/// Read at once while a connection opens: most heads are smaller.
+const OPENING_READ_BYTES: usize = 4 * 1024;
+
+/// How a connection goes on after its first bytes, or after a rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Opening {
+    /// The client left, or sent nothing in time.
+    Closed,
+    /// A head of HTTP/1.1, or the stand-in for one that was refused, is there to be read.
+    Http1,
+    /// The client speaks HTTP/2.
+    Http2,
+}
 
 /// What the guard tells the service of its connection, and the other way round.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
-    /// Number of the head the violation is in, counted from 1, shifted left by 8; and its code.
-    violation: AtomicU64,
-    upgraded: AtomicBool,
+    /// The violation, and the number of the head it is in, counted from 1.
+    violation: Cell<Option<(u64, Violation)>>,
+    /// Bytes were written and not flushed: hyper may hold more.
+    unflushed: Cell<bool>,
 }
 
 impl Verdict {
     /// What is wrong with the connection's request number `head`, if that is where it went wrong.
     pub(crate) fn of_head(&self, head: u64) -> Option<Violation> {
-        let value = self.violation.load(Ordering::Relaxed);
-        (value >> 8 == head)
-            .then(|| Violation::from_code(value as u8))
-            .flatten()
+        let (number, violation) = self.violation.get()?;
+        (number == head).then_some(violation)
     }
 
     /// What went wrong on the connection, in whichever request.
     pub(crate) fn last(&self) -> Option<Violation> {
-        Violation::from_code(self.violation.load(Ordering::Relaxed) as u8)
+        self.violation.get().map(|(_, violation)| violation)
     }
 
-    /// The connection no longer speaks HTTP: pass everything.
-    pub(crate) fn upgrade(&self) {
-        self.upgraded.store(true, Ordering::Relaxed);
+    /// Whether everything hyper had to write has been handed to the kernel.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.unflushed.get()
     }
 
     fn refuse(&self, head: u64, violation: Violation) {
-        self.violation
-            .store(head << 8 | violation as u64, Ordering::Relaxed);
+        self.violation.set(Some((head, violation)));
     }
 }
 
@@ -62,7 +77,7 @@ impl Verdict {
 pub(crate) struct Guard<S> {
     inner: S,
     scanner: Scanner,
-    verdict: Arc<Verdict>,
+    verdict: Rc<Verdict>,
     /// Bytes read from `inner` and not yet handed on: an incomplete head, or a stand-in.
     held: Vec<u8>,
     /// How many of them may be handed on.
@@ -78,7 +93,7 @@ impl<S> Guard<S> {
     pub(crate) fn new(
         inner: S,
         scanner: Scanner,
-        verdict: Arc<Verdict>,
+        verdict: Rc<Verdict>,
         head_timeout: Duration,
     ) -> Self {
         Self {
@@ -93,6 +108,18 @@ impl<S> Guard<S> {
             head_timer: None,
             linger: None,
         }
+    }
+
+    /// The connection no longer speaks HTTP: everything passes, `ahead` first.
+    pub(super) fn become_opaque(&mut self, ahead: &[u8]) {
+        self.scanner.set_opaque();
+        self.held.splice(..0, ahead.iter().copied());
+        self.cleared = self.held.len();
+    }
+
+    /// Whether no part of a message lies here: the connection may rest.
+    pub(super) fn is_clear(&self) -> bool {
+        self.held.is_empty() && self.refused.is_none() && !self.scanner.in_body()
     }
 
     /// Takes in what the scanner made of the bytes.
@@ -135,8 +162,7 @@ impl<S> Guard<S> {
     /// anything held, may now be handed on.
     fn scan(&mut self, buf: &mut ReadBuf<'_>, before: usize) -> bool {
         let fresh = &buf.filled()[before..];
-        let direct = self.held.is_empty();
-        let progress = if direct {
+        let progress = if self.held.is_empty() {
             let progress = self.scanner.scan(fresh);
             self.held.extend_from_slice(&fresh[progress.cleared..]);
             buf.set_filled(before + progress.cleared);
@@ -144,15 +170,25 @@ impl<S> Guard<S> {
         } else {
             self.held.extend_from_slice(fresh);
             buf.set_filled(before);
-            let progress = self.scanner.scan(&self.held);
-            self.cleared = progress.cleared;
-            progress
+            return self.scan_held();
         };
         self.note(progress);
         if let Some(violation) = progress.violation {
             self.refuse(violation);
         }
-        direct && progress.cleared > 0
+        progress.cleared > 0
+    }
+
+    /// Scans what is held, of which nothing is cleared yet. Nothing of it is in hyper's buffer, so
+    /// the answer to "was anything handed on" is no.
+    fn scan_held(&mut self) -> bool {
+        let progress = self.scanner.scan(&self.held);
+        self.cleared = progress.cleared;
+        self.note(progress);
+        if let Some(violation) = progress.violation {
+            self.refuse(violation);
+        }
+        false
     }
 
     /// While a head is due: has it taken too long?
@@ -169,6 +205,39 @@ impl<S> Guard<S> {
     }
 }
 
+impl<S: AsyncRead + Unpin> Guard<S> {
+    /// Reads until it is clear how the connection goes on, and holds what was read.
+    pub(super) fn poll_opening(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Opening>> {
+        loop {
+            if self.scanner.is_opaque() {
+                return Poll::Ready(Ok(Opening::Http2));
+            }
+            if self.cleared > 0 || self.refused.is_some() {
+                return Poll::Ready(Ok(Opening::Http1));
+            }
+            let mut bytes = [const { MaybeUninit::uninit() }; OPENING_READ_BYTES];
+            let mut buf = ReadBuf::uninit(&mut bytes);
+            match Pin::new(&mut self.inner).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if buf.filled().is_empty() => {
+                    return Poll::Ready(Ok(Opening::Closed));
+                }
+                Poll::Ready(Ok(())) => {
+                    self.held.extend_from_slice(buf.filled());
+                    self.scan_held();
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => {
+                    ready!(self.poll_head_timer(cx));
+                    if self.held.is_empty() {
+                        return Poll::Ready(Ok(Opening::Closed));
+                    }
+                    self.refuse(Violation::HeadTimeout);
+                }
+            }
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -176,10 +245,6 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if !this.scanner.is_opaque() && this.verdict.upgraded.load(Ordering::Relaxed) {
-            this.scanner.set_opaque();
-            this.cleared = this.held.len();
-        }
         loop {
             if this.cleared > 0 {
                 this.hand_on(buf);
@@ -242,7 +307,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
+        let this = self.get_mut();
+        this.verdict.unflushed.set(true);
+        Pin::new(&mut this.inner).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -250,7 +317,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
+        let this = self.get_mut();
+        this.verdict.unflushed.set(true);
+        Pin::new(&mut this.inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -258,7 +327,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(cx)
+        let this = self.get_mut();
+        // hyper flushes only when its own buffer is empty.
+        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
+        this.verdict.unflushed.set(false);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -284,15 +357,15 @@ mod tests {
     const GOOD: &[u8] = b"GET /good HTTP/1.1\r\nhost: a\r\n\r\n";
     const BAD: &[u8] = b"GET /bad HTTP/1.1\r\nhost : a\r\n\r\n";
 
-    fn guarded() -> (DuplexStream, Guard<DuplexStream>, Arc<Verdict>) {
+    fn guarded() -> (DuplexStream, Guard<DuplexStream>, Rc<Verdict>) {
         let limits = HeadLimits {
             header_bytes_max: 64,
             headers_max: 4,
             target_bytes_max: 32,
         };
         let (client, server) = duplex(4096);
-        let verdict = Arc::new(Verdict::default());
-        let guard = Guard::new(server, Scanner::new(limits), Arc::clone(&verdict), TIMEOUT);
+        let verdict = Rc::new(Verdict::default());
+        let guard = Guard::new(server, Scanner::new(limits), Rc::clone(&verdict), TIMEOUT);
         (client, guard, verdict)
     }
 
@@ -355,10 +428,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn upgraded_bytes_pass_as_they_are() {
-        let (mut client, mut guard, verdict) = guarded();
+        let (mut client, mut guard, _) = guarded();
         client.write_all(GOOD).await.unwrap();
         assert_eq!(read(&mut guard).await, GOOD);
-        verdict.upgrade();
+        guard.become_opaque(b"read ahead");
+        assert_eq!(read(&mut guard).await, b"read ahead");
         client.write_all(b"\0\n\xff any bytes").await.unwrap();
         assert_eq!(read(&mut guard).await, b"\0\n\xff any bytes");
     }

@@ -32,7 +32,7 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (head, body) = request.into_parts();
-    let number = client.next_request(head.version);
+    let number = client.next_request();
     let version = head.version;
     let request_id = request_id(&head.headers).unwrap_or_else(|| client.worker.request_id());
     let mut exchange = Exchange::begin(Rc::clone(&client), request_id.clone());
@@ -74,20 +74,22 @@ async fn process(
     record.version = head.version;
     record.method = head.method.clone();
     // As sent, for the log of a request that is refused here.
-    head.uri.path().clone_into(&mut record.path);
+    record.uri = head.uri.clone();
 
-    let host = normalise::normalise(&mut head, plane.limits())?;
-    if head.uri.path() != record.path {
-        head.uri.path().clone_into(&mut record.path);
+    let host = normalise::normalise(&mut head, plane.limits(), &client.last_host)?;
+    if head.uri != record.uri {
+        record.uri = head.uri.clone();
     }
-    record.host.clone_from(&host.name);
+    record.host = Some(Rc::clone(&host.name));
     if client.is_misdirected(&host.name) {
         return Err(Reject::Misdirected);
     }
 
-    let trusted = &client.listener.trusted_proxies;
-    context.client = forwarded::client(client.transport.peer.ip(), &head.headers, trusted);
-    record.client = context.client;
+    if client.hop.is_trusted() {
+        let trusted = &client.listener.trusted_proxies;
+        context.client = forwarded::client(client.transport.peer.ip(), &head.headers, trusted);
+        record.client = context.client;
+    }
 
     let found = plane.config().routes.find(&route::Request {
         listener: &client.listener.name,
@@ -107,6 +109,7 @@ async fn process(
     record.identity = context.identity.clone().or_else(|| context.api_key.clone());
     passed?;
     let peer = client.transport.peer.ip();
+    let trusted = &client.listener.trusted_proxies;
     let class = route.overload.class(context, &head, peer, trusted);
     if let Some(reject) = strain.refusal(class) {
         return Err(reject);

@@ -1,6 +1,6 @@
 //! Runs hyper's tasks on the thread they belong to.
 
-/// Spawns onto the current [`tokio::task::LocalSet`]: nothing of a connection ever moves to another
+/// Spawns onto the current [`tokio::runtime::LocalRuntime`]: nothing of a connection ever moves to another
 /// thread, so nothing of it needs to be `Send`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LocalExecutor;

@@ -8,19 +8,23 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
+use slab::Slab;
 use tokio::sync::{Notify, mpsc, watch};
 
 use super::generation::Generation;
 use super::plane::Plane;
 use crate::drain::{CUT_GRACE, Drain};
 use crate::listen::{self, Listener};
-use crate::overload::pressure::{Pressure, Strain};
+use crate::overload::pressure::{Pressure, Relief, Strain};
+use crate::serve::Client;
 use crate::telemetry::access_log::{AccessLog, FLUSH_EVERY};
 use crate::telemetry::metrics::Shard;
 use crate::upstream::balance::Random;
 
 /// Between looks for upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// Between looks at client connections: how late an idle one may be noticed.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Longer than any idle upstream connection is kept.
 const IDLE_FOR_EVER: Duration = Duration::from_secs(400 * 24 * 3600);
@@ -50,6 +54,8 @@ pub(crate) struct Worker {
     /// Client connections of all workers.
     connections: Arc<AtomicUsize>,
     ids: RequestIds,
+    /// The connections that are being served.
+    clients: RefCell<Slab<Rc<Client>>>,
     open: Cell<usize>,
     closed: Notify,
 }
@@ -66,6 +72,7 @@ impl Worker {
             strain: Strain::new(seed.pressure, seed.index),
             connections: seed.connections,
             ids: RequestIds::seeded(RandomState::new().hash_one("request ids")),
+            clients: RefCell::default(),
             open: Cell::new(0),
             closed: Notify::new(),
         };
@@ -101,6 +108,26 @@ impl Worker {
         })
     }
 
+    /// Looks after a connection's idle time and its end while the value lives.
+    pub(crate) fn attend(self: &Rc<Self>, client: &Rc<Client>) -> Attended {
+        Attended {
+            key: self.clients.borrow_mut().insert(Rc::clone(client)),
+            worker: Rc::clone(self),
+        }
+    }
+
+    /// Ends connections, since memory is short: idle ones first.
+    fn relieve(&self) {
+        let clients = self.clients.borrow();
+        for (_, client) in clients.iter().filter(|(_, client)| !client.is_ending()) {
+            match self.strain.relief(client.is_idle()) {
+                Relief::None => {}
+                Relief::Close => client.close(),
+                Relief::Cut => client.cut(),
+            }
+        }
+    }
+
     /// Counts an upgraded connection while the value lives.
     pub(crate) fn open_tunnel(self: &Rc<Self>) -> Tunnel {
         self.metrics.tunnels(1);
@@ -128,6 +155,18 @@ impl Drop for Slot {
     fn drop(&mut self) {
         self.worker.connections.fetch_sub(1, Ordering::Relaxed);
         self.worker.metrics.connection_closes();
+    }
+}
+
+/// A connection whose idle time and end the worker looks after.
+pub(crate) struct Attended {
+    worker: Rc<Worker>,
+    key: usize,
+}
+
+impl Drop for Attended {
+    fn drop(&mut self) {
+        let _ = self.worker.clients.borrow_mut().remove(self.key);
     }
 }
 
@@ -175,8 +214,13 @@ impl RequestIds {
     }
 
     fn next(&self) -> HeaderValue {
-        let id = format!("{:016x}{:016x}", self.prefix, self.random.next());
-        HeaderValue::try_from(id).expect("hexadecimal digits are a header value")
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let id = u128::from(self.prefix) << 64 | u128::from(self.random.next());
+        let mut text = [0; 32];
+        for (place, digit) in text.iter_mut().rev().enumerate() {
+            *digit = DIGITS[(id >> (4 * place)) as usize & 0xf];
+        }
+        HeaderValue::from_bytes(&text).expect("hexadecimal digits are a header value")
     }
 }
 
@@ -187,6 +231,7 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
     let worker = Rc::new(worker);
     let mut accepting = tokio::task::JoinSet::new();
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
+    tokio::task::spawn_local(close_connections(Rc::clone(&worker)));
     tokio::task::spawn_local(watch_lag(Rc::clone(&worker)));
     tokio::task::spawn_local(follow(generations, Rc::clone(&worker)));
     worker.plane().followed();
@@ -228,16 +273,35 @@ async fn watch_lag(worker: Rc<Worker>) {
     worker.strain.watch_lag(lag_max).await;
 }
 
+/// Ends connections when the gateway closes. HTTP/2 can say so at any time; a request may be on
+/// its way already to an HTTP/1.1 connection that is idle, so those are closed later.
+async fn close_connections(worker: Rc<Worker>) {
+    let each = |close: fn(&Client)| {
+        let clients = worker.clients.borrow();
+        clients.iter().for_each(|(_, client)| close(client));
+    };
+    worker.drain.closing().await;
+    each(Client::close_http2);
+    worker.drain.closing_idle().await;
+    each(Client::close);
+}
+
 async fn keep_house(worker: Rc<Worker>) {
     let mut flush = tokio::time::interval(FLUSH_EVERY);
     let mut sweep = tokio::time::interval(SWEEP_EVERY);
+    let mut look = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
+            _ = look.tick() => {
+                let now = Instant::now();
+                worker.clients.borrow().iter().for_each(|(_, client)| client.look(now));
+            }
             _ = flush.tick() => {
                 if let Some(log) = &worker.access_log {
                     log.flush();
                 }
-                if worker.strain.relieve() {
+                if worker.strain.is_relieving() {
+                    worker.relieve();
                     // As if all had been idle for too long.
                     worker.plane().sweep(Instant::now() + IDLE_FOR_EVER);
                 }

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::access_log::Line;
 use super::metrics::{Outcome, Shard};
@@ -40,9 +40,9 @@ pub(crate) struct Record {
     pub(crate) request_id: HeaderValue,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
-    pub(crate) host: String,
-    /// Without the query, which may hold what does not belong in a log.
-    pub(crate) path: String,
+    pub(crate) host: Option<Rc<str>>,
+    /// As the client named it, normalised once the head was found good.
+    pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) tls: Option<&'static str>,
     /// Who sent the request, once a filter has vouched for it.
@@ -86,8 +86,8 @@ impl Exchange {
             request_id,
             client: client.transport.peer.ip(),
             method: Method::GET,
-            host: String::new(),
-            path: String::new(),
+            host: None,
+            uri: Uri::default(),
             version: Version::HTTP_11,
             tls: client.transport.tls,
             identity: None,
@@ -174,7 +174,8 @@ impl Drop for Exchange {
         let status = record
             .status
             .map_or(CLIENT_CLOSED_STATUS, |status| status.as_u16());
-        let duration = record.started.elapsed();
+        let now = Instant::now();
+        let duration = now - record.started;
         let worker = &self.client.worker;
         let metrics = &worker.metrics;
         metrics.exchange_ends();
@@ -187,7 +188,7 @@ impl Drop for Exchange {
         if let Some(log) = &worker.access_log {
             log.write(&record.line(status, duration, &self.plane));
         }
-        self.client.exchange_ends();
+        self.client.exchange_ends(now);
     }
 }
 
@@ -233,8 +234,9 @@ impl Record {
                 .as_ref()
                 .map(|identity| identity.subject.as_str()),
             method: self.method.as_str(),
-            host: &self.host,
-            path: &self.path,
+            host: self.host.as_deref().unwrap_or_default(),
+            // Without the query, which may hold what does not belong in a log.
+            path: self.uri.path(),
             route: self.route.as_ref().map(|route| &*route.name),
             service,
             instance: self

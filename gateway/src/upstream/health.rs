@@ -61,7 +61,7 @@ struct Target {
 }
 
 /// Starts the checks of every service that has them, and what looks for outliers, on the current
-/// [`tokio::task::LocalSet`]. They end when the returned set is dropped.
+/// [`tokio::runtime::LocalRuntime`]. They end when the returned set is dropped.
 ///
 /// `shared` is in the order of `services`.
 pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> JoinSet<()> {

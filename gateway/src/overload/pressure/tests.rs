@@ -1,7 +1,6 @@
 //! What is refused at which stage, and which connections end.
 
 use std::os::fd::AsFd;
-use std::rc::Rc;
 
 use super::*;
 
@@ -98,40 +97,24 @@ fn connections_are_turned_away_for_memory_and_descriptors() {
     assert_eq!(strain.process.reading().turned, [0, 1]);
 }
 
-#[tokio::test]
-async fn connections_end_when_idle_and_are_cut_only_at_the_last_stage() {
-    let local = tokio::task::LocalSet::new();
-    local
-        .run_until(async {
-            let strain = Rc::new(strain());
-            assert!(!strain.relieve());
-            let busy = Rc::new(Cell::new(true));
-            // As many as one is cut of.
-            let ends: Vec<_> = (0..CUT_ONE_IN)
-                .map(|_| {
-                    let (strain, busy) = (Rc::clone(&strain), Rc::clone(&busy));
-                    tokio::task::spawn_local(async move { strain.ends(|| !busy.get()).await })
-                })
-                .collect();
-            let relieve = async || {
-                tokio::task::yield_now().await;
-                assert!(strain.relieve());
-                tokio::task::yield_now().await;
-            };
-            strain.process.publish(1, 2, Stage::Closed);
-            relieve().await;
-            assert_eq!(strain.process.reading().closed, [0, 0]);
-            strain.process.publish(1, 2, Stage::Cut);
-            relieve().await;
-            assert_eq!(strain.process.reading().closed, [0, 1]);
-            busy.set(false);
-            relieve().await;
-            assert_eq!(strain.process.reading().closed, [CUT_ONE_IN - 1, 1]);
-            let mut cut = 0;
-            for end in ends {
-                cut += u32::from(end.await.unwrap());
-            }
-            assert_eq!(cut, 1);
-        })
-        .await;
+#[test]
+fn connections_end_when_idle_and_are_cut_only_at_the_last_stage() {
+    let strain = strain();
+    // As many as one is cut of.
+    let relieve = |idle| {
+        let all = (0..CUT_ONE_IN).map(|_| strain.relief(idle));
+        let all: Vec<Relief> = all.collect();
+        [Relief::None, Relief::Close, Relief::Cut]
+            .map(|one| all.iter().filter(|relief| **relief == one).count())
+    };
+    let table = [
+        ("busy, closed", Stage::Closed, false, [8, 0, 0], [0, 0]),
+        ("busy, cut", Stage::Cut, false, [7, 0, 1], [0, 1]),
+        ("idle", Stage::Cut, true, [0, 8, 0], [8, 1]),
+    ];
+    for (what, stage, idle, expected, counted) in table {
+        strain.process.publish(1, 2, stage);
+        assert_eq!(relieve(idle), expected, "{what}");
+        assert_eq!(strain.process.reading().closed, counted, "{what}");
+    }
 }
