@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod chain;
+pub mod in_flight;
 pub mod jwt;
 pub mod key;
 pub mod rate_limit;
@@ -27,6 +28,8 @@ pub struct Context {
     /// Fields to add to the response, whether it is forwarded or refused: `RateLimit` and
     /// `RateLimit-Policy`.
     pub response_headers: HeaderMap,
+    /// Places the request holds among those its sender may have.
+    pub places: Vec<in_flight::Place>,
 }
 
 impl Context {
@@ -37,6 +40,7 @@ impl Context {
             identity: None,
             api_key: None,
             response_headers: HeaderMap::new(),
+            places: Vec::new(),
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) enum Reply {
 pub(crate) async fn forward(
     client: &Rc<Client>,
     exchange: &mut Exchange,
-    context: &Context,
+    context: &mut Context,
     route: &Arc<Route>,
     host: &Host,
     mut head: Parts,
@@ -57,7 +57,7 @@ pub(crate) async fn forward(
     let target = split.choose();
     exchange.record().target = Some(target);
     let cluster = &plane.clusters[split.targets()[target].service];
-    let admission = admit(exchange, route, target).await?;
+    let admission = admit(exchange, context, route, target).await?;
     let bytes_max = route
         .body_bytes_max
         .unwrap_or(plane.limits().body_bytes_max);
@@ -115,17 +115,20 @@ pub(crate) async fn forward(
 /// Takes the places the request needs, where they are limited.
 async fn admit(
     exchange: &mut Exchange,
+    context: &mut Context,
     route: &Route,
     target: usize,
 ) -> Result<Option<Admission>, Reject> {
     let plane = exchange.plane();
     let service = &plane.config().services[route.targets()[target].service];
     let (route, service) = (route.overload.gate.as_ref(), service.gate.as_ref());
-    if route.is_none() && service.is_none() {
+    if route.is_none() && service.is_none() && context.places.is_empty() {
         return Ok(None);
     }
     let class = exchange.record().class;
-    Admission::enter(route, service, class).await.map(Some)
+    let sender = std::mem::take(&mut context.places);
+    let entered = Admission::enter(sender, route, service, class);
+    entered.await.map(Some)
 }
 
 /// The refusal for a request whose body was at fault.

@@ -181,6 +181,7 @@ fn schema_is_json_that_knows_the_sections() {
         "access_log",
         "admin",
         "auth",
+        "concurrency",
         "drain",
         "limits",
         "listeners",

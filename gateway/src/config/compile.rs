@@ -70,6 +70,7 @@ impl Compiler<'_> {
         let mut filters = Filters::default();
         self.auth(&file.auth, &mut filters);
         self.limits(&file.limits, &mut filters);
+        self.sender_limits(&file.concurrency, &mut filters);
         let mut gates = Gates::default();
         let services = self.services(&file.services, &mut gates);
         let routes = self.routes(file, &filters.by_name, &mut gates);
@@ -93,6 +94,7 @@ impl Compiler<'_> {
             access_log: self.access_log(&file.access_log),
             drain: Self::drain(&file.drain),
             tokens: filters.tokens,
+            in_flight_limits: filters.in_flight_limits,
             rate_limits: filters.rate_limits,
         }
     }
@@ -101,27 +103,31 @@ impl Compiler<'_> {
         self.problems.push(problem);
     }
 
-    /// Names must be fit for labels and header fields; `auth` and `limits` share the names that
-    /// `use` refers to.
+    /// Names must be fit for labels and header fields; `auth`, `limits` and `concurrency` share
+    /// the names that `use` refers to.
     fn names(&mut self, file: &File) {
         self.names_of("listener", &file.listeners);
         self.names_of("service", &file.services);
         self.names_of("authentication", &file.auth);
         self.names_of("limit", &file.limits);
+        self.names_of("limit", &file.concurrency);
         self.names_of("route", &file.routes);
-        for name in file
-            .limits
-            .keys()
-            .filter(|name| file.auth.contains_key(*name))
-        {
-            self.refuse(
-                Problem::at(
-                    name.span(),
-                    format!("`{name}` is the name of an authentication too"),
-                )
-                .hint("`use` finds both by name: give one of them another"),
-            );
+        for name in file.limits.keys().chain(file.concurrency.keys()) {
+            if file.auth.contains_key(name) {
+                self.ambiguous(name, "an authentication");
+            }
         }
+        for name in file.concurrency.keys() {
+            if file.limits.contains_key(name) {
+                self.ambiguous(name, "a rate limit");
+            }
+        }
+    }
+
+    fn ambiguous(&mut self, name: &Placed<String>, other: &str) {
+        let message = format!("`{name}` is the name of {other} too");
+        let hint = "`use` finds both by name: give one of them another";
+        self.refuse(Problem::at(name.span(), message).hint(hint));
     }
 
     fn names_of<T>(&mut self, what: &str, things: &Named<T>) {
@@ -276,5 +282,6 @@ impl Compiler<'_> {
 struct Filters {
     by_name: BTreeMap<String, FilterKind>,
     tokens: Vec<Arc<crate::filter::jwt::Jwt>>,
+    in_flight_limits: Vec<Arc<crate::filter::in_flight::InFlightLimit>>,
     rate_limits: Vec<Arc<crate::filter::rate_limit::RateLimit>>,
 }

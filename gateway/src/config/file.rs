@@ -6,6 +6,7 @@
 mod access_log;
 mod admin;
 mod auth;
+mod concurrency;
 mod forms;
 mod health;
 mod limit;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use self::access_log::{AccessLog, LogTarget};
 pub use self::admin::{Admin, Drain};
 pub use self::auth::{Auth, AuthKind};
+pub use self::concurrency::SenderConcurrency;
 pub use self::forms::{Certificate, Source};
 pub use self::health::{Health, HealthKind};
 pub use self::limit::{Limit, WhenFull};
@@ -74,6 +76,9 @@ pub struct File {
     /// How many requests may be sent; used by routes.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub limits: Named<Limit>,
+    /// How many requests a sender may have under way; used by routes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub concurrency: Named<SenderConcurrency>,
     /// Which requests go to which service; the most specific route wins, not the first.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: Named<Route>,

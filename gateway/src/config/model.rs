@@ -12,6 +12,7 @@ use ipnet::IpNet;
 
 pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::resilience::*;
+use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::key::RequestKey;
 use crate::filter::rate_limit::RateLimit;
@@ -47,6 +48,8 @@ pub struct Config {
     pub gates: Gates,
     /// The token authentications, in order of name, for their counters.
     pub tokens: Vec<Arc<Jwt>>,
+    /// The limits of requests in flight by sender, in order of name, for their counters.
+    pub in_flight_limits: Vec<Arc<InFlightLimit>>,
     /// The rate limits, in order of name, for their counters.
     pub rate_limits: Vec<Arc<RateLimit>>,
 }

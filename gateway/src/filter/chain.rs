@@ -2,7 +2,9 @@
 //!
 //! 1. **API key**: cheap to check, so a stranger costs one digest.
 //! 2. **JWT**: a signature check at most once per token.
-//! 3. **Rate limits**: after authentication, because limits may count by identity; a refused
+//! 3. **Limits of requests in flight**: after authentication too, and before rate limits, which a
+//!    request that is refused here does not use up.
+//! 4. **Rate limits**: after authentication, because limits may count by identity; a refused
 //!    credential therefore never uses up somebody else's limit.
 
 use std::sync::Arc;
@@ -12,6 +14,7 @@ use http::request::Parts;
 
 use super::Context;
 use super::api_key::ApiKeys;
+use super::in_flight::InFlightLimit;
 use super::jwt::Jwt;
 use super::rate_limit::RateLimit;
 use super::reject::Reject;
@@ -23,6 +26,8 @@ pub enum FilterKind {
     ApiKey(Arc<ApiKeys>),
     /// Accepts requests with a valid bearer token.
     Jwt(Arc<Jwt>),
+    /// Counts the request among those of its sender that are under way.
+    InFlight(Arc<InFlightLimit>),
     /// Counts the request against a limit.
     RateLimit(Arc<RateLimit>),
 }
@@ -33,6 +38,7 @@ impl FilterKind {
         match self {
             Self::ApiKey(_) => "api-key",
             Self::Jwt(_) => "jwt",
+            Self::InFlight(_) => "in-flight-limit",
             Self::RateLimit(_) => "rate-limit",
         }
     }
@@ -42,6 +48,7 @@ impl FilterKind {
         match self {
             Self::ApiKey(filter) => filter.name(),
             Self::Jwt(filter) => filter.name(),
+            Self::InFlight(filter) => &filter.policy().name,
             Self::RateLimit(filter) => &filter.policy().name,
         }
     }
@@ -51,7 +58,8 @@ impl FilterKind {
         match self {
             Self::ApiKey(_) => 1,
             Self::Jwt(_) => 2,
-            Self::RateLimit(_) => 3,
+            Self::InFlight(_) => 3,
+            Self::RateLimit(_) => 4,
         }
     }
 }
@@ -83,6 +91,7 @@ impl Chain {
         self.filters.iter().try_for_each(|filter| match filter {
             FilterKind::ApiKey(filter) => filter.run(context, head),
             FilterKind::Jwt(filter) => filter.run(context, head, now),
+            FilterKind::InFlight(filter) => filter.run(context, head, &self.route),
             FilterKind::RateLimit(filter) => filter.run(context, head, &self.route),
         })
     }

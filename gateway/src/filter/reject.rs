@@ -133,6 +133,9 @@ refusals! {
         retry_after: u64,
     } = TOO_MANY_REQUESTS, "rate-limited",
         "Too many requests; see Retry-After.";
+    /// The sender has as many requests under way as it may.
+    InFlightLimited = TOO_MANY_REQUESTS, "in-flight-limited",
+        "Too many requests at a time; wait for earlier ones to end.";
     /// The rate limiter's key set is full and the limit says `when_full = "refuse"`.
     LimiterFull = SERVICE_UNAVAILABLE, "limiter-full",
         "The request cannot be counted against its limit right now.";
@@ -151,6 +154,9 @@ refusals! {
     /// The request waited, until one that matters more needed its room.
     QueueDisplaced = SERVICE_UNAVAILABLE, "queue-displaced",
         "The service has too much to do for requests of this priority.";
+    /// The process has as many open files as it may: none is left for a connection.
+    NoDescriptor = SERVICE_UNAVAILABLE, "no-descriptor",
+        "The gateway cannot open another connection.";
     /// The process is near its `memory_max`.
     MemoryShort = SERVICE_UNAVAILABLE, "memory-short",
         "The gateway has no room for requests of this priority.";
@@ -270,7 +276,8 @@ impl Reject {
             Self::RateLimited { retry_after } | Self::CircuitOpen { retry_after } => {
                 Some(*retry_after)
             }
-            Self::LimiterFull
+            Self::InFlightLimited
+            | Self::LimiterFull
             | Self::NoInstance
             | Self::UpstreamBusy
             | Self::UpstreamQueueTimeout
@@ -278,6 +285,7 @@ impl Reject {
             | Self::ServiceBusy
             | Self::QueueTimeout
             | Self::QueueDisplaced
+            | Self::NoDescriptor
             | Self::GatewayBusy => Some(1),
             // Memory comes back with the end of what is under way, which takes longer.
             Self::MemoryShort => Some(5),

@@ -19,6 +19,7 @@ use super::adaptive::Outcome;
 use super::class::{Class, ClassSource};
 use super::gate::{Gate, Permit, Refused};
 use crate::filter::Context;
+use crate::filter::in_flight::Place;
 use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
 
@@ -60,12 +61,15 @@ impl RoutePolicy {
 pub(crate) struct Admission {
     service: Option<Permit>,
     _route: Option<Permit>,
+    _sender: Vec<Place>,
     since: Instant,
 }
 
 impl Admission {
-    /// Takes a place at both gates, where there are such, after a wait if need be.
+    /// Takes a place at both gates, where there are such, after a wait if need be. `sender` are
+    /// the places that count for the sender.
     pub(crate) async fn enter(
+        sender: Vec<Place>,
         route: Option<&Arc<Gate>>,
         service: Option<&Arc<Gate>>,
         class: Class,
@@ -81,6 +85,7 @@ impl Admission {
         Ok(Self {
             service,
             _route: route,
+            _sender: sender,
             since: Instant::now(),
         })
     }

@@ -5,8 +5,10 @@
 //! are in use, without counting and without a lock: a number within the reserve means that
 //! everything below is taken.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Raises the limit of open descriptors to what the process may have at most, as a server should:
@@ -34,6 +36,12 @@ pub(crate) fn is_reserved(descriptor: BorrowedFd<'_>, client_end: u64) -> bool {
     u64::try_from(descriptor.as_raw_fd()).is_ok_and(|number| number >= client_end)
 }
 
+/// Whether an error says that this process, or the whole machine, has no descriptor left.
+pub(crate) fn are_used_up(error: &io::Error) -> bool {
+    let number = error.raw_os_error().map(Errno::from_raw);
+    matches!(number, Some(Errno::EMFILE | Errno::ENFILE))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -52,6 +60,19 @@ mod tests {
         ];
         for (limit, percent, expected) in table {
             assert_eq!(client_end(limit, percent), expected, "{limit} {percent}");
+        }
+    }
+
+    #[test]
+    fn only_a_want_of_descriptors_is_one() {
+        let table = [
+            (Errno::EMFILE, true),
+            (Errno::ENFILE, true),
+            (Errno::ECONNREFUSED, false),
+        ];
+        for (number, expected) in table {
+            let error = io::Error::from_raw_os_error(number as i32);
+            assert_eq!(are_used_up(&error), expected, "{number}");
         }
     }
 

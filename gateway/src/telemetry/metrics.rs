@@ -28,6 +28,7 @@
 //! | `instance_healthy`, `instance_suspect` | service, instance | 1 or 0 |
 //! | `token_cache_total` | auth, result | verified tokens found again |
 //! | `rate_limit_total`, `rate_limit_keys` | limit, result | what limits did and remember |
+//! | `in_flight_limit_total`, `in_flight_limit_keys` | limit, result | requests counted by sender |
 //! | `concurrency_limit`, `_in_flight`, `_waiting` | kind, name | of a limited service or route |
 //! | `concurrency_baseline_seconds` | kind, name | latency without load, for an adaptive limit |
 //! | `concurrency_refused_total` | kind, name, priority, reason | at the limit: full, timeout, displaced |
@@ -230,6 +231,7 @@ impl Collector for Everything {
         render::services(page, shards, *now);
         render::instances(page, shards, *now);
         render::filters(page, &configured);
+        overload::senders(page, &configured);
         overload::gates(page, &configured);
         render::health(page, &configured, *now);
         resilience::repeats(page, shards);

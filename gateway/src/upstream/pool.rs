@@ -17,6 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::stream::AnswerFirst;
 use crate::config::{ServiceConfig, UpstreamProtocol};
 use crate::forward::body::RequestBody;
+use crate::overload::descriptors;
 use crate::server::executor::LocalExecutor;
 
 /// Bytes of a response head, and of the read buffer.
@@ -32,6 +33,9 @@ pub(crate) enum ConnectFailure {
     /// The instance refused, or cannot be reached.
     #[error("cannot connect: {0}")]
     Refused(std::io::Error),
+    /// This process has as many open files as it may.
+    #[error("no descriptor for a connection: {0}")]
+    NoDescriptor(std::io::Error),
     /// It did not answer in time.
     #[error("no connection within the time allowed")]
     Timeout,
@@ -49,7 +53,7 @@ pub(crate) enum ConnectFailure {
 impl ConnectFailure {
     /// Whether other requests should avoid the instance.
     pub(crate) fn is_fault_of_instance(&self) -> bool {
-        !matches!(self, Self::Busy | Self::Waited)
+        !matches!(self, Self::Busy | Self::Waited | Self::NoDescriptor(_))
     }
 }
 
@@ -235,7 +239,10 @@ impl Pool {
 
     async fn connect(&self) -> Result<TcpStream, ConnectFailure> {
         let stream = self.in_time(TcpStream::connect(self.address)).await?;
-        let stream = stream.map_err(ConnectFailure::Refused)?;
+        let stream = stream.map_err(|error| match descriptors::are_used_up(&error) {
+            true => ConnectFailure::NoDescriptor(error),
+            false => ConnectFailure::Refused(error),
+        })?;
         // Only a delay is at stake; a socket that cannot have it still works.
         let _ = stream.set_nodelay(true);
         Ok(stream)

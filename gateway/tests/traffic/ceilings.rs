@@ -176,6 +176,44 @@ async fn the_last_descriptors_are_for_instances() {
 }
 
 #[tokio::test]
+async fn an_instance_is_not_blamed_for_a_want_of_descriptors() {
+    let origin = Origin::start("one").await;
+    let text = configuration("", "descriptors_reserve_percent = 0", origin.address);
+    let gateway = Gateway::start_limited(&text, 64).await;
+    let mut first = TcpStream::connect(gateway.address()).await.unwrap();
+    first
+        .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await
+        .unwrap();
+    read_until(&mut first, "}").await;
+    let mut crowd = Vec::new();
+    for _ in 0..64 {
+        crowd.push(TcpStream::connect(gateway.address()).await.unwrap());
+    }
+    // Two requests need two connections to the instance, and there is one.
+    let hang = b"GET /hang HTTP/1.1\r\nhost: test\r\n\r\n";
+    crowd[0].write_all(hang).await.unwrap();
+    origin.holds(1).await;
+    first
+        .write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n")
+        .await
+        .unwrap();
+    let refusal = read_until(&mut first, "}").await;
+    assert!(refusal.starts_with("HTTP/1.1 503 "), "{refusal}");
+    assert!(refusal.contains("\"no-descriptor\""), "{refusal}");
+    drop(crowd);
+    let health = format!(
+        "weir_gateway_instance_suspect{{service=\"app\",instance=\"{}\"}}",
+        origin.address
+    );
+    eventually("there are descriptors again", async || {
+        answer(&gateway).await.filter(|answer| answer.status == 200)
+    })
+    .await;
+    assert!(gateway.metric(&health).await.abs() < 0.1);
+}
+
+#[tokio::test]
 async fn a_late_event_loop_sheds() {
     let origin = Origin::start("one").await;
     // Timers have a resolution of a millisecond, so every tick is later than this.

@@ -121,6 +121,39 @@ async fn at_the_limit_of_a_route_and_one_over() {
 }
 
 #[tokio::test]
+async fn a_sender_at_its_limit_and_one_over() {
+    let origin = Origin::start("one").await;
+    let text = [
+        "[concurrency.per-tenant]\nin_flight_max = 1\nkey = \"header.x-tenant\"\n".to_owned(),
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", "use = [\"per-tenant\"]"),
+    ];
+    let gateway = Gateway::start(&text.concat()).await;
+    let of = async |tenant: &str, path: &str| {
+        let request = client::request(path).header("x-tenant", tenant);
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        client::send(gateway.address(), request).await
+    };
+    let (held, ()) = tokio::join!(of("a", "/hold"), async {
+        origin.holds(1).await;
+        let answer = of("a", "/").await;
+        assert_eq!(answer.refusal(), (429, "in-flight-limited".to_owned()));
+        assert_eq!(answer.header("retry-after"), "1");
+        assert_eq!(of("b", "/").await.status, 200);
+        origin.release();
+    });
+    assert_eq!(held.status, 200);
+    let keys = "weir_gateway_in_flight_limit_keys{limit=\"per-tenant\"}";
+    eventually("nobody is counted", async || {
+        (gateway.metric(keys).await < 0.5).then_some(())
+    })
+    .await;
+    assert_eq!(of("a", "/").await.status, 200);
+    let limited = "weir_gateway_in_flight_limit_total{limit=\"per-tenant\",result=\"limited\"}";
+    assert!((gateway.metric(limited).await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
 async fn who_waits_is_served_when_there_is_room_or_refused_in_time() {
     let origin = Origin::start("one").await;
     let concurrency = "in_flight_max = 1, queue_max = 1, queue_timeout = \"60s\"";
@@ -137,7 +170,7 @@ async fn who_waits_is_served_when_there_is_room_or_refused_in_time() {
     origin.release();
     assert_eq!(held.await.unwrap().status, 200);
     assert_eq!(waiting.await.unwrap().status, 200);
-    let series = "weir_gateway_concurrency_queue_seconds_count{kind=\"service\",name=\"app\"}";
+    let series = "weir_gateway_concurrency_queued_total{kind=\"service\",name=\"app\"}";
     assert!((gateway.metric(series).await - 1.0).abs() < 0.1);
 
     let concurrency = "in_flight_max = 1, queue_max = 1, queue_timeout = \"100ms\"";

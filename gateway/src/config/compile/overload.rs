@@ -3,9 +3,12 @@
 use std::sync::Arc;
 
 use super::super::error::Problem;
-use super::super::file::{self, Concurrency, Overload, Placed, PriorityBy};
-use super::Compiler;
+use super::super::file::{
+    self, Concurrency, Named, Overload, Placed, PriorityBy, SenderConcurrency,
+};
+use super::{Compiler, Filters};
 use crate::filter::chain::{Chain, FilterKind};
+use crate::filter::in_flight::{self, InFlightLimit};
 use crate::filter::key::RequestKey;
 use crate::overload::{
     AdaptivePolicy, ClassSource, Gate, Gates, OverloadConfig, Policy, RoutePolicy,
@@ -30,6 +33,33 @@ impl Compiler<'_> {
                 0..=90,
                 "descriptors_reserve_percent",
             ),
+        }
+    }
+
+    /// The limits of requests in flight by sender.
+    pub(super) fn sender_limits(
+        &mut self,
+        typed: &Named<SenderConcurrency>,
+        filters: &mut Filters,
+    ) {
+        for (name, limit) in typed {
+            let policy = in_flight::Policy {
+                name: name.as_str().into(),
+                key: self.request_key(&limit.key),
+                in_flight_max: self.within(
+                    &limit.in_flight_max,
+                    1..=IN_FLIGHT_MAX,
+                    "in_flight_max",
+                ),
+            };
+            // What is under way goes on being counted.
+            let known = self.previous.map(|one| &one.in_flight_limits);
+            let mut known = known.into_iter().flatten();
+            let same = known.find(|limit| *limit.policy() == policy).cloned();
+            let limit = same.unwrap_or_else(|| Arc::new(InFlightLimit::new(policy)));
+            filters.in_flight_limits.push(Arc::clone(&limit));
+            let filter = FilterKind::InFlight(limit);
+            filters.by_name.insert(name.to_string(), filter);
         }
     }
 
@@ -240,6 +270,24 @@ mod tests {
                 "from 1 to 10",
             ),
             ("", "", "in_flight_max = 0", "out of range"),
+            (
+                "",
+                "[concurrency.one]\nin_flight_max = 0\nkey = \"client-ip\"",
+                "",
+                "out of range",
+            ),
+            (
+                "",
+                "[concurrency.one]\nin_flight_max = 1\nkey = \"jwt.sub\"",
+                "use = [\"one\"]",
+                "counts by `jwt.sub`",
+            ),
+            (
+                "",
+                "[concurrency.keys]\nin_flight_max = 1\nkey = \"client-ip\"",
+                "",
+                "name of an authentication too",
+            ),
             ("", "", "priority = \"high\"", "known here: `sheddable`"),
             (
                 "",

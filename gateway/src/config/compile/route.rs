@@ -134,19 +134,19 @@ impl Compiler<'_> {
     /// A limit that counts by identity needs the authentication that finds it out.
     fn keys_available(&mut self, used: &[(&Placed<String>, FilterKind)]) {
         for (name, filter) in used {
-            let FilterKind::RateLimit(limit) = filter else {
-                continue;
+            let key = match filter {
+                FilterKind::RateLimit(limit) => &limit.policy().key,
+                FilterKind::InFlight(limit) => &limit.policy().key,
+                FilterKind::ApiKey(_) | FilterKind::Jwt(_) => continue,
             };
-            let needed = match limit.policy().key {
+            let needed = match key {
                 RequestKey::Claim(_) => "jwt",
                 RequestKey::ApiKey => "api-key",
                 _ => continue,
             };
             if !used.iter().any(|(_, other)| other.kind() == needed) {
                 let message = format!(
-                    "limit `{}` counts by `{}`, but the route does not ask for one",
-                    name,
-                    limit.policy().key
+                    "limit `{name}` counts by `{key}`, but the route does not ask for one",
                 );
                 let hint = format!("add an authentication of type `{needed}` to `use`");
                 self.refuse(Problem::at(name.span(), message).hint(hint));

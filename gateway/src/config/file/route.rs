@@ -14,7 +14,7 @@ pub struct Route {
     /// Which requests take this route.
     #[serde(rename = "match")]
     pub predicates: Predicates,
-    /// Names from `auth` and `limits` a request must pass; they run in a fixed order.
+    /// Names from `auth`, `limits` and `concurrency` a request must pass; they run in a fixed order.
     #[serde(default, rename = "use")]
     pub filters: Vec<Placed<String>>,
     /// The service requests go to.

@@ -172,6 +172,7 @@ fn refusal(failure: &ConnectFailure) -> Reject {
         ConnectFailure::Busy => Reject::UpstreamBusy,
         ConnectFailure::Waited => Reject::UpstreamQueueTimeout,
         ConnectFailure::Handshake(_) => Reject::UpstreamProtocol,
+        ConnectFailure::NoDescriptor(_) => Reject::NoDescriptor,
         ConnectFailure::Refused(_) => Reject::UpstreamConnect,
         ConnectFailure::Timeout => Reject::UpstreamConnectTimeout,
     }

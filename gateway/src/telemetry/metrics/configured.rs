@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
 use crate::overload::Gates;
@@ -23,6 +24,7 @@ pub(crate) struct ServiceHealth {
 pub(crate) struct Configured {
     pub(super) services: Vec<ServiceHealth>,
     pub(super) tokens: Vec<Arc<Jwt>>,
+    pub(super) in_flight_limits: Vec<Arc<InFlightLimit>>,
     pub(super) rate_limits: Vec<Arc<RateLimit>>,
     pub(super) gates: Gates,
 }
@@ -39,6 +41,7 @@ impl Configured {
         Self {
             services: health.collect(),
             tokens: config.tokens.clone(),
+            in_flight_limits: config.in_flight_limits.clone(),
             rate_limits: config.rate_limits.clone(),
             gates: config.gates.clone(),
         }

@@ -7,6 +7,27 @@ use crate::overload::gate::{self, Refused};
 use crate::overload::pressure::{self, Pressure};
 use crate::overload::{Class, Gate};
 
+/// The limits of requests in flight by sender.
+pub(super) fn senders(page: &mut Page<'_>, configured: &Configured) {
+    let help = "Requests counted among those of their sender, by what came of it.";
+    page.counters("in_flight_limit", help, |family| {
+        for limit in &configured.in_flight_limits {
+            let counts = limit.counts();
+            for (result, count) in [("allowed", counts.allowed), ("limited", counts.limited)] {
+                let labels = [("limit", &*limit.policy().name), ("result", result)];
+                family.count(&labels, count);
+            }
+        }
+    });
+    let help = "Senders with requests under way.";
+    page.gauges("in_flight_limit_keys", help, |family| {
+        for limit in &configured.in_flight_limits {
+            let labels = [("limit", &*limit.policy().name)];
+            family.level(&labels, limit.counts().keys as f64);
+        }
+    });
+}
+
 /// The limits of requests in flight.
 pub(super) fn gates(page: &mut Page<'_>, configured: &Configured) {
     let gates: Vec<Limited<'_>> = Limited::all(configured).collect();
