@@ -109,6 +109,7 @@ pub(crate) async fn forward(
     }
     record.admission = admission;
     headers::prepare_response(response.headers_mut());
+    cluster.stick(affinity, &lease, client, response.headers_mut());
     Ok(Reply::Streamed(response, lease))
 }
 

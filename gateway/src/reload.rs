@@ -100,7 +100,7 @@ impl Reloader {
         let sockets = sockets.map_err(Refused::Socket)?;
 
         // From here on nothing can fail.
-        self.checks = health::start(&config.services, &next.services);
+        self.checks = health::start(&next.services);
         self.metrics.configured.store(Arc::clone(&next.metrics));
         self.generations.send_replace(Arc::clone(&next));
         next.followed_by(self.workers.len()).await;

@@ -159,7 +159,7 @@ impl Prepared {
                 workers: senders,
                 generations,
                 metrics: self.metrics,
-                checks: health::start(&config.services, &self.generation.services),
+                checks: health::start(&self.generation.services),
                 former: Vec::new(),
             },
             program: self.program,

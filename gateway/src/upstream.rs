@@ -3,7 +3,8 @@
 //! What every worker must agree on, whether an instance may be used, is shared as atomics
 //! (`availability`).
 //! Everything else, connections and requests in flight above all, belongs to one worker alone, so
-//! the request path takes no lock. A worker has one `cluster::Cluster` per service.
+//! the request path takes no lock. A worker has one `cluster::Cluster` per service, which
+//! chooses by its `lineup` and `balance`.
 
 pub(crate) mod availability;
 pub(crate) mod balance;
@@ -14,6 +15,10 @@ pub(crate) mod endpoint;
 pub(crate) mod faults;
 pub mod health;
 pub(crate) mod instance;
+mod lineup;
+pub(crate) mod link;
 pub(crate) mod outlier;
 pub(crate) mod pool;
+pub(crate) mod service;
+mod sticky;
 mod stream;

@@ -3,6 +3,7 @@
 
 mod admin;
 mod auth;
+pub(crate) mod balance;
 mod health;
 mod listener;
 mod overload;
@@ -41,6 +42,7 @@ pub(super) fn compile(
     let mut compiler = Compiler {
         base_dir,
         previous,
+        zone: None,
         problems: Vec::new(),
         sources: BTreeSet::new(),
     };
@@ -59,6 +61,8 @@ pub(super) fn compile(
 struct Compiler<'a> {
     base_dir: &'a Path,
     previous: Option<&'a Config>,
+    /// The zone the gateway runs in.
+    zone: Option<Arc<str>>,
     problems: Vec<Problem>,
     /// Files the configuration refers to, whether or not they could be read.
     sources: BTreeSet<PathBuf>,
@@ -71,6 +75,7 @@ impl Compiler<'_> {
         self.auth(&file.auth, &mut filters);
         self.limits(&file.limits, &mut filters);
         self.sender_limits(&file.concurrency, &mut filters);
+        self.zone = self.own_zone(file.server.zone.as_ref());
         let mut gates = Gates::default();
         let services = self.services(&file.services, &mut gates);
         let routes = self.routes(file, &filters.by_name, &mut gates);

@@ -6,6 +6,7 @@
 mod access_log;
 mod admin;
 mod auth;
+mod balance;
 mod concurrency;
 mod forms;
 mod health;
@@ -28,6 +29,7 @@ use serde::{Deserialize, Serialize};
 pub use self::access_log::{AccessLog, LogTarget};
 pub use self::admin::{Admin, Drain};
 pub use self::auth::{Auth, AuthKind};
+pub use self::balance::{Balance, Endpoint, Failover, SameSite, Sticky};
 pub use self::concurrency::SenderConcurrency;
 pub use self::forms::{Certificate, Source};
 pub use self::health::{Health, HealthKind};
@@ -39,7 +41,7 @@ pub use self::predicates::{PathMatch, Predicates, ValueMatch};
 pub use self::resilience::{Breaker, Hedge, HedgeAfter, Outlier, Retry, RetryBudget};
 pub use self::route::Route;
 pub use self::server::Server;
-pub use self::service::{Balance, Protocol, Service};
+pub use self::service::{Protocol, Service};
 pub use self::status::{RetryOn, StatusRange};
 
 /// Things by name.

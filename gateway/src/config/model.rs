@@ -1,6 +1,7 @@
 //! The configuration as meant: everything resolved, nothing left to check.
 
 mod admin;
+mod balance;
 mod resilience;
 
 use std::net::SocketAddr;
@@ -11,10 +12,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
+pub use self::balance::*;
 pub use self::resilience::*;
 use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
-use crate::filter::key::RequestKey;
 use crate::filter::rate_limit::RateLimit;
 use crate::overload::{Gate, Gates, OverloadConfig};
 use crate::route::Table;
@@ -31,7 +32,7 @@ pub struct Config {
     /// Where clients connect, in order of name.
     pub listeners: Vec<ListenerConfig>,
     /// Where requests go, in order of name; routes refer to them by index.
-    pub services: Vec<ServiceConfig>,
+    pub services: Vec<Arc<ServiceConfig>>,
     /// The routes, compiled.
     pub routes: Table,
     /// Probes and metrics; `None`: not served.
@@ -86,12 +87,12 @@ pub struct CertificateConfig {
 }
 
 /// A service: instances that are equal to each other.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ServiceConfig {
     /// Its name in the file.
     pub name: String,
-    /// Its instances, at least one, none twice.
-    pub endpoints: Vec<SocketAddr>,
+    /// Its instances as listed, none twice.
+    pub endpoints: Vec<EndpointConfig>,
     /// How an instance is chosen.
     pub balance: Balance,
     /// Active health checks; `None`: instances count as healthy.
@@ -106,11 +107,12 @@ pub struct ServiceConfig {
     pub connect_timeout: Duration,
     /// After which an unused pooled connection is closed.
     pub idle_timeout: Duration,
-    /// Connections to one endpoint at most, per worker.
+    /// Connections to one instance at most, of the whole process; each worker has an equal part,
+    /// and at least one.
     pub connections_max: usize,
-    /// Requests to one instance at most at a time, per worker.
+    /// Requests to one instance at most at a time, divided likewise.
     pub requests_max: usize,
-    /// Requests that may wait for an instance at its limit, per worker.
+    /// Requests that may wait for an instance at its limit, divided likewise.
     pub waiting_max: usize,
     /// How long one may wait for that.
     pub waiting_timeout: Duration,
@@ -118,20 +120,6 @@ pub struct ServiceConfig {
     pub protocol: UpstreamProtocol,
     /// Its limit of requests in flight; `None`: as many as come.
     pub gate: Option<Arc<Gate>>,
-}
-
-/// How an instance is chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// Each in turn.
-    RoundRobin,
-    /// The one of two random instances with fewer requests in flight.
-    LeastRequest,
-    /// The same instance for the same key, as far as instances stay.
-    ConsistentHash {
-        /// The key; requests without it go round robin.
-        by: RequestKey,
-    },
 }
 
 /// The HTTP version spoken to instances.

@@ -1,5 +1,7 @@
 //! Wrong configurations with the exact text they are refused with, and the example.
 
+mod balance;
+
 use std::fmt::Write;
 use std::path::Path;
 use std::sync::Arc;
@@ -241,30 +243,6 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             format!("{LISTENER}tls = {{ certificates = [] }}\n"),
         ),
         (
-            "no endpoints",
-            "[services.orders]\nendpoints = []\n".to_owned(),
-        ),
-        (
-            "endpoint by name",
-            "[services.orders]\nendpoints = [\"localhost:80\"]\n".to_owned(),
-        ),
-        (
-            "endpoint at port 0",
-            "[services.orders]\nendpoints = [\"10.0.0.1:0\"]\n".to_owned(),
-        ),
-        (
-            "endpoint twice",
-            "[services.orders]\nendpoints = [\"[::1]:80\", \"[::1]:80\"]\n".to_owned(),
-        ),
-        (
-            "hash without key",
-            format!("{SERVICE}balance = \"consistent-hash\"\n"),
-        ),
-        (
-            "key without hash",
-            format!("{SERVICE}hash_by = \"client-ip\"\n"),
-        ),
-        (
             "health path",
             format!("{SERVICE}health = {{ path = \"healthz\" }}\n"),
         ),
@@ -396,7 +374,7 @@ fn wrong_configurations_are_refused_with_place_reason_and_hint() {
     let folder = folder();
     let place = folder.path().display().to_string();
     let mut report = String::new();
-    for (description, case) in wrong_configurations() {
+    for (description, case) in wrong_configurations().into_iter().chain(balance::wrong()) {
         let text = if description == "no listener" {
             case
         } else {
@@ -502,7 +480,7 @@ fn what_is_left_out_has_a_default() {
     assert_eq!(config.access_log, AccessLogConfig::Stdout);
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     let service = &config.services[0];
-    assert_eq!(service.balance, Balance::RoundRobin);
+    assert_eq!(service.balance.method, Method::RoundRobin);
     assert_eq!(service.connect_timeout, Duration::from_secs(1));
     let route = config.routes.routes().next().unwrap();
     assert_eq!(

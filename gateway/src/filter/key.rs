@@ -10,6 +10,7 @@ use http::request::Parts;
 use serde_json::Value;
 
 use super::Context;
+use crate::route::cookie;
 
 /// Bits of an IPv6 address that tell clients apart: one site usually holds a whole /64
 /// (RFC 6177), and could otherwise send from 2^64 addresses.
@@ -26,13 +27,18 @@ pub enum RequestKey {
     ApiKey,
     /// `header.NAME`: the value of a request header.
     Header(HeaderName),
+    /// `cookie.NAME`: the value of a cookie.
+    Cookie(String),
+    /// `query.NAME`: the value of a query parameter, as sent.
+    Query(String),
     /// `route`: one key for all requests of the route.
     Route,
 }
 
 impl RequestKey {
     /// All forms, for error texts.
-    pub const FORMS: &str = "`client-ip`, `jwt.CLAIM`, `api-key`, `header.NAME` or `route`";
+    pub const FORMS: &str = "`client-ip`, `jwt.CLAIM`, `api-key`, `header.NAME`, `cookie.NAME`, \
+        `query.NAME` or `route`";
 
     /// The key of this request as bytes of fixed length, or nothing if the request has none (no
     /// such header or claim, not authenticated). Equal senders give equal bytes, and no sender
@@ -58,9 +64,21 @@ impl RequestKey {
                 .headers
                 .get(name)
                 .map(|value| digest(b"header", value.as_bytes())),
+            Self::Cookie(name) => {
+                cookie::first(&head.headers, name).map(|value| digest(b"cookie", value))
+            }
+            Self::Query(name) => {
+                parameter(head.uri.query()?, name).map(|value| digest(b"query", value.as_bytes()))
+            }
             Self::Route => Some(digest(b"route", route.as_bytes())),
         }
     }
+}
+
+/// The first value of a query parameter, as sent.
+fn parameter<'q>(query: &'q str, name: &str) -> Option<&'q str> {
+    let mut pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    pairs.find_map(|(key, value)| (key == name).then_some(value))
 }
 
 /// The key of a client address. IPv4-mapped IPv6 addresses are the IPv4 clients they stand for.
@@ -103,6 +121,8 @@ impl FromStr for RequestKey {
         }
         match text.split_once('.') {
             Some(("jwt", claim)) if !claim.is_empty() => Ok(Self::Claim(claim.to_owned())),
+            Some(("cookie", name)) if !name.is_empty() => Ok(Self::Cookie(name.to_owned())),
+            Some(("query", name)) if !name.is_empty() => Ok(Self::Query(name.to_owned())),
             Some(("header", name)) => HeaderName::try_from(name)
                 .map(Self::Header)
                 .map_err(|_| NoRequestKey),
@@ -118,6 +138,8 @@ impl fmt::Display for RequestKey {
             Self::Claim(claim) => write!(f, "jwt.{claim}"),
             Self::ApiKey => f.write_str("api-key"),
             Self::Header(name) => write!(f, "header.{name}"),
+            Self::Cookie(name) => write!(f, "cookie.{name}"),
+            Self::Query(name) => write!(f, "query.{name}"),
             Self::Route => f.write_str("route"),
         }
     }
@@ -141,6 +163,8 @@ mod tests {
             claims,
         }));
         let request = http::Request::builder()
+            .uri("/a?user=7&empty=&flag&user=8")
+            .header("cookie", "a=1; session=s%20")
             .header("x-tenant", "acme")
             .body(())
             .unwrap();
@@ -158,6 +182,12 @@ mod tests {
             ("api-key", false),
             ("header.x-tenant", true),
             ("header.x-other", false),
+            ("cookie.session", true),
+            ("cookie.sess", false),
+            ("query.user", true),
+            ("query.empty", true),
+            ("query.flag", false),
+            ("query.other", false),
             ("route", true),
         ];
         let (context, head) = request();
@@ -178,6 +208,8 @@ mod tests {
             "header",
             "header.",
             "header.a b",
+            "cookie.",
+            "query.",
             "route.x",
         ] {
             assert_eq!(text.parse::<RequestKey>(), Err(NoRequestKey), "{text}");

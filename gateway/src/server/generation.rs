@@ -1,23 +1,24 @@
 //! One configuration in force, and what all workers share of it.
 //!
-//! A reload makes the next generation. What both have in common is carried over: the health of
-//! instances. Counters are the workers' own and outlive generations.
+//! A reload makes the next generation. What both have in common is carried over: services that
+//! have not changed, and what is known of instances. Counters are the workers' own and outlive
+//! generations.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
-use crate::config::Config;
+use crate::config::{Config, ServiceConfig};
 use crate::telemetry::metrics::Configured;
-use crate::upstream::cluster::SharedService;
+use crate::upstream::service::SharedService;
 
 /// One configuration in force.
 #[derive(Debug)]
 pub(crate) struct Generation {
-    pub(crate) config: Config,
+    pub(crate) config: Arc<Config>,
     /// One per service, in the order of the configuration.
-    pub(crate) services: Vec<SharedService>,
+    pub(crate) services: Vec<Arc<SharedService>>,
     pub(crate) metrics: Arc<Configured>,
     /// How many workers serve by it.
     pub(crate) workers: usize,
@@ -26,22 +27,31 @@ pub(crate) struct Generation {
 }
 
 impl Generation {
-    /// The generation for `config`, after `previous` if there was one.
+    /// The generation for `config`, after `previous` if there was one. Services that have not
+    /// changed are taken over as they are.
     pub(crate) fn new(config: Config, workers: usize, previous: Option<&Self>) -> Self {
         let now = Instant::now();
-        let known = |name: &str| {
-            let previous = previous?;
-            // In order of name.
-            let services = &previous.config.services;
-            let index = services.binary_search_by(|known| known.name.as_str().cmp(name));
-            let index = index.ok()?;
-            Some((&previous.config.services[index], &previous.services[index]))
+        let service = |config: &Arc<ServiceConfig>| {
+            let known = previous.and_then(|previous| previous.service(&config.name));
+            match known {
+                Some(known) if known.config == *config => Arc::clone(known),
+                known => {
+                    let known = known.map(|known| &**known);
+                    let endpoints = config.endpoints.clone();
+                    Arc::new(SharedService::new(
+                        Arc::clone(config),
+                        endpoints,
+                        now,
+                        known,
+                    ))
+                }
+            }
         };
-        let services: Vec<SharedService> = config
-            .services
-            .iter()
-            .map(|service| SharedService::new(service, now, known(&service.name)))
-            .collect();
+        let services = config.services.iter().map(service).collect();
+        Self::with(Arc::new(config), services, workers)
+    }
+
+    fn with(config: Arc<Config>, services: Vec<Arc<SharedService>>, workers: usize) -> Self {
         let metrics = Arc::new(Configured::new(&config, &services));
         Self {
             config,
@@ -50,6 +60,14 @@ impl Generation {
             workers,
             followed: Semaphore::new(0),
         }
+    }
+
+    /// The service of this name.
+    fn service(&self, name: &str) -> Option<&Arc<SharedService>> {
+        // In order of name.
+        let services = &self.services;
+        let index = services.binary_search_by(|known| known.config.name.as_str().cmp(name));
+        Some(&services[index.ok()?])
     }
 
     /// A worker serves by it from now on.

@@ -1,6 +1,7 @@
 //! A generation as one worker uses it: with upstream connections of its own.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,27 +14,30 @@ use crate::upstream::cluster::Cluster;
 pub(crate) struct Plane {
     generation: Arc<Generation>,
     /// One per service, in the order of the configuration.
-    pub(crate) clusters: Vec<Cluster>,
+    pub(crate) clusters: Vec<Rc<Cluster>>,
     /// This worker's counters.
     pub(crate) series: Found,
 }
 
 impl Plane {
-    /// The plane of worker number `worker`.
-    pub(super) fn new(generation: Arc<Generation>, worker: usize) -> Self {
-        let config = &generation.config;
+    /// The plane of worker number `worker`, after `previous` if there was one. Services that have
+    /// not changed are taken over with all they know and all their connections.
+    pub(super) fn new(generation: Arc<Generation>, worker: usize, previous: Option<&Self>) -> Self {
         let random = RandomState::new();
-        let services = config.services.iter().zip(&generation.services).enumerate();
-        let clusters = services.map(|(number, (service, shared))| {
-            Cluster::new(
-                service,
-                shared,
-                worker,
-                generation.workers,
-                random.hash_one(number),
-            )
+        let of_workers = (worker, generation.workers);
+        let services = generation.services.iter().enumerate();
+        let clusters = services.map(|(number, service)| {
+            let known = previous.and_then(|previous| previous.cluster(&service.config.name));
+            match known {
+                Some(known) if Arc::ptr_eq(known.service(), service) => Rc::clone(known),
+                known => {
+                    let known = known.map(|known| &**known);
+                    let seed = random.hash_one(number);
+                    Rc::new(Cluster::new(service, of_workers, seed, known))
+                }
+            }
         });
-        let series = Found::new(config);
+        let series = Found::new(&generation.config);
         Self {
             clusters: clusters.collect(),
             series,
@@ -46,6 +50,14 @@ impl Plane {
         self.generation.follow();
     }
 
+    /// The service of this name.
+    fn cluster(&self, name: &str) -> Option<&Rc<Cluster>> {
+        // In order of name.
+        let clusters = &self.clusters;
+        let index = clusters.binary_search_by(|known| (*known.name).cmp(name));
+        Some(&clusters[index.ok()?])
+    }
+
     /// The configuration.
     pub(crate) fn config(&self) -> &Config {
         &self.generation.config
@@ -56,10 +68,14 @@ impl Plane {
         &self.generation.config.limits
     }
 
-    /// Closes idle upstream connections: only requests under way still use this plane.
-    pub(super) fn retire(&self) {
+    /// Closes the idle upstream connections that `next` has not taken over: only requests under
+    /// way still use this plane.
+    pub(super) fn retire(&self, next: &Self) {
         for cluster in &self.clusters {
-            cluster.retire();
+            match next.cluster(&cluster.name) {
+                Some(same) if Rc::ptr_eq(same, cluster) => {}
+                other => cluster.retire(other.map(|other| &**other)),
+            }
         }
     }
 

@@ -65,7 +65,7 @@ impl Worker {
         let generation = Arc::clone(&seed.generations.borrow());
         let worker = Self {
             index: seed.index,
-            plane: RefCell::new(Rc::new(Plane::new(generation, seed.index))),
+            plane: RefCell::new(Rc::new(Plane::new(generation, seed.index, None))),
             metrics: seed.metrics,
             access_log: seed.access_log,
             drain: seed.drain,
@@ -261,8 +261,11 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
 async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Worker>) {
     while generations.changed().await.is_ok() {
         let generation = Arc::clone(&generations.borrow_and_update());
-        let plane = Rc::new(Plane::new(Arc::clone(&generation), worker.index));
-        worker.plane.replace(plane).retire();
+        let previous = worker.plane();
+        let next = Plane::new(Arc::clone(&generation), worker.index, Some(&previous));
+        let next = Rc::new(next);
+        worker.plane.replace(Rc::clone(&next));
+        previous.retire(&next);
         generation.follow();
     }
 }

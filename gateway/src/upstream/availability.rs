@@ -42,7 +42,6 @@ pub(crate) struct Changes(AtomicU64);
 
 impl Changes {
     /// The number of changes so far.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the balancer looks at it next"))]
     pub(crate) fn count(&self) -> u64 {
         // Acquire: whoever sees the count also sees what was changed before it.
         self.0.load(Ordering::Acquire)
@@ -134,7 +133,6 @@ impl Availability {
 
     /// Since when it is usable; `None`: for ever, as far as the gateway knows. A bar that ended by
     /// itself ended at its time.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the balancer looks at it next"))]
     pub(crate) fn usable_since(&self) -> Option<Instant> {
         let ended = |bar: &Bar| match self.bars[*bar as usize].load(Ordering::Relaxed) {
             UNTIL_LIFTED => FREE,
@@ -147,7 +145,6 @@ impl Availability {
     }
 
     /// When the next bar ends by itself, if one does.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the balancer looks at it next"))]
     pub(crate) fn next_change(&self, now: Instant) -> Option<Instant> {
         let now = self.millis(now);
         let times = self.bars.iter().map(|bar| bar.load(Ordering::Relaxed));

@@ -1,71 +1,26 @@
 //! A service as one worker sees it: its instances and how one is chosen.
 
+use std::cell::{Cell, Ref, RefCell};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::SET_COOKIE;
 use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
 
-use super::availability::{Bar, Changes};
-use super::balance::maglev::Maglev;
-use super::balance::{Balancer, Random, Turn};
-use super::endpoint::Endpoint;
-use super::faults::{Care, Faults};
-use super::instance::Instance;
-use crate::config::{Balance, ServiceConfig, UpstreamProtocol};
+use super::balance::Random;
+use super::endpoint::{Endpoint, Lease};
+use super::faults::Care;
+use super::lineup::{Lineup, Request};
+use super::link::Link;
+use super::pool::Pool;
+use super::service::SharedService;
+use crate::config::{Method, ServiceConfig, UpstreamProtocol};
 use crate::filter::Context;
-use crate::filter::key::RequestKey;
-
-/// What all workers share of a service.
-#[derive(Debug)]
-pub(crate) struct SharedService {
-    /// One per endpoint.
-    pub(crate) instances: Vec<Arc<Instance>>,
-    /// Counted up whenever something about the instances changes.
-    pub(crate) changes: Arc<Changes>,
-    /// What their answers lead to.
-    pub(crate) faults: Faults,
-    /// The hash table, where the service is balanced by one.
-    maglev: Option<Arc<Maglev>>,
-}
-
-impl SharedService {
-    /// What is shared of `service`. What was `previous`ly learnt of its instances stays known.
-    pub(crate) fn new(
-        service: &ServiceConfig,
-        now: Instant,
-        previous: Option<(&ServiceConfig, &Self)>,
-    ) -> Self {
-        let changes = previous.map_or_else(Arc::default, |(_, known)| Arc::clone(&known.changes));
-        let instance = |address: &SocketAddr| {
-            let known = previous.and_then(|(config, known)| {
-                let mut instances = known.instances.iter();
-                let instance = instances.find(|known| known.address == *address)?;
-                if config.health != service.health {
-                    // Other checks may judge otherwise.
-                    instance.availability.lift(Bar::Check, now);
-                }
-                Some(Arc::clone(instance))
-            });
-            known.unwrap_or_else(|| Arc::new(Instance::new(*address, now, Arc::clone(&changes))))
-        };
-        let instances: Vec<_> = service.endpoints.iter().map(instance).collect();
-        let before = previous.map(|(_, known)| &known.faults);
-        let faults = Faults::new(service, &instances, now, before);
-        let maglev = matches!(service.balance, Balance::ConsistentHash { .. }).then(|| {
-            let names: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
-            let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            Arc::new(Maglev::new(&names))
-        });
-        Self {
-            instances,
-            changes,
-            faults,
-            maglev,
-        }
-    }
-}
+use crate::serve::Client;
 
 /// What ties a request to an instance: it goes to the same one as others of its kind, as long as
 /// that one can be used.
@@ -73,69 +28,104 @@ impl SharedService {
 pub(crate) struct Affinity {
     /// Of the key that the service balances by.
     hash: Option<u64>,
+    /// The position of the instance that the client's cookie names.
+    stuck: Option<usize>,
 }
 
 /// The instances of one service.
 pub(crate) struct Cluster {
     /// The service's name.
     pub(crate) name: Arc<str>,
+    service: Arc<SharedService>,
     endpoints: Vec<Rc<Endpoint>>,
-    balancer: Balancer,
-    hash_by: Option<RequestKey>,
-    protocol: UpstreamProtocol,
+    /// Requests of this worker that the service is busy with.
+    in_flight: Rc<Cell<u32>>,
+    random: Random,
+    /// The endpoint that turns begin with.
+    first: usize,
+    lineup: RefCell<Lineup>,
     /// Retries, and what answers lead to.
     pub(crate) care: Care,
 }
 
 impl Cluster {
-    /// The cluster of worker number `worker` of `workers`; `seed` feeds its random choices.
+    /// The cluster of worker number `worker` of so many `workers`; `seed` feeds its random
+    /// choices. Links to instances that `previous` knew are taken over from there.
     pub(crate) fn new(
-        service: &ServiceConfig,
-        shared: &SharedService,
-        worker: usize,
-        workers: usize,
+        service: &Arc<SharedService>,
+        (worker, workers): (usize, usize),
         seed: u64,
+        previous: Option<&Self>,
     ) -> Self {
-        let instances = shared.instances.iter().enumerate();
-        let endpoints = instances
-            .map(|(index, instance)| Rc::new(Endpoint::new(service, index, Arc::clone(instance))));
-        let turn = Turn::starting_at(worker % service.endpoints.len().max(1));
-        let balancer = match (&service.balance, &shared.maglev) {
-            (Balance::ConsistentHash { .. }, Some(maglev)) => {
-                Balancer::Hash(Arc::clone(maglev), turn)
+        let config = &service.config;
+        let known = previous.filter(|known| known.connects_like(config));
+        let links: HashMap<SocketAddr, &Rc<Link>> = known
+            .iter()
+            .flat_map(|known| &known.endpoints)
+            .map(|endpoint| (endpoint.instance.address, &endpoint.link))
+            .collect();
+        let in_flight = known.map_or_else(Rc::default, |known| Rc::clone(&known.in_flight));
+        let limits = of_worker(config, worker, workers);
+        let link = |address: SocketAddr| match links.get(&address) {
+            Some(link) => Rc::clone(link),
+            None => {
+                let pool = Pool::new(&limits, address);
+                Rc::new(Link::new(pool, Rc::clone(&in_flight), decay(config)))
             }
-            (Balance::LeastRequest, _) => Balancer::LeastRequest(Random::seeded(seed)),
-            _ => Balancer::RoundRobin(turn),
         };
-        let hash_by = match &service.balance {
-            Balance::ConsistentHash { by } => Some(by.clone()),
-            _ => None,
+        let endpoints = service.instances.iter().enumerate();
+        let endpoints = endpoints.map(|(index, instance)| {
+            Rc::new(Endpoint::new(
+                index,
+                Arc::clone(instance),
+                link(instance.address),
+            ))
+        });
+        let endpoints: Vec<_> = endpoints.collect();
+        let random = Random::seeded(seed);
+        let first = match previous {
+            None => worker % endpoints.len().max(1),
+            // Whose turn it was is of no meaning for other instances.
+            Some(_) => random.below(endpoints.len().max(1)),
         };
+        let lineup = Lineup::new(service, Instant::now(), None, first);
         Self {
-            name: service.name.as_str().into(),
-            endpoints: endpoints.collect(),
-            balancer,
-            hash_by,
-            protocol: service.protocol,
-            care: Care::new(&service.retry_budget, shared.faults.clone(), workers, seed),
+            name: config.name.as_str().into(),
+            service: Arc::clone(service),
+            endpoints,
+            in_flight,
+            random,
+            first,
+            lineup: RefCell::new(lineup),
+            care: Care::new(&config.retry_budget, service.faults.clone(), workers, seed),
         }
+    }
+
+    /// What is shared with other workers.
+    pub(crate) fn service(&self) -> &Arc<SharedService> {
+        &self.service
     }
 
     /// What is spoken to the instances.
     pub(crate) fn protocol(&self) -> UpstreamProtocol {
-        self.protocol
+        self.service.config.protocol
     }
 
     /// What ties the request to an instance.
     pub(crate) fn affinity(&self, context: &Context, head: &Parts, route: &str) -> Affinity {
+        let sticky = self.service.sticky.as_ref();
         Affinity {
             hash: self.hash(context, head, route),
+            stuck: sticky.and_then(|sticky| sticky.find(&head.headers)),
         }
     }
 
     /// The hash of what the service balances by, if it does and the request has it.
     fn hash(&self, context: &Context, head: &Parts, route: &str) -> Option<u64> {
-        let key = self.hash_by.as_ref()?.of(context, head, route)?;
+        let Method::ConsistentHash { by, .. } = &self.service.config.balance.method else {
+            return None;
+        };
+        let key = by.of(context, head, route)?;
         let (low, high) = key.split_at(8);
         let word = |bytes: &[u8]| {
             bytes
@@ -145,90 +135,114 @@ impl Cluster {
         Some(word(low) ^ word(high))
     }
 
-    /// An instance that was not `tried` yet, or `None` if no healthy one is left. A suspect
-    /// instance is chosen only when every other healthy one was tried.
+    /// An instance that was not `tried` yet, or `None` if no usable one is left. A suspect
+    /// instance is chosen only when every other one was tried.
     pub(crate) fn pick(&self, tried: &[usize], affinity: Affinity) -> Option<&Rc<Endpoint>> {
-        let (now, hash) = (Instant::now(), affinity.hash);
-        let available = |index: usize| &self.endpoints[index].instance.availability;
-        let untried = |index: usize| !tried.contains(&index) && available(index).is_usable(now);
-        let trusted = |index: usize| untried(index) && !available(index).is_suspect(now);
-        let index = self
-            .choose(trusted, hash)
-            .or_else(|| self.choose(untried, hash))?;
+        let request = Request {
+            service: &self.service,
+            endpoints: &self.endpoints,
+            random: &self.random,
+            in_flight: self.in_flight.get(),
+            tried,
+            hash: affinity.hash,
+            stuck: affinity.stuck,
+        };
+        let index = self.lineup().pick(&request)?;
         Some(&self.endpoints[index])
     }
 
-    fn choose(&self, usable: impl Fn(usize) -> bool, hash: Option<u64>) -> Option<usize> {
-        let in_flight = |index: usize| self.endpoints[index].in_flight();
-        self.balancer
-            .pick(self.endpoints.len(), usable, in_flight, hash)
+    /// Names the instance that has answered to the client, if the service has a cookie and the
+    /// client does not know it yet.
+    pub(crate) fn stick(
+        &self,
+        affinity: Affinity,
+        answered: &Lease,
+        client: &Client,
+        headers: &mut HeaderMap,
+    ) {
+        let index = answered.endpoint().index;
+        let tls = client.transport.tls.is_some();
+        if let Some(cookie) = self.cookie(affinity, index, tls) {
+            headers.append(SET_COOKIE, cookie.clone());
+        }
+    }
+
+    fn cookie(&self, affinity: Affinity, index: usize, tls: bool) -> Option<&HeaderValue> {
+        let sticky = self.service.sticky.as_ref()?;
+        match affinity.stuck == Some(index) {
+            true => None,
+            false => sticky.cookie(index, tls),
+        }
     }
 
     /// Closes connections that were idle for too long.
     pub(crate) fn sweep(&self, now: Instant) {
         for endpoint in &self.endpoints {
-            endpoint.sweep(now);
+            endpoint.link.pool.sweep(now);
         }
     }
 
-    /// Closes all idle connections, and keeps none from now on.
-    pub(crate) fn retire(&self) {
+    /// Closes the idle connections that `next`, which takes this one's place, has not taken over,
+    /// and keeps none from now on. `None`: the service is gone.
+    pub(crate) fn retire(&self, next: Option<&Self>) {
+        let kept: HashMap<*const Link, ()> = next
+            .iter()
+            .flat_map(|next| &next.endpoints)
+            .map(|endpoint| (Rc::as_ptr(&endpoint.link), ()))
+            .collect();
         for endpoint in &self.endpoints {
-            endpoint.retire();
+            if !kept.contains_key(&Rc::as_ptr(&endpoint.link)) {
+                endpoint.link.pool.retire();
+            }
         }
+    }
+
+    /// The instances to choose from now.
+    fn lineup(&self) -> Ref<'_, Lineup> {
+        let lineup = self.lineup.borrow();
+        if lineup.is_current(self.service.changes.count()) {
+            return lineup;
+        }
+        let next = Lineup::new(&self.service, Instant::now(), Some(&lineup), self.first);
+        drop(lineup);
+        self.lineup.replace(next);
+        self.lineup.borrow()
+    }
+
+    /// Whether links may be taken over by a service with this configuration.
+    fn connects_like(&self, config: &ServiceConfig) -> bool {
+        let settings = |config: &ServiceConfig| {
+            (
+                config.protocol,
+                config.connect_timeout,
+                config.idle_timeout,
+                (config.connections_max, config.requests_max),
+                (config.waiting_max, config.waiting_timeout),
+                decay(config),
+            )
+        };
+        settings(&self.service.config) == settings(config)
+    }
+}
+
+/// The decay of the times to answer, where they are measured.
+fn decay(config: &ServiceConfig) -> Option<std::time::Duration> {
+    match config.balance.method {
+        Method::PeakEwma { decay } => Some(decay),
+        _ => None,
+    }
+}
+
+/// The settings for one of many workers: of each limit an equal part.
+fn of_worker(config: &ServiceConfig, worker: usize, workers: usize) -> ServiceConfig {
+    let part = |whole: usize| whole / workers + usize::from(worker < whole % workers);
+    ServiceConfig {
+        connections_max: part(config.connections_max).max(1),
+        requests_max: part(config.requests_max).max(1),
+        waiting_max: part(config.waiting_max),
+        ..config.clone()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::config::RetryBudgetConfig;
-
-    fn cluster(count: u16) -> (Cluster, SharedService) {
-        let endpoints = (0..count)
-            .map(|n| ([127, 0, 0, 1], 9000 + n).into())
-            .collect();
-        let service = ServiceConfig {
-            name: "orders".into(),
-            endpoints,
-            balance: Balance::RoundRobin,
-            health: None,
-            connect_timeout: Duration::from_secs(1),
-            idle_timeout: Duration::from_secs(1),
-            connections_max: 8,
-            requests_max: 8,
-            waiting_max: 8,
-            waiting_timeout: Duration::from_secs(1),
-            outlier: None,
-            breaker: None,
-            retry_budget: RetryBudgetConfig {
-                percent: 20,
-                min_per_second: 10,
-                in_flight_max: 10,
-            },
-            protocol: UpstreamProtocol::Http1,
-            gate: None,
-        };
-        let shared = SharedService::new(&service, Instant::now(), None);
-        (Cluster::new(&service, &shared, 0, 1, 1), shared)
-    }
-
-    #[test]
-    fn suspects_are_the_last_resort() {
-        let (cluster, shared) = cluster(3);
-        let now = Instant::now();
-        shared.instances[0].suspect(now);
-
-        let taken = |tried: &[usize]| {
-            cluster
-                .pick(tried, Affinity::default())
-                .map(|one| one.index)
-        };
-        assert_eq!(taken(&[]), Some(1));
-        assert_eq!(taken(&[1]), Some(2));
-        assert_eq!(taken(&[1, 2]), Some(0), "better a suspect than nobody");
-        assert_eq!(taken(&[0, 1, 2]), None);
-    }
-}
+mod tests;

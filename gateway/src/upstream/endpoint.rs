@@ -1,6 +1,6 @@
 //! One instance as one worker sees it: its connections and the requests it has in flight.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,8 +11,8 @@ use hyper::client::conn::TrySendError;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::instance::Instance;
-use super::pool::{ConnectFailure, Pool, Sender};
-use crate::config::ServiceConfig;
+use super::link::Link;
+use super::pool::{ConnectFailure, Sender};
 use crate::forward::body::RequestBody;
 use crate::telemetry::metrics::{InstanceSeries, Shard};
 
@@ -22,18 +22,17 @@ pub(crate) struct Endpoint {
     pub(crate) index: usize,
     /// Shared by all workers.
     pub(crate) instance: Arc<Instance>,
-    pool: Pool,
-    in_flight: Cell<u32>,
+    /// Shared with earlier and later configurations of this worker.
+    pub(crate) link: Rc<Link>,
     series: OnceCell<Arc<InstanceSeries>>,
 }
 
 impl Endpoint {
-    pub(crate) fn new(service: &ServiceConfig, index: usize, instance: Arc<Instance>) -> Self {
+    pub(crate) fn new(index: usize, instance: Arc<Instance>, link: Rc<Link>) -> Self {
         Self {
             index,
-            pool: Pool::new(service, instance.address),
             instance,
-            in_flight: Cell::new(0),
+            link,
             series: OnceCell::new(),
         }
     }
@@ -44,16 +43,11 @@ impl Endpoint {
             .get_or_init(|| shard.instance(service, &self.instance.name))
     }
 
-    /// Requests of this worker the instance is busy with.
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.get()
-    }
-
     /// A connection for one request. With `fresh`, one that no request was sent on before.
     pub(crate) async fn lease(self: Rc<Self>, fresh: bool) -> Result<Lease, ConnectFailure> {
         // Counted before the connection stands, so that a slow instance looks as busy as it is.
         let in_flight = InFlight::new(Rc::clone(&self));
-        match self.pool.take(fresh).await {
+        match self.link.pool.take(fresh).await {
             Ok(taken) => {
                 self.instance.trust();
                 Ok(Lease {
@@ -71,16 +65,6 @@ impl Endpoint {
             }
         }
     }
-
-    /// Closes connections that were idle for too long.
-    pub(crate) fn sweep(&self, now: Instant) {
-        self.pool.sweep(now);
-    }
-
-    /// Closes all idle connections, and keeps none from now on.
-    pub(crate) fn retire(&self) {
-        self.pool.retire();
-    }
 }
 
 /// Counts one request while it lives.
@@ -88,14 +72,14 @@ struct InFlight(Rc<Endpoint>);
 
 impl InFlight {
     fn new(endpoint: Rc<Endpoint>) -> Self {
-        endpoint.in_flight.set(endpoint.in_flight.get() + 1);
+        endpoint.link.begins();
         Self(endpoint)
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.0.link.ends();
     }
 }
 
@@ -120,20 +104,23 @@ impl Lease {
         &mut self,
         request: Request<RequestBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
-        match self
-            .sender
-            .as_mut()
-            .expect("only release takes it, and release consumes the lease")
-        {
+        let sender = self.sender.as_mut();
+        let sender = sender.expect("only release takes it, and release consumes the lease");
+        let timing = self.in_flight.0.link.time();
+        let answer = match sender {
             Sender::Http1(sender) => sender.try_send_request(request).await,
             Sender::Http2(sender) => sender.try_send_request(request).await,
+        };
+        if answer.is_ok() {
+            timing.answered();
         }
+        answer
     }
 
     /// The response was read to its end: the connection may serve another request.
     pub(crate) fn release(mut self) {
         if let Some(sender) = self.sender.take() {
-            self.endpoint().pool.put(sender, Instant::now());
+            self.endpoint().link.pool.put(sender, Instant::now());
         }
     }
 }

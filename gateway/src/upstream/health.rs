@@ -15,10 +15,10 @@ use tokio::task::JoinSet;
 
 use super::availability::Bar;
 use super::balance::Random;
-use super::cluster::SharedService;
 use super::instance::Instance;
 use super::outlier;
-use crate::config::{HealthConfig, ServiceConfig, UpstreamProtocol};
+use super::service::SharedService;
+use crate::config::{HealthConfig, UpstreamProtocol};
 
 /// Counts checks in a row until they turn the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +62,10 @@ struct Target {
 
 /// Starts the checks of every service that has them, and what looks for outliers, on the current
 /// [`tokio::runtime::LocalRuntime`]. They end when the returned set is dropped.
-///
-/// `shared` is in the order of `services`.
-pub(crate) fn start(services: &[ServiceConfig], shared: &[SharedService]) -> JoinSet<()> {
+pub(crate) fn start(services: &[Arc<SharedService>]) -> JoinSet<()> {
     let mut checks = JoinSet::new();
-    for (service, shared) in services.iter().zip(shared) {
+    for shared in services {
+        let service = &shared.config;
         if let Some(outliers) = &shared.faults.outliers {
             checks.spawn_local(outlier::watch(Arc::clone(outliers)));
         }

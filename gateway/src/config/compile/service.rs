@@ -1,11 +1,10 @@
 //! Services: endpoints, balancing, health checks.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::super::error::Problem;
-use super::super::file::{self, Named, Placed, Protocol, Service};
-use super::super::model::{Balance, ServiceConfig, UpstreamProtocol};
+use super::super::file::{Named, Placed, Protocol, Service};
+use super::super::model::{ServiceConfig, UpstreamProtocol};
 use super::Compiler;
 use crate::filter::key::RequestKey;
 use crate::overload::Gates;
@@ -15,10 +14,10 @@ impl Compiler<'_> {
         &mut self,
         typed: &Named<Service>,
         gates: &mut Gates,
-    ) -> Vec<ServiceConfig> {
+    ) -> Vec<Arc<ServiceConfig>> {
         typed
             .iter()
-            .map(|(name, service)| self.service(name, service, gates))
+            .map(|(name, service)| Arc::new(self.service(name, service, gates)))
             .collect()
     }
 
@@ -31,7 +30,7 @@ impl Compiler<'_> {
         ServiceConfig {
             name: name.to_string(),
             gate: self.service_gate(name, service, gates),
-            endpoints: self.endpoints(&service.endpoints),
+            endpoints: self.endpoints(service),
             balance: self.balance(service),
             health: service
                 .health
@@ -50,53 +49,6 @@ impl Compiler<'_> {
                 Protocol::Http1 => UpstreamProtocol::Http1,
                 Protocol::Http2 => UpstreamProtocol::Http2,
             },
-        }
-    }
-
-    fn endpoints(&mut self, texts: &Placed<Vec<Placed<String>>>) -> Vec<SocketAddr> {
-        if texts.is_empty() {
-            self.refuse(
-                Problem::at(texts.span(), "a service needs at least one endpoint")
-                    .hint("write for example endpoints = [\"10.0.1.11:8080\"]"),
-            );
-        }
-        let mut seen = BTreeSet::new();
-        let mut endpoints = Vec::new();
-        for text in texts.iter() {
-            let address = self.address(text);
-            if address.port() == 0 && text.ends_with(":0") {
-                self.refuse(Problem::at(text.span(), "nothing can be reached at port 0"));
-            }
-            if !seen.insert(address) {
-                let message = format!("endpoint `{address}` is listed twice");
-                self.refuse(Problem::at(text.span(), message));
-            }
-            endpoints.push(address);
-        }
-        endpoints
-    }
-
-    fn balance(&mut self, service: &Service) -> Balance {
-        match (*service.balance, &service.hash_by) {
-            (file::Balance::ConsistentHash, Some(by)) => Balance::ConsistentHash {
-                by: self.request_key(by),
-            },
-            (file::Balance::ConsistentHash, None) => {
-                self.refuse(
-                    Problem::at(service.balance.span(), "`consistent-hash` needs `hash_by`")
-                        .hint("add for example `hash_by = \"client-ip\"`"),
-                );
-                Balance::RoundRobin
-            }
-            (_, Some(by)) => {
-                self.refuse(
-                    Problem::at(by.span(), "`hash_by` belongs to `consistent-hash` only")
-                        .hint("write `balance = \"consistent-hash\"`, or leave `hash_by` out"),
-                );
-                Balance::RoundRobin
-            }
-            (file::Balance::RoundRobin, None) => Balance::RoundRobin,
-            (file::Balance::LeastRequest, None) => Balance::LeastRequest,
         }
     }
 

@@ -15,6 +15,10 @@ pub struct Server {
     pub workers: Option<Placed<usize>>,
     /// Reload when the configuration, or a file it refers to, changes.
     pub watch: Placed<bool>,
+    /// The zone the gateway runs in; instances of the same zone are preferred. Left out: zones do
+    /// not matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Placed<String>>,
     /// Client connections at a time, over all listeners.
     pub connections_max: Placed<usize>,
     /// Bytes of a header section; over it: 431.
@@ -45,6 +49,7 @@ impl Default for Server {
         Self {
             workers: None,
             watch: Placed::absent(false),
+            zone: None,
             connections_max: Placed::absent(20_000),
             header_bytes_max: Placed::absent(Size(32 << 10)),
             headers_max: Placed::absent(100),

@@ -3,21 +3,42 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Breaker, Concurrency, Health, Outlier, Placed, RetryBudget};
+use super::{
+    Balance, Breaker, Concurrency, Endpoint, Failover, Health, Outlier, Placed, RetryBudget, Sticky,
+};
 use crate::config::units::Duration;
 
 /// `[services.NAME]`
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Service {
-    /// Addresses of equal instances, such as `10.0.1.11:8080`.
-    pub endpoints: Placed<Vec<Placed<String>>>,
+    /// Equal instances: addresses such as `10.0.1.11:8080`, or tables with `address`, `weight`,
+    /// `priority` and `zone`.
+    pub endpoints: Placed<Vec<Placed<Endpoint>>>,
     /// How an instance is chosen.
     #[serde(default = "defaults::balance")]
     pub balance: Placed<Balance>,
-    /// The key of `consistent-hash`: `client-ip`, `jwt.CLAIM`, `api-key` or `header.NAME`.
+    /// The key of `consistent-hash`: `client-ip`, `jwt.CLAIM`, `api-key`, `header.NAME`,
+    /// `cookie.NAME` or `query.NAME`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hash_by: Option<Placed<String>>,
+    /// How much of the mean load, in percent, an instance may have before `consistent-hash` goes
+    /// on to the next; left out: any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hash_load_percent_max: Option<Placed<u32>>,
+    /// After which a slow answer counts for little in `peak-ewma`; left out: 10s.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ewma_decay: Option<Placed<Duration>>,
+    /// An instance that is new or healthy again comes to its full share over this time; left out:
+    /// at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<Placed<Duration>>,
+    /// When other priorities and zones are used.
+    #[serde(default)]
+    pub failover: Failover,
+    /// A cookie that brings a client back to its instance; left out: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sticky: Option<Sticky>,
     /// What is spoken to the instances.
     #[serde(default = "defaults::protocol")]
     pub protocol: Protocol,
@@ -27,14 +48,14 @@ pub struct Service {
     /// An unused pooled connection is closed after this.
     #[serde(default = "defaults::pool_idle_timeout")]
     pub idle_timeout: Placed<Duration>,
-    /// Connections to one instance at a time, per worker.
+    /// Connections to one instance at a time. Each worker has an equal part, and at least one.
     #[serde(default = "defaults::upstream_connections_max")]
     pub connections_max: Placed<usize>,
-    /// Requests to one instance at a time, per worker; left out: `connections_max` over HTTP/1.1,
-    /// and 1024 over HTTP/2.
+    /// Requests to one instance at a time, divided likewise; left out: `connections_max` over
+    /// HTTP/1.1, and 1024 over HTTP/2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_max: Option<Placed<usize>>,
-    /// Requests that may wait for an instance at its limit, per worker; over it: 503.
+    /// Requests that may wait for an instance at its limit, divided likewise; over it: 503.
     #[serde(default = "defaults::waiting_max")]
     pub waiting_max: Placed<usize>,
     /// How long a request may wait for that; over it: 503.
@@ -58,8 +79,14 @@ pub struct Service {
 }
 
 impl Service {
+    /// The time after which a slow answer counts for little.
+    pub(in crate::config) const EWMA_DECAY: Duration = Duration::from_secs(10);
+
     /// Writes out the defaults that depend on what is given.
     pub(super) fn complete(&mut self) {
+        if *self.balance == Balance::PeakEwma && self.ewma_decay.is_none() {
+            self.ewma_decay = Some(Placed::absent(Self::EWMA_DECAY));
+        }
         if let Some(health) = &mut self.health {
             health.complete();
         }
@@ -67,18 +94,6 @@ impl Service {
             concurrency.complete();
         }
     }
-}
-
-/// How an instance is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Balance {
-    /// Each in turn.
-    RoundRobin,
-    /// The one of two random instances with fewer requests in flight.
-    LeastRequest,
-    /// The same instance for the same `hash_by`.
-    ConsistentHash,
 }
 
 /// The HTTP version spoken to instances.

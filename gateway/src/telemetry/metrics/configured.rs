@@ -7,9 +7,9 @@ use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
 use crate::overload::Gates;
-use crate::upstream::cluster::SharedService;
 use crate::upstream::faults::Faults;
 use crate::upstream::instance::Instance;
+use crate::upstream::service::SharedService;
 
 /// One service's instances and their health.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub(crate) struct Configured {
 
 impl Configured {
     /// What `config` and the state of its services add.
-    pub(crate) fn new(config: &Config, services: &[SharedService]) -> Self {
+    pub(crate) fn new(config: &Config, services: &[Arc<SharedService>]) -> Self {
         let health = config.services.iter().zip(services);
         let health = health.map(|(service, shared)| ServiceHealth {
             service: service.name.clone(),

@@ -1,0 +1,181 @@
+//! What all workers share of one service: its instances in force, and the tables to choose by.
+//!
+//! Immutable. A reload or a discovery makes the next one; instances that both have are the same
+//! values, with all that is known of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::availability::{Bar, Changes};
+use super::balance::maglev::Maglev;
+use super::faults::Faults;
+use super::instance::Instance;
+use super::sticky::StickyTable;
+use crate::config::{EndpointConfig, Method, ServiceConfig};
+
+/// What all workers share of a service.
+#[derive(Debug)]
+pub(crate) struct SharedService {
+    pub(crate) config: Arc<ServiceConfig>,
+    /// The instances in force, listed and discovered.
+    pub(crate) endpoints: Vec<EndpointConfig>,
+    /// One per endpoint.
+    pub(crate) instances: Vec<Arc<Instance>>,
+    /// Counted up whenever something about the instances changes.
+    pub(crate) changes: Arc<Changes>,
+    /// What their answers lead to.
+    pub(crate) faults: Faults,
+    /// Where requests go first, and where next.
+    pub(super) tiers: Vec<SharedTier>,
+    /// Where the service has a cookie.
+    pub(super) sticky: Option<StickyTable>,
+}
+
+/// Instances of one priority that are in the gateway's zone, or that are not.
+#[derive(Debug)]
+pub(super) struct SharedTier {
+    /// Positions among the endpoints. Those without weight are in no tier.
+    pub(super) members: Vec<usize>,
+    /// Over the members, where the service is balanced by it.
+    pub(super) maglev: Option<Maglev>,
+}
+
+impl SharedService {
+    /// What is shared of a service with these endpoints in force, after `previous` if there was
+    /// one. An instance that joins a service already in use starts slowly.
+    pub(crate) fn new(
+        config: Arc<ServiceConfig>,
+        endpoints: Vec<EndpointConfig>,
+        now: Instant,
+        previous: Option<&Self>,
+    ) -> Self {
+        let changes = previous.map_or_else(Arc::default, |known| Arc::clone(&known.changes));
+        let known: HashMap<SocketAddr, &Arc<Instance>> = previous
+            .iter()
+            .flat_map(|known| &known.instances)
+            .map(|instance| (instance.address, instance))
+            .collect();
+        let checks_changed = previous.is_some_and(|known| known.config.health != config.health);
+        let instance = |endpoint: &EndpointConfig| match known.get(&endpoint.address) {
+            Some(known) => {
+                if checks_changed {
+                    // Other checks may judge otherwise.
+                    known.availability.lift(Bar::Check, now);
+                }
+                Arc::clone(known)
+            }
+            None => {
+                let instance = Instance::new(endpoint.address, now, Arc::clone(&changes));
+                if !known.is_empty() {
+                    instance.availability.start_slowly(now);
+                }
+                Arc::new(instance)
+            }
+        };
+        let instances: Vec<_> = endpoints.iter().map(instance).collect();
+        let sticky = config.balance.sticky.as_ref();
+        let faults = previous.map(|known| &known.faults);
+        Self {
+            faults: Faults::new(&config, &instances, now, faults),
+            tiers: tiers(&config, &endpoints),
+            sticky: sticky.map(|sticky| StickyTable::new(sticky, &config.name, &endpoints)),
+            config,
+            endpoints,
+            instances,
+            changes,
+        }
+    }
+}
+
+fn tiers(config: &ServiceConfig, endpoints: &[EndpointConfig]) -> Vec<SharedTier> {
+    let own = config.balance.failover.zone.as_ref();
+    let mut members: BTreeMap<(u16, bool), Vec<usize>> = BTreeMap::new();
+    for (position, endpoint) in endpoints.iter().enumerate() {
+        if endpoint.weight > 0 {
+            let elsewhere = own.is_some() && endpoint.zone.as_ref() != own;
+            let tier = (endpoint.priority, elsewhere);
+            members.entry(tier).or_default().push(position);
+        }
+    }
+    let hashes = matches!(config.balance.method, Method::ConsistentHash { .. });
+    let tier = |members: Vec<usize>| SharedTier {
+        maglev: hashes.then(|| maglev(endpoints, &members)),
+        members,
+    };
+    members.into_values().map(tier).collect()
+}
+
+fn maglev(endpoints: &[EndpointConfig], members: &[usize]) -> Maglev {
+    let name = |position: &usize| endpoints[*position].address.to_string();
+    let names: Vec<String> = members.iter().map(name).collect();
+    let weight = |position: &usize| u32::from(endpoints[*position].weight);
+    let weights = members.iter().map(weight);
+    let named: Vec<(&str, u32)> = names.iter().map(String::as_str).zip(weights).collect();
+    Maglev::new(&named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn shared(zone: &str, endpoints: &str) -> SharedService {
+        let text = format!(
+            "[server]\n{zone}\n[listeners.public]\nbind = \"127.0.0.1:0\"\n\
+             [services.app]\nendpoints = [{endpoints}]\n"
+        );
+        let config = Config::parse(&text, std::path::Path::new("")).unwrap();
+        let config = Arc::clone(&config.services[0]);
+        let endpoints = config.endpoints.clone();
+        SharedService::new(config, endpoints, Instant::now(), None)
+    }
+
+    #[test]
+    fn tiers_go_by_priority_and_then_by_zone() {
+        let endpoints = "{ address = \"10.0.0.1:80\", zone = \"b\" }, \
+            { address = \"10.0.0.2:80\", zone = \"a\", priority = 1 }, \
+            { address = \"10.0.0.3:80\", zone = \"a\" }, \
+            \"10.0.0.4:80\", \
+            { address = \"10.0.0.5:80\", weight = 0 }";
+        let table: [(&str, &[&[usize]]); 3] = [
+            ("", &[&[0, 2, 3], &[1]]),
+            ("zone = \"a\"", &[&[2], &[0, 3], &[1]]),
+            ("zone = \"c\"", &[&[0, 2, 3], &[1]]),
+        ];
+        for (zone, expected) in table {
+            let shared = shared(zone, endpoints);
+            let members: Vec<&[usize]> = shared.tiers.iter().map(|tier| &*tier.members).collect();
+            assert_eq!(members, expected, "{zone}");
+        }
+    }
+
+    #[test]
+    fn instances_that_stay_are_the_same_and_new_ones_start_slowly() {
+        let before = shared("", "\"10.0.0.1:80\", \"10.0.0.2:80\"");
+        before.instances[1].availability.bar(Bar::Check, None);
+        let endpoints = ["10.0.0.2:80", "10.0.0.3:80"];
+        let endpoints = endpoints.map(|address| EndpointConfig::new(address.parse().unwrap()));
+        let now = Instant::now();
+        let config = Arc::clone(&before.config);
+        let after = SharedService::new(config, endpoints.to_vec(), now, Some(&before));
+
+        assert!(Arc::ptr_eq(&before.instances[1], &after.instances[0]));
+        assert!(!after.instances[0].availability.is_usable(now));
+        assert_eq!(before.instances[0].availability.usable_since(), None);
+        assert!(after.instances[1].availability.usable_since().is_some());
+    }
+
+    #[test]
+    fn other_checks_judge_anew() {
+        let before = shared("", "\"10.0.0.1:80\"");
+        before.instances[0].availability.bar(Bar::Check, None);
+        let mut config = (*before.config).clone();
+        config.connect_timeout *= 2;
+        let endpoints = config.endpoints.clone();
+        let now = Instant::now();
+        let same = SharedService::new(Arc::new(config), endpoints, now, Some(&before));
+        assert!(!same.instances[0].availability.is_usable(now));
+    }
+}
