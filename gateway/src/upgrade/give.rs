@@ -36,7 +36,7 @@ pub(crate) async fn give(mut stream: UnixStream, sockets: Giving) -> anyhow::Res
     let exchanged = tokio::time::timeout(READY_TIMEOUT, exchange(&mut stream, &sockets)).await;
     let answer = match exchanged {
         Err(_) => anyhow::bail!("the new process was not ready within {READY_TIMEOUT:?}"),
-        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+        Ok(Err(error)) if is_end(&error) => {
             anyhow::bail!("the new process ended before it was ready")
         }
         Ok(answer) => answer?,
@@ -61,6 +61,12 @@ impl Given {
     pub(crate) async fn confirm(&mut self) -> io::Result<()> {
         self.stream.write_all(&wire::encode(&Confirmed {})?).await
     }
+}
+
+/// Whether the other side is gone: how it shows depends on what it had not read yet.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 async fn exchange(stream: &mut UnixStream, sockets: &Giving) -> io::Result<Answer> {

@@ -24,6 +24,7 @@ bind = "127.0.0.1:0"
 
 [admin]
 bind = "127.0.0.1:0"
+socket = "gateway.sock"
 
 [access_log]
 to = "file"
@@ -41,6 +42,13 @@ pub(crate) struct Gateway {
     directory: TempDir,
     listeners: HashMap<String, SocketAddr>,
     log: mpsc::UnboundedReceiver<String>,
+}
+
+/// What a subcommand said.
+pub(crate) struct Commanded {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 /// Services and routes as text, to be put after a base configuration.
@@ -98,7 +106,11 @@ impl Gateway {
     }
 
     /// The same with the program given, which takes the arguments of the gateway.
-    async fn start_as(mut program: Command, configuration: &str, files: &[(&str, &str)]) -> Self {
+    pub(crate) async fn start_as(
+        mut program: Command,
+        configuration: &str,
+        files: &[(&str, &str)],
+    ) -> Self {
         let directory = TempDir::new().unwrap();
         for (name, content) in files {
             std::fs::write(directory.path().join(name), content).unwrap();
@@ -209,6 +221,29 @@ impl Gateway {
             false
         };
         tokio::time::timeout(PATIENCE, said).await.unwrap_or(false)
+    }
+
+    /// Runs a subcommand against the control socket.
+    pub(crate) async fn command(&self, arguments: &[&str]) -> Commanded {
+        let output = Command::new(env!("CARGO_BIN_EXE_weir-gateway"))
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.file("gateway.sock"))
+            .output();
+        let output = tokio::time::timeout(PATIENCE, output).await;
+        let output = output.expect("a command ends").unwrap();
+        Commanded {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    /// What `status --json` says.
+    pub(crate) async fn status(&self) -> Value {
+        let shown = self.command(&["status", "--json"]).await;
+        assert_eq!(shown.code, Some(0), "{}", shown.stderr);
+        serde_json::from_str(&shown.stdout).unwrap()
     }
 
     /// Sends SIGTERM.
