@@ -115,5 +115,6 @@ fn refusal(refused: Refused) -> Reject {
         Refused::Full => Reject::ServiceBusy,
         Refused::TimedOut => Reject::QueueTimeout,
         Refused::Displaced => Reject::QueueDisplaced,
+        Refused::Memory => Reject::MemoryShort,
     }
 }

@@ -53,11 +53,13 @@ pub(crate) enum Refused {
     TimedOut,
     /// It waited, until a request that matters more needed its room.
     Displaced,
+    /// It waited, until memory ran short.
+    Memory,
 }
 
 impl Refused {
     /// All reasons, in the order of their counters.
-    pub(crate) const ALL: [Self; 3] = [Self::Full, Self::TimedOut, Self::Displaced];
+    pub(crate) const ALL: [Self; 4] = [Self::Full, Self::TimedOut, Self::Displaced, Self::Memory];
 
     /// The label in metrics.
     pub(crate) fn name(self) -> &'static str {
@@ -65,6 +67,7 @@ impl Refused {
             Self::Full => "full",
             Self::TimedOut => "timeout",
             Self::Displaced => "displaced",
+            Self::Memory => "memory",
         }
     }
 }
@@ -164,6 +167,21 @@ impl Gate {
         let before = self.limit.swap(limit, Ordering::SeqCst);
         if limit > before {
             self.grant_waiting();
+        }
+    }
+
+    /// Refuses those of a class that wait: they hold memory, and there is none.
+    pub(super) fn shed_waiting(&self, class: Class) {
+        if self.waiting.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let mut queue = self.queue();
+        let gone = queue.clear(class);
+        self.publish_len(&queue);
+        drop(queue);
+        for one in gone {
+            // Whoever has given up meanwhile does not hear it.
+            let _ = one.send(Err(Refused::Memory));
         }
     }
 

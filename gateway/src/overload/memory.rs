@@ -6,7 +6,7 @@
 //! | stage | from | what happens |
 //! |---|---|---|
 //! | `relief` | 70 % | idle connections are closed, to clients and instances; no keep-alive |
-//! | `sheddable` | 80 % | requests of class `sheddable` are refused |
+//! | `sheddable` | 80 % | requests of class `sheddable` are refused, waiting ones too |
 //! | `default` | 85 % | those of class `default` too |
 //! | `all` | 90 % | all requests are refused |
 //! | `closed` | 95 % | new connections are closed at once |
@@ -22,6 +22,8 @@
 //! sinks with memory at once, and rises only while there is hardly any work.
 
 use std::time::{Duration, Instant};
+
+use super::class::Class;
 
 /// Between readings.
 pub(crate) const READ_EVERY: Duration = Duration::from_millis(100);
@@ -82,6 +84,16 @@ impl Stage {
     pub(crate) fn numbered(number: u8) -> Self {
         let found = Self::ALL.get(usize::from(number));
         found.copied().unwrap_or_default()
+    }
+
+    /// Whether requests of this class are let in.
+    pub(super) fn allows(self, class: Class) -> bool {
+        match self {
+            Self::Normal | Self::Relief => true,
+            Self::Sheddable => class > Class::Sheddable,
+            Self::Default => class > Class::Default,
+            Self::All | Self::Closed | Self::Cut => false,
+        }
     }
 
     /// The name in logs.

@@ -18,6 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::class::Class;
 use super::descriptors;
+use super::gate::Gates;
 use super::lag::{self, Lag};
 use super::memory::{self, Ceiling, Stage};
 use crate::filter::reject::Reject;
@@ -228,14 +229,8 @@ impl Strain {
     }
 
     fn refusal_at(&self, class: Class, stage: Stage, lag: LagLevel) -> Option<Reject> {
-        let first_allowed = match stage {
-            Stage::Normal | Stage::Relief => 0,
-            Stage::Sheddable => 1,
-            Stage::Default => 2,
-            Stage::All | Stage::Closed | Stage::Cut => Class::ALL.len(),
-        };
         let index = class.index();
-        if index < first_allowed {
+        if !stage.allows(class) {
             self.process.shed_by_memory[index].fetch_add(1, Ordering::Relaxed);
             return Some(Reject::MemoryShort);
         }
@@ -244,6 +239,15 @@ impl Strain {
             return Some(Reject::GatewayBusy);
         }
         None
+    }
+
+    /// Refuses what waits at these gates and would not be let in any more.
+    pub(crate) fn shed_waiting(&self, gates: &Gates) {
+        let stage = self.process.stage();
+        for class in Class::ALL.into_iter().filter(|class| !stage.allows(*class)) {
+            let all = gates.services.values().chain(gates.routes.values());
+            all.for_each(|gate| gate.shed_waiting(class));
+        }
     }
 
     /// Whether connections are not to be kept without a request.

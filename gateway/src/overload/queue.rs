@@ -124,6 +124,13 @@ impl<T> Queue<T> {
         true
     }
 
+    /// Takes all requests of a class out.
+    pub(super) fn clear(&mut self, class: Class) -> Vec<T> {
+        let gone = std::mem::take(&mut self.waiting[class.index()]);
+        self.len -= gone.len();
+        gone.into_iter().map(|one| one.value).collect()
+    }
+
     fn is_standing(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.empty_at) >= STANDING
     }
@@ -249,6 +256,19 @@ mod tests {
         assert!(!queue.remove(Class::Default, numbers[1]));
         assert!(!queue.remove(Class::Critical, numbers[0]));
         assert_eq!(drain(&mut queue, start), "a c");
+    }
+
+    #[test]
+    fn a_class_can_be_taken_out_as_a_whole() {
+        let start = Instant::now();
+        let mut queue = Queue::new(5, start);
+        fill(&mut queue, &["d1", "s1", "c1", "s2"], start);
+        assert_eq!(queue.clear(Class::Sheddable), ["s1", "s2"]);
+        assert!(queue.clear(Class::Sheddable).is_empty());
+        assert_eq!(
+            (queue.len(), drain(&mut queue, start).as_str()),
+            (2, "c1 d1")
+        );
     }
 
     #[test]

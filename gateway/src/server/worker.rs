@@ -118,6 +118,7 @@ impl Worker {
 
     /// Ends connections, since memory is short: idle ones first.
     fn relieve(&self) {
+        self.strain.shed_waiting(&self.plane().config().gates);
         let clients = self.clients.borrow();
         for (_, client) in clients.iter().filter(|(_, client)| !client.is_ending()) {
             match self.strain.relief(client.is_idle()) {

@@ -31,7 +31,7 @@
 //! | `in_flight_limit_total`, `in_flight_limit_keys` | limit, result | requests counted by sender |
 //! | `concurrency_limit`, `_in_flight`, `_waiting` | kind, name | of a limited service or route |
 //! | `concurrency_baseline_seconds` | kind, name | latency without load, for an adaptive limit |
-//! | `concurrency_refused_total` | kind, name, priority, reason | at the limit: full, timeout, displaced |
+//! | `concurrency_refused_total` | kind, name, priority, reason | at the limit: full, timeout, displaced, memory |
 //! | `concurrency_queued_total`, `concurrency_queued_seconds_total` | kind, name | waits that had success, and the time they took |
 //! | `overload_stage` | | 0 normal to 6 cut, as memory allows |
 //! | `overload_memory_bytes`, `_max_bytes` | | resident, where it is limited |

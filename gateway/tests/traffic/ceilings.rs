@@ -119,7 +119,7 @@ async fn at_the_memory_ceiling_requests_are_refused_and_later_served_again() {
     assert!(peak < CEILING + 16 * MIB, "{peak}");
     assert!(gateway.says("memory runs short").await);
 
-    drop(uploads);
+    // Room again, though no client has left: what waited was refused.
     eventually("room again", async || {
         answer(&gateway).await.filter(|answer| answer.status == 200)
     })
@@ -129,6 +129,9 @@ async fn at_the_memory_ceiling_requests_are_refused_and_later_served_again() {
     })
     .await;
     assert!(gateway.says("memory is less short").await);
+    let waited = "weir_gateway_concurrency_refused_total{kind=\"service\",name=\"slow\",priority=\"default\",reason=\"memory\"}";
+    assert!(gateway.metric(waited).await > 0.5);
+    drop(uploads);
     // What was under way all the time may have been cut, but has not hung.
     origin.release();
     let _ = held.await;
@@ -214,11 +217,15 @@ async fn an_instance_is_not_blamed_for_a_want_of_descriptors() {
 }
 
 #[tokio::test]
-async fn a_late_event_loop_sheds() {
+async fn a_late_event_loop_sheds_as_soon_and_as_long_as_that_is_configured() {
     let origin = Origin::start("one").await;
+    let calm = configuration("", "", origin.address);
+    let gateway = Gateway::start_with(&calm, &[]).await;
+    assert_eq!(client::get(gateway.address(), "/batch").await.status, 200);
     // Timers have a resolution of a millisecond, so every tick is later than this.
-    let text = configuration("", "lag_max = \"1us\"", origin.address);
-    let gateway = Gateway::start_with(&text, &[]).await;
+    let strict = configuration("", "lag_max = \"1us\"", origin.address);
+    std::fs::write(gateway.file("gateway.toml"), strict).unwrap();
+    gateway.signal("-HUP").await;
     let refusal = eventually("the loop is late", async || {
         let answer = client::get(gateway.address(), "/batch").await;
         (answer.status != 200).then_some(answer)
@@ -233,4 +240,12 @@ async fn a_late_event_loop_sheds() {
         .metric("weir_gateway_overload_loop_lag_seconds{worker=\"0\"}")
         .await;
     assert!(lag < Duration::from_secs(60).as_secs_f64(), "{lag}");
+
+    std::fs::write(gateway.file("gateway.toml"), calm).unwrap();
+    gateway.signal("-HUP").await;
+    eventually("no limit, no refusals", async || {
+        let answer = client::get(gateway.address(), "/batch").await;
+        (answer.status == 200).then_some(())
+    })
+    .await;
 }

@@ -124,6 +124,24 @@ async fn a_full_queue_refuses_and_a_higher_class_displaces() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn want_of_memory_ends_a_wait() {
+    let gate = Gate::new(policy(1, 2), None);
+    let permit = gate.enter(Class::Default).await.unwrap();
+    let mut default = pin!(gate.enter(Class::Default));
+    let mut critical = pin!(gate.enter(Class::Critical));
+    assert!(poll(default.as_mut()).is_pending());
+    assert!(poll(critical.as_mut()).is_pending());
+    gate.shed_waiting(Class::Default);
+    let Poll::Ready(Err(refused)) = poll(default.as_mut()) else {
+        panic!("it had to leave");
+    };
+    assert_eq!(refused, Refused::Memory);
+    drop(permit);
+    assert!(poll(critical.as_mut()).is_ready());
+    assert_eq!(state(&gate), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_makes_room_and_loses_no_place() {
     let gate = Gate::new(policy(1, 1), None);
     let permit = gate.enter(Class::Default).await.unwrap();
