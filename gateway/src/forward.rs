@@ -20,13 +20,12 @@ use http::request::Parts;
 use http::{Response, StatusCode};
 use hyper::body::Incoming;
 
-use self::body::{RequestBody, UploadFailure};
+use self::body::{BodyLimits, RequestBody, TrailerFault, UploadFailure};
 use self::deliver::Delivery;
 use self::patience::Patience;
 use crate::filter::Context;
 use crate::filter::reject::Reject;
-use crate::normalise::framing::Violation;
-use crate::normalise::target::Host;
+use crate::normalise::{self, target::Host};
 use crate::overload::admission::Admission;
 use crate::route::Route;
 use crate::route::action::Action;
@@ -58,10 +57,8 @@ pub(crate) async fn forward(
     exchange.record().target = Some(target);
     let cluster = &plane.clusters[split.targets()[target].service];
     let admission = admit(exchange, context, route, target).await?;
-    let bytes_max = route
-        .body_bytes_max
-        .unwrap_or(plane.limits().body_bytes_max);
-    let body = RequestBody::new(body, bytes_max).map_err(|failure| broken(failure, client))?;
+    let limits = BodyLimits::new(route.body_bytes_max, plane.limits());
+    let body = RequestBody::new(body, limits).map_err(|failure| broken(failure, client))?;
     let upload = body.upload();
     let affinity = cluster.affinity(context, &head, &route.name);
 
@@ -108,6 +105,7 @@ pub(crate) async fn forward(
         .map(Reply::Upgraded);
     }
     record.admission = admission;
+    normalise::check_response(response.headers())?;
     headers::prepare_response(response.headers_mut());
     cluster.stick(affinity, &lease, client, response.headers_mut());
     Ok(Reply::Streamed(response, lease))
@@ -136,9 +134,12 @@ async fn admit(
 fn broken(failure: UploadFailure, client: &Client) -> Reject {
     match failure {
         UploadFailure::TooLarge => Reject::BodyTooLarge,
-        UploadFailure::Broken if client.verdict.last() == Some(Violation::Chunk) => {
-            Reject::BadChunk
-        }
-        UploadFailure::Broken => Reject::BadRequest,
+        UploadFailure::TooSlow => Reject::BodyTooSlow,
+        UploadFailure::Trailers(TrailerFault::TooLarge) => Reject::TrailersTooLarge,
+        UploadFailure::Trailers(TrailerFault::Forbidden) => Reject::ForbiddenTrailer,
+        UploadFailure::Broken => match client.verdict.last() {
+            Some(violation) if violation.is_in_body() => normalise::refusal(violation),
+            _ => Reject::BadRequest,
+        },
     }
 }

@@ -17,7 +17,9 @@ use tokio::net::{TcpListener, TcpStream};
 use self::set::{Settings, Shared};
 use self::tls::Tls;
 use crate::config::ListenerConfig;
+use crate::forward::forwarded;
 use crate::serve::{self, Sni, Transport};
+use crate::server::connections::Full;
 use crate::server::worker::Worker;
 
 /// Between attempts to accept when the process is out of file descriptors.
@@ -84,12 +86,18 @@ fn is_of_one_connection(error: &std::io::Error) -> bool {
 fn accept(stream: TcpStream, peer: SocketAddr, settings: &Settings, worker: &Rc<Worker>) {
     let reserve_percent = worker.plane().config().overload.descriptors_reserve_percent;
     if worker.strain.turns_away(stream.as_fd(), reserve_percent) {
-        worker.metrics.connection_refused();
+        worker.metrics.connection_refused(false);
         return;
     }
-    let Some(slot) = worker.admit() else {
-        worker.metrics.connection_refused();
-        return;
+    // Behind a trusted proxy are many clients.
+    let trusted = &settings.config.trusted_proxies;
+    let proxy = forwarded::is_trusted(peer.ip().to_canonical(), trusted);
+    let slot = match worker.admit((!proxy).then_some(peer.ip())) {
+        Ok(slot) => slot,
+        Err(full) => {
+            worker.metrics.connection_refused(full == Full::Source);
+            return;
+        }
     };
     tcp::tune(&stream, worker.plane().limits().body_idle_timeout);
     let (config, worker) = (Arc::clone(&settings.config), Rc::clone(worker));

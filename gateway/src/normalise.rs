@@ -4,21 +4,35 @@
 //! hyper has made of them, of HTTP/2 too, and settles its `target`: which host, which path.
 
 pub mod framing;
+mod response;
 pub(crate) mod target;
 
 use http::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, EXPECT, HOST, HeaderName, TRANSFER_ENCODING,
+    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, HeaderName, IF_RANGE,
+    MAX_FORWARDS, ORIGIN, RANGE, REFERER, TRANSFER_ENCODING, USER_AGENT,
 };
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use self::framing::Violation;
-use self::target::{Host, LastHost};
-use crate::config::ServerLimits;
+pub(crate) use self::response::check as check_response;
+use self::target::{Host, LastHost, path};
+use crate::config::{ServerLimits, UnderscoreNames};
 use crate::filter::reject::Reject;
 
 /// Fields of which a request may hold one: two readers might pick different ones.
-const SINGLE: [HeaderName; 4] = [AUTHORIZATION, CONTENT_TYPE, EXPECT, CONTENT_LENGTH];
+const SINGLE: [HeaderName; 10] = [
+    AUTHORIZATION,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPECT,
+    IF_RANGE,
+    MAX_FORWARDS,
+    ORIGIN,
+    RANGE,
+    REFERER,
+    USER_AGENT,
+];
 
 /// Settles the head of a request in place and returns the host it is for.
 ///
@@ -33,8 +47,11 @@ pub(crate) fn normalise(
         return Err(Reject::MethodNotImplemented);
     }
     check_fields(head)?;
+    check_scheme(&head.uri)?;
+    settle_repeated(&mut head.headers)?;
+    settle_underscores(head, limits.underscore_names)?;
     let host = target::host(&head.uri, &head.headers, head.version, last)?;
-    target::settle_path(&mut head.uri, limits.uri_bytes_max)?;
+    path::settle(&mut head.uri, limits.uri_bytes_max, limits.path)?;
     head.headers.remove(HOST);
     head.headers.remove(EXPECT);
     Ok(host)
@@ -42,16 +59,6 @@ pub(crate) fn normalise(
 
 fn check_fields(head: &Parts) -> Result<(), Reject> {
     let headers = &head.headers;
-    for name in &SINGLE {
-        if has_several(headers, name) {
-            let framing = name == CONTENT_LENGTH;
-            return Err(if framing {
-                Reject::ConflictingLength
-            } else {
-                Reject::BadHeader
-            });
-        }
-    }
     // RFC 9113 section 8.2.2: the field has no meaning in HTTP/2, and a great one behind it.
     if head.version == Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING) {
         return Err(Reject::BadTransferEncoding);
@@ -64,6 +71,62 @@ fn check_fields(head: &Parts) -> Result<(), Reject> {
     }
 }
 
+/// What an absolute URI or `:scheme` may say. Between the two it may be wrong: TLS may end before
+/// us.
+fn check_scheme(uri: &Uri) -> Result<(), Reject> {
+    match uri.scheme_str() {
+        None | Some("http" | "https") => Ok(()),
+        Some(_) => Err(Reject::BadScheme),
+    }
+}
+
+/// Refuses fields that may stand once only, and joins the pieces of `Cookie` (RFC 9113 section
+/// 8.2.3): in HTTP/1.1 there is one such field, and readers of several differ.
+fn settle_repeated(headers: &mut HeaderMap) -> Result<(), Reject> {
+    if headers.len() == headers.keys_len() {
+        return Ok(());
+    }
+    if has_several(headers, &CONTENT_LENGTH) {
+        return Err(Reject::RepeatedLength);
+    }
+    if SINGLE.iter().any(|name| has_several(headers, name)) {
+        return Err(Reject::RepeatedHeader);
+    }
+    if has_several(headers, &COOKIE) {
+        let pieces: Vec<&[u8]> = headers
+            .get_all(COOKIE)
+            .iter()
+            .map(HeaderValue::as_bytes)
+            .collect();
+        let joined = pieces.join(&b"; "[..]);
+        let joined = HeaderValue::from_bytes(&joined).map_err(|_| Reject::BadHeaderValue)?;
+        headers.insert(COOKIE, joined);
+    }
+    Ok(())
+}
+
+/// Names with an underscore: `X_User` and `X-User` are one variable to programs behind CGI, WSGI
+/// and the like. Of HTTP/1.1 they are refused by the scanner already.
+fn settle_underscores(head: &mut Parts, rule: UnderscoreNames) -> Result<(), Reject> {
+    let of_scanner = head.version < Version::HTTP_2 && rule == UnderscoreNames::Refuse;
+    if of_scanner || rule == UnderscoreNames::Keep {
+        return Ok(());
+    }
+    let odd = |name: &&HeaderName| name.as_str().contains('_');
+    let Some(found) = head.headers.keys().find(odd).cloned() else {
+        return Ok(());
+    };
+    if rule == UnderscoreNames::Refuse {
+        return Err(Reject::UnderscoreHeader);
+    }
+    let mut next = Some(found);
+    while let Some(name) = next {
+        head.headers.remove(name);
+        next = head.headers.keys().find(odd).cloned();
+    }
+    Ok(())
+}
+
 fn has_several(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.get_all(name).iter().nth(1).is_some()
 }
@@ -71,41 +134,38 @@ fn has_several(headers: &HeaderMap, name: &HeaderName) -> bool {
 /// The refusal for a message whose framing departs from the grammar.
 pub(crate) fn refusal(violation: Violation) -> Reject {
     match violation {
-        Violation::BareLineFeed | Violation::RequestLine => Reject::BadRequest,
-        Violation::HeaderName | Violation::HeaderValue | Violation::FoldedHeader => {
-            Reject::BadHeader
-        }
-        Violation::ContentLength | Violation::LengthConflict => Reject::ConflictingLength,
+        Violation::BareLineFeed => Reject::BareLineFeed,
+        Violation::RequestLine => Reject::BadRequestLine,
+        Violation::Version => Reject::HttpVersion,
+        Violation::Fragment => Reject::PathFragment,
+        Violation::HeaderName => Reject::BadHeaderName,
+        Violation::SpaceBeforeColon => Reject::SpaceBeforeColon,
+        Violation::HeaderValue => Reject::BadHeaderValue,
+        Violation::FoldedHeader => Reject::FoldedHeader,
+        Violation::UnderscoreName => Reject::UnderscoreHeader,
+        Violation::ContentLength => Reject::BadLength,
+        Violation::RepeatedLength => Reject::RepeatedLength,
+        Violation::LengthConflict => Reject::ConflictingLength,
         Violation::TransferEncoding => Reject::BadTransferEncoding,
         Violation::HeadTooLarge => Reject::HeadersTooLarge,
+        Violation::TooManyHeaders => Reject::TooManyHeaders,
         Violation::TargetTooLong => Reject::UriTooLong,
         Violation::HeadTimeout => Reject::RequestTimeout,
         Violation::Chunk => Reject::BadChunk,
+        Violation::ChunkExtension => Reject::ChunkExtension,
+        Violation::Trailer => Reject::BadTrailer,
+        Violation::TrailersTooLarge => Reject::TrailersTooLarge,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http::Request;
 
     use super::*;
 
     fn limits() -> ServerLimits {
-        ServerLimits {
-            connections_max: 1,
-            header_bytes_max: 1,
-            headers_max: 1,
-            uri_bytes_max: 64,
-            body_bytes_max: 1,
-            streams_max: 1,
-            handshake_timeout: Duration::ZERO,
-            header_timeout: Duration::ZERO,
-            body_idle_timeout: Duration::ZERO,
-            idle_timeout: Duration::ZERO,
-            upgrade_idle_timeout: Duration::ZERO,
-        }
+        ServerLimits::for_tests()
     }
 
     type Fields<'a> = &'a [(&'a str, &'a str)];
@@ -124,26 +184,32 @@ mod tests {
     #[test]
     fn refuses_what_is_ambiguous() {
         let host = ("host", "a.example");
-        let table: [(&str, &str, Fields<'_>, Reject); 7] = [
+        let table: [(&str, &str, Fields<'_>, Reject); 8] = [
             ("CONNECT", "CONNECT", &[host], Reject::MethodNotImplemented),
             ("TRACE", "TRACE", &[host], Reject::MethodNotImplemented),
             (
                 "two tokens",
                 "GET",
                 &[host, ("authorization", "a"), ("authorization", "b")],
-                Reject::BadHeader,
+                Reject::RepeatedHeader,
             ),
             (
                 "two types",
                 "GET",
                 &[host, ("content-type", "a"), ("content-type", "b")],
-                Reject::BadHeader,
+                Reject::RepeatedHeader,
+            ),
+            (
+                "equal ranges",
+                "GET",
+                &[host, ("range", "bytes=0-1"), ("range", "bytes=0-1")],
+                Reject::RepeatedHeader,
             ),
             (
                 "two lengths",
                 "GET",
                 &[host, ("content-length", "1"), ("content-length", "1")],
-                Reject::ConflictingLength,
+                Reject::RepeatedLength,
             ),
             (
                 "other expectation",
@@ -151,7 +217,7 @@ mod tests {
                 &[host, ("expect", "tea")],
                 Reject::ExpectationFailed,
             ),
-            ("no host", "GET", &[], Reject::BadHost),
+            ("no host", "GET", &[], Reject::HostMissing),
         ];
         for (what, method, headers, reject) in table {
             assert_eq!(
@@ -165,6 +231,69 @@ mod tests {
             run("GET", Version::HTTP_2, &coded),
             Err(Reject::BadTransferEncoding)
         );
+    }
+
+    fn settled(
+        rule: UnderscoreNames,
+        version: Version,
+        headers: Fields<'_>,
+    ) -> Result<HeaderMap, Reject> {
+        let mut request = Request::builder().uri("http://a/").version(version);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut head, ()) = request.body(()).unwrap().into_parts();
+        let limits = ServerLimits {
+            underscore_names: rule,
+            ..limits()
+        };
+        normalise(&mut head, &limits, &LastHost::default()).map(|_| head.headers)
+    }
+
+    #[test]
+    fn cookies_in_pieces_are_joined() {
+        let pieces = [
+            ("cookie", "a=1"),
+            ("cookie", "b=2; c=3"),
+            ("accept", "x"),
+            ("accept", "y"),
+        ];
+        let headers = settled(UnderscoreNames::Refuse, Version::HTTP_2, &pieces).unwrap();
+        let cookies: Vec<_> = headers.get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+        assert_eq!(headers.get_all("accept").iter().count(), 2);
+    }
+
+    #[test]
+    fn names_with_underscores_are_refused_dropped_or_kept() {
+        let fields = [("x_user", "1"), ("x_group", "2"), ("x-user", "3")];
+        let of = |rule, version| settled(rule, version, &fields);
+        let names = |headers: HeaderMap| {
+            let mut names: Vec<String> = headers.keys().map(ToString::to_string).collect();
+            names.sort();
+            names
+        };
+        let refused = of(UnderscoreNames::Refuse, Version::HTTP_2);
+        assert_eq!(refused, Err(Reject::UnderscoreHeader));
+        let dropped = of(UnderscoreNames::Drop, Version::HTTP_2).map(names);
+        assert_eq!(dropped, Ok(vec!["x-user".to_owned()]));
+        let kept = of(UnderscoreNames::Keep, Version::HTTP_2).map(names);
+        assert_eq!(kept.unwrap().len(), 3);
+        let dropped = of(UnderscoreNames::Drop, Version::HTTP_10).map(names);
+        assert_eq!(dropped, Ok(vec!["x-user".to_owned()]));
+    }
+
+    #[test]
+    fn schemes_of_other_protocols_are_refused() {
+        for (uri, expected) in [
+            ("http://a/", Ok(())),
+            ("HTTPS://a/", Ok(())),
+            ("/a", Ok(())),
+            ("ftp://a/", Err(Reject::BadScheme)),
+            ("ws://a/", Err(Reject::BadScheme)),
+        ] {
+            assert_eq!(check_scheme(&uri.parse().unwrap()), expected, "{uri}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod connection;
 mod guard;
 mod request;
+pub(crate) mod stream;
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
@@ -100,6 +101,8 @@ pub(crate) struct Client {
     pub(crate) hop: Hop,
     last_host: LastHost,
     idle_timeout: Duration,
+    /// Requests after which it is closed in good order.
+    requests_max: u64,
     requests: Cell<u64>,
     in_flight: Cell<u32>,
     idle_since: Cell<Instant>,
@@ -114,6 +117,9 @@ impl Client {
     fn next_request(&self) -> u64 {
         let number = self.requests.get() + 1;
         self.requests.set(number);
+        if number >= self.requests_max {
+            self.close();
+        }
         number
     }
 
@@ -159,7 +165,10 @@ impl Client {
             return;
         }
         let idle = now.saturating_duration_since(self.idle_since.get());
-        if idle >= self.idle_timeout {
+        if idle >= self.idle_timeout * 2 {
+            // It was told to close then, but does not take the last bytes of its responses.
+            self.wish(Wish::Cut);
+        } else if idle >= self.idle_timeout {
             self.wish(Wish::Close);
         } else if idle >= REST_AFTER {
             self.wish(Wish::Rest);

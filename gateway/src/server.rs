@@ -3,6 +3,7 @@
 //! Workers share nothing on the request path. This thread runs what there is one of: health checks,
 //! the sockets for operators, signals, and the [`keeper`], which changes the process while it runs.
 
+pub(crate) mod connections;
 pub(crate) mod executor;
 pub(crate) mod generation;
 pub(crate) mod keeper;
@@ -14,7 +15,6 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -22,6 +22,7 @@ use anyhow::{Context as _, bail};
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
 
+use self::connections::Connections;
 use self::generation::Generation;
 use self::keeper::{Command, Keeper, Overview};
 use self::worker::Seed;
@@ -281,7 +282,7 @@ struct ForWorkers<'a> {
 impl ForWorkers<'_> {
     /// Starts the workers, and gives what takes each of them its listeners.
     fn start(&self) -> anyhow::Result<(Workers, Vec<mpsc::UnboundedSender<Listener>>)> {
-        let connections = Arc::new(AtomicUsize::new(0));
+        let connections = Connections::new();
         let channels = self.metrics.shards.iter();
         let (senders, receivers): (Vec<_>, Vec<_>) =
             channels.map(|_| mpsc::unbounded_channel()).unzip();

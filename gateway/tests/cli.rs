@@ -186,6 +186,7 @@ fn schema_is_json_that_knows_the_sections() {
         "limits",
         "listeners",
         "overload",
+        "reading",
         "routes",
         "server",
         "services",

@@ -8,6 +8,7 @@ mod health;
 mod listener;
 mod overload;
 mod predicates;
+mod reading;
 mod resilience;
 mod route;
 mod service;
@@ -20,8 +21,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Problem;
-use super::file::{AccessLog, File, LogTarget, Named, Placed, Server, Source};
-use super::model::{AccessLogConfig, Config, ServerLimits};
+use super::file::{AccessLog, File, LogTarget, Named, Placed, Source};
+use super::model::{AccessLogConfig, Config};
 use super::units::{Duration, Size};
 use crate::filter::chain::FilterKind;
 use crate::overload::Gates;
@@ -93,9 +94,9 @@ impl Compiler<'_> {
             services,
             routes,
             admin,
-            limits: self.server_limits(&file.server),
             overload: self.overload(&file.overload),
             gates,
+            limits: self.server_limits(&file.server, file.reading),
             access_log: self.access_log(&file.access_log),
             drain: Self::drain(&file.drain),
             tokens: filters.tokens,
@@ -144,22 +145,6 @@ impl Compiler<'_> {
                         .hint("use 1 to 64 letters, digits, `-` and `_`"),
                 );
             }
-        }
-    }
-
-    fn server_limits(&mut self, server: &Server) -> ServerLimits {
-        ServerLimits {
-            connections_max: self.within(&server.connections_max, 1..=1_000_000, "connections_max"),
-            header_bytes_max: self.bytes(&server.header_bytes_max, 8 << 10..=1 << 20),
-            headers_max: self.within(&server.headers_max, 1..=1000, "headers_max"),
-            uri_bytes_max: self.bytes(&server.uri_bytes_max, 64..=1 << 16),
-            body_bytes_max: server.body_bytes_max.0,
-            streams_max: self.within(&server.streams_max, 1..=10_000, "streams_max"),
-            handshake_timeout: self.positive(&server.handshake_timeout),
-            header_timeout: self.positive(&server.header_timeout),
-            body_idle_timeout: self.positive(&server.body_idle_timeout),
-            idle_timeout: self.positive(&server.idle_timeout),
-            upgrade_idle_timeout: self.positive(&server.upgrade_idle_timeout),
         }
     }
 

@@ -15,6 +15,7 @@ mod listener;
 mod overload;
 mod placed;
 mod predicates;
+mod reading;
 mod resilience;
 mod route;
 mod server;
@@ -38,6 +39,7 @@ pub use self::listener::{Listener, Tls};
 pub use self::overload::{Concurrency, Overload, PriorityBy};
 pub use self::placed::Placed;
 pub use self::predicates::{PathMatch, Predicates, ValueMatch};
+pub use self::reading::{DotSegments, EmptySegments, Reading, RefuseOrKeep, UnderscoreNames};
 pub use self::resilience::{Breaker, Hedge, HedgeAfter, Outlier, Retry, RetryBudget};
 pub use self::route::Route;
 pub use self::server::Server;
@@ -57,6 +59,9 @@ pub struct File {
     /// What the process may need, and what it gives up when that is not enough.
     #[serde(default)]
     pub overload: Overload,
+    /// How requests are read that servers read differently.
+    #[serde(default)]
+    pub reading: Reading,
     /// Where clients connect.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub listeners: Named<Listener>,

@@ -2,6 +2,7 @@
 
 mod admin;
 mod balance;
+mod reading;
 mod resilience;
 
 use std::net::SocketAddr;
@@ -13,10 +14,12 @@ use ipnet::IpNet;
 
 pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::balance::*;
+pub use self::reading::*;
 pub use self::resilience::*;
 use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
+use crate::forward::body::TrailerLimits;
 use crate::overload::{Gate, Gates, OverloadConfig};
 use crate::route::Table;
 
@@ -136,6 +139,10 @@ pub enum UpstreamProtocol {
 pub struct ServerLimits {
     /// Client connections at most, over all listeners and workers.
     pub connections_max: usize,
+    /// Client connections of one address, of one /64 with IPv6; `None`: no limit.
+    pub connections_per_source_max: Option<u32>,
+    /// Requests on one client connection; `None`: no limit.
+    pub requests_per_connection_max: Option<u64>,
     /// Bytes of the header section.
     pub header_bytes_max: usize,
     /// Header fields.
@@ -144,6 +151,10 @@ pub struct ServerLimits {
     pub uri_bytes_max: usize,
     /// Bytes of a request body, unless the route says otherwise.
     pub body_bytes_max: u64,
+    /// Bytes of a trailer section.
+    pub trailer_bytes_max: usize,
+    /// Fields of a trailer section.
+    pub trailers_max: usize,
     /// HTTP/2 streams at a time on one connection.
     pub streams_max: u32,
     /// Until a TLS handshake is done.
@@ -152,10 +163,45 @@ pub struct ServerLimits {
     pub header_timeout: Duration,
     /// Between two pieces of a request or response body.
     pub body_idle_timeout: Duration,
+    /// How fast clients must send and take bodies; `None`: no demand.
+    pub body_rate: Option<BodyRate>,
     /// A connection without a request is closed after this.
     pub idle_timeout: Duration,
     /// An upgraded connection (WebSocket) on which nothing moves is closed after this.
     pub upgrade_idle_timeout: Duration,
+    /// What becomes of odd paths.
+    pub path: PathRules,
+    /// What becomes of header names with an underscore.
+    pub underscore_names: UnderscoreNames,
+}
+
+impl ServerLimits {
+    /// How large a trailer section may be.
+    pub(crate) fn trailers(&self) -> TrailerLimits {
+        TrailerLimits {
+            bytes_max: self.trailer_bytes_max,
+            fields_max: self.trailers_max,
+        }
+    }
+}
+
+#[cfg(test)]
+impl ServerLimits {
+    /// The defaults.
+    pub(crate) fn for_tests() -> Self {
+        let least = "[listeners.a]\nbind = \"127.0.0.1:0\"";
+        let config = Config::parse(least, std::path::Path::new(""));
+        config.expect("a listener is enough").limits
+    }
+}
+
+/// The least a client must send of a body, or take of a response, while we wait for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyRate {
+    /// The time that is looked at.
+    pub window: Duration,
+    /// Bytes in each such time, at least 1.
+    pub bytes: u64,
 }
 
 /// Where the access log goes: one JSON object per line.

@@ -3,6 +3,8 @@
 //! Each type reads itself from text, and writes itself back in the form a person would choose,
 //! so that `config --effective` is a file that loads again.
 
+mod byte_rate;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::num::NonZeroU32;
@@ -10,6 +12,8 @@ use std::str::FromStr;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+pub use self::byte_rate::ByteRate;
 
 /// The longest duration that makes sense anywhere in the file.
 const DURATION_MAX: std::time::Duration = std::time::Duration::from_secs(366 * 24 * 3600);
@@ -259,6 +263,11 @@ macro_rules! text_with_unit {
 text_with_unit!(Duration, "duration", r"^\s*([0-9]+\s*[a-zA-Z]+\s*)+$");
 text_with_unit!(Size, "size", r"^[0-9]+\s*(B|kB|KiB|MB|MiB|GB|GiB)$");
 text_with_unit!(Rate, "rate", r"^[0-9]+\s*/\s*[smhd]$");
+text_with_unit!(
+    ByteRate,
+    "rate of bytes",
+    r"^[0-9]+\s*(B|kB|KiB|MB|MiB|GB|GiB)\s*/\s*s$"
+);
 
 #[cfg(test)]
 mod tests {

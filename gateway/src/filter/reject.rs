@@ -40,36 +40,129 @@ macro_rules! refusals {
 }
 
 refusals! {
-    /// The head is no HTTP request the gateway can read.
+    /// The request cannot be read for a reason that has no name of its own.
     BadRequest = BAD_REQUEST, "bad-request",
         "The request cannot be read.";
-    /// Several Content-Length values, or Content-Length with Transfer-Encoding (RFC 9112 6.3).
+    /// The request line is not `method SP target SP version` (RFC 9112 3).
+    BadRequestLine = BAD_REQUEST, "bad-request-line",
+        "The request line is malformed.";
+    /// Another version than HTTP/1.0, 1.1 and 2; HTTP/0.9 has none (RFC 9112 2.3).
+    HttpVersion = HTTP_VERSION_NOT_SUPPORTED, "http-version",
+        "This version of HTTP is not spoken here.";
+    /// A line ends in LF alone, or a CR stands alone (RFC 9112 2.2).
+    BareLineFeed = BAD_REQUEST, "bare-line-feed",
+        "A line of the head does not end in CR LF.";
+    /// A header line without colon, or with a name that is no token (RFC 9110 5.1).
+    BadHeaderName = BAD_REQUEST, "bad-header-name",
+        "A header name is malformed.";
+    /// White space between header name and colon (RFC 9112 5.1).
+    SpaceBeforeColon = BAD_REQUEST, "space-before-colon",
+        "A header name is followed by white space.";
+    /// A control character in a header value (RFC 9110 5.5).
+    BadHeaderValue = BAD_REQUEST, "bad-header-value",
+        "A header value holds a control character.";
+    /// A header continued on the next line: obs-fold (RFC 9112 5.2).
+    FoldedHeader = BAD_REQUEST, "folded-header",
+        "A header is folded over several lines.";
+    /// A header name with an underscore, which many programs take for a hyphen.
+    UnderscoreHeader = BAD_REQUEST, "underscore-header",
+        "A header name holds an underscore.";
+    /// A header that may stand once only, several times.
+    RepeatedHeader = BAD_REQUEST, "repeated-header",
+        "A header is repeated that may stand once only.";
+    /// A Content-Length that is not one decimal number (RFC 9110 8.6).
+    BadLength = BAD_REQUEST, "bad-content-length",
+        "The Content-Length is no plain number.";
+    /// Content-Length more than once, equal or not (RFC 9112 6.3).
+    RepeatedLength = BAD_REQUEST, "repeated-content-length",
+        "The request states its Content-Length twice.";
+    /// Content-Length with Transfer-Encoding (RFC 9112 6.3).
     ConflictingLength = BAD_REQUEST, "conflicting-length",
-        "The request states its length twice.";
+        "The request states its length in two ways.";
     /// A Transfer-Encoding other than a final `chunked` (RFC 9112 6.1).
     BadTransferEncoding = BAD_REQUEST, "bad-transfer-encoding",
         "Only a single, final chunked transfer encoding is understood.";
     /// The chunked framing of the body is broken (RFC 9112 7.1).
     BadChunk = BAD_REQUEST, "bad-chunk",
         "The chunked body is malformed.";
-    /// No host, several hosts, or one that is no host (RFC 9112 3.2).
+    /// Chunk extensions of more than 256 bytes in a chunk, or 8 KiB in a body (RFC 9112 7.1.1).
+    ChunkExtension = BAD_REQUEST, "chunk-extension",
+        "The chunk extensions are too large.";
+    /// A trailer line is malformed (RFC 9112 7.1.2).
+    BadTrailer = BAD_REQUEST, "bad-trailer",
+        "A trailer field is malformed.";
+    /// A trailer field that decides on framing, routing or authentication (RFC 9110 6.5.1).
+    ForbiddenTrailer = BAD_REQUEST, "forbidden-trailer",
+        "A field stands in the trailers that may stand in the head only.";
+    /// The trailer section is over `trailer_bytes_max` or `trailers_max`.
+    TrailersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "trailers-too-large",
+        "The trailer section is too large.";
+    /// No host (RFC 9112 3.2).
+    HostMissing = BAD_REQUEST, "host-missing",
+        "The request names no host.";
+    /// Several Host fields (RFC 9112 3.2).
+    HostRepeated = BAD_REQUEST, "host-repeated",
+        "The request names its host twice.";
+    /// Host and `:authority` or an absolute target differ (RFC 9113 8.3.1).
+    HostMismatch = BAD_REQUEST, "host-mismatch",
+        "The request names two different hosts.";
+    /// A user name before the host (RFC 9110 4.2.4).
+    HostUserinfo = BAD_REQUEST, "host-userinfo",
+        "The host holds a user name.";
+    /// A host or port that is none (RFC 9112 3.2).
     BadHost = BAD_REQUEST, "bad-host",
         "The request names no valid host.";
-    /// A path two readers could understand differently: encoded slash, dot segments, NUL.
-    BadPath = BAD_REQUEST, "bad-path",
-        "The request path is ambiguous.";
-    /// A header field that is malformed, or repeated where only one is allowed.
-    BadHeader = BAD_REQUEST, "bad-header",
-        "A header field is malformed.";
-    /// The header section is over `header_bytes_max` or `headers_max`.
+    /// A target of a scheme other than `http` and `https`.
+    BadScheme = BAD_REQUEST, "bad-scheme",
+        "Only http and https are served.";
+    /// The target `*`: it concerns no service (RFC 9112 3.2.4).
+    AsteriskForm = BAD_REQUEST, "asterisk-form",
+        "A request for the server as a whole is not forwarded.";
+    /// A target that starts with no slash, or holds a byte no target may hold.
+    BadTarget = BAD_REQUEST, "bad-target",
+        "The request target is malformed.";
+    /// A target with a fragment (RFC 9110 7.1).
+    PathFragment = BAD_REQUEST, "path-fragment",
+        "The request target holds a fragment.";
+    /// A percent sign without two hexadecimal digits (RFC 3986 2.1).
+    PathEscape = BAD_REQUEST, "path-escape",
+        "The request path holds a malformed escape.";
+    /// An escaped NUL or another control character.
+    PathControl = BAD_REQUEST, "path-control",
+        "The request path holds a control character.";
+    /// An escaped slash: a separator to some readers.
+    PathEncodedSlash = BAD_REQUEST, "path-encoded-slash",
+        "The request path holds an escaped slash.";
+    /// A backslash: a separator to some readers.
+    PathBackslash = BAD_REQUEST, "path-backslash",
+        "The request path holds a backslash.";
+    /// `.` or `..` as a segment, or what some readers take for one.
+    PathDotSegment = BAD_REQUEST, "path-dot-segment",
+        "The request path holds a dot segment.";
+    /// Two slashes in a row: one to some readers.
+    PathEmptySegment = BAD_REQUEST, "path-empty-segment",
+        "The request path holds an empty segment.";
+    /// An overlong UTF-8 sequence: an ASCII character to lenient readers.
+    PathOverlong = BAD_REQUEST, "path-overlong",
+        "The request path holds an overlong sequence.";
+    /// A parameter (`;x`) in the path, where the configuration refuses those.
+    PathParameter = BAD_REQUEST, "path-parameter",
+        "The request path holds a parameter.";
+    /// The header section is over `header_bytes_max`.
     HeadersTooLarge = REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large",
         "The header section is too large.";
+    /// The header section has more than `headers_max` fields.
+    TooManyHeaders = REQUEST_HEADER_FIELDS_TOO_LARGE, "too-many-headers",
+        "The header section has too many fields.";
     /// The request target is over `uri_bytes_max`.
     UriTooLong = URI_TOO_LONG, "uri-too-long",
         "The request target is too long.";
     /// The body is over `body_bytes_max`.
     BodyTooLarge = PAYLOAD_TOO_LARGE, "body-too-large",
         "The request body is too large.";
+    /// The body came more slowly than `body_rate_min`.
+    BodyTooSlow = REQUEST_TIMEOUT, "body-too-slow",
+        "The request body came too slowly.";
     /// An `Expect` other than `100-continue` (RFC 9110 10.1.1).
     ExpectationFailed = EXPECTATION_FAILED, "expectation-failed",
         "Only the expectation 100-continue is understood.";
@@ -184,6 +277,9 @@ refusals! {
     /// The instance stopped taking the request's body for `body_idle_timeout`.
     UpstreamSendTimeout = GATEWAY_TIMEOUT, "upstream-send-timeout",
         "The service did not take the request in time.";
+    /// The instance's answer states its length in two ways, or in one that is none.
+    UpstreamFraming = BAD_GATEWAY, "upstream-framing",
+        "The service's answer is ambiguous.";
     /// The instance did not answer within the route's `retry.per_try_timeout`.
     UpstreamTryTimeout = GATEWAY_TIMEOUT, "upstream-try-timeout",
         "The service did not answer an attempt in time.";

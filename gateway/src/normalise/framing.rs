@@ -25,6 +25,12 @@ pub struct HeadLimits {
     pub headers_max: usize,
     /// The request target, in bytes.
     pub target_bytes_max: usize,
+    /// The trailer section, in bytes; hyper holds 16 KiB at most.
+    pub trailer_bytes_max: usize,
+    /// Trailer lines.
+    pub trailers_max: usize,
+    /// Whether a header name with an underscore is refused.
+    pub underscores_refused: bool,
 }
 
 /// What the scanner makes of the bytes it was given.
@@ -45,7 +51,10 @@ pub struct Scanner {
     state: State,
     /// Bytes of the current head already searched for its end.
     searched: usize,
+    /// No head was complete yet: the next may be the preface of HTTP/2.
     first: bool,
+    /// The request line of a head that is not complete yet was looked at.
+    line_checked: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +75,7 @@ impl Scanner {
             state: State::Head,
             searched: 0,
             first: true,
+            line_checked: false,
         }
     }
 
@@ -134,7 +144,7 @@ impl Scanner {
                 })
             }
             State::Chunked(mut chunked) => {
-                let cleared = chunked.advance(rest, self.limits.header_bytes_max)?;
+                let cleared = chunked.advance(rest, self.limits)?;
                 self.state = if chunked.finished() {
                     State::Head
                 } else {
@@ -159,6 +169,7 @@ impl Scanner {
             });
         }
         let Some(end) = self.find_end(rest)? else {
+            self.check_line_early(rest)?;
             if rest.len() > self.limits.header_bytes_max {
                 return Err(Violation::HeadTooLarge);
             }
@@ -168,6 +179,7 @@ impl Scanner {
             });
         };
         self.searched = 0;
+        self.line_checked = false;
         if std::mem::take(&mut self.first) && &rest[..end] == PREFACE_HEAD {
             self.state = State::Opaque;
             return Ok(Step {
@@ -183,6 +195,25 @@ impl Scanner {
             cleared: end,
             head: true,
         })
+    }
+
+    /// Looks at the request line before the head is complete: who sends HTTP/0.9 never sends more,
+    /// and should not wait for a timeout to be told.
+    fn check_line_early(&mut self, rest: &[u8]) -> Result<(), Violation> {
+        if self.line_checked || (self.first && PREFACE_HEAD.starts_with(rest)) {
+            return Ok(());
+        }
+        let limit = self.limits.header_bytes_max.min(rest.len());
+        // Before the first line end nothing is searched twice: `find_end` has just gone over it.
+        let Some(end) = rest[..limit].iter().position(|byte| *byte == b'\n') else {
+            return Ok(());
+        };
+        self.line_checked = true;
+        let line = rest[..end].strip_suffix(b"\r").unwrap_or(&rest[..end]);
+        if self.first && PREFACE_HEAD.starts_with(&rest[..=end]) {
+            return Ok(());
+        }
+        head::check_request_line(line, self.limits.target_bytes_max).map(drop)
     }
 
     fn body_state(&mut self, left: u64) {

@@ -20,14 +20,14 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 
-use super::guard::{Guard, Opening, Verdict};
+use super::guard::{Guard, Opening, Patience, Verdict};
+use super::stream::StreamExecutor;
 use super::{Client, Sni, Transport, Wish, request};
-use crate::config::{ListenerConfig, ServerLimits};
+use crate::config::{ListenerConfig, ServerLimits, UnderscoreNames};
 use crate::filter::reject::Reject;
 use crate::forward::body::ResponseBody;
 use crate::forward::forwarded::Hop;
 use crate::normalise::framing::{HeadLimits, Scanner};
-use crate::server::executor::LocalExecutor;
 use crate::server::worker::Worker;
 
 /// Bytes hyper buffers for one HTTP/1.1 connection; heads are limited by the guard before.
@@ -66,6 +66,7 @@ pub(crate) async fn run<S>(
         verdict,
         http2: transport.http2.into(),
         idle_timeout: plane.limits().idle_timeout,
+        requests_max: (plane.limits().requests_per_connection_max).unwrap_or(u64::MAX),
         requests: Default::default(),
         in_flight: Default::default(),
         idle_since: Instant::now().into(),
@@ -80,7 +81,9 @@ pub(crate) async fn run<S>(
     let mut served = pin!(serve(guard, &client));
     let served = poll_fn(|cx| {
         if client.wish.get() == Wish::Cut {
-            return Poll::Ready(Err(anyhow::anyhow!("cut, since memory is short")));
+            return Poll::Ready(Err(anyhow::anyhow!(
+                "cut: memory is short, or the client takes no end"
+            )));
         }
         client.attend(cx);
         served.as_mut().poll(cx)
@@ -100,13 +103,20 @@ fn guard<S>(
         header_bytes_max: limits.header_bytes_max,
         headers_max: limits.headers_max,
         target_bytes_max: limits.uri_bytes_max,
+        trailer_bytes_max: limits.trailer_bytes_max,
+        trailers_max: limits.trailers_max,
+        underscores_refused: limits.underscore_names == UnderscoreNames::Refuse,
     };
     let scanner = if transport.http2 {
         Scanner::opaque(head)
     } else {
         Scanner::new(head)
     };
-    Guard::new(stream, scanner, verdict, limits.header_timeout)
+    let patience = Patience {
+        head: limits.header_timeout,
+        rate: limits.body_rate,
+    };
+    Guard::new(stream, scanner, verdict, patience)
 }
 
 async fn serve<S>(mut guard: Guard<S>, client: &Rc<Client>) -> anyhow::Result<()>
@@ -124,8 +134,8 @@ where
         }
         // Boxed: what it needs, a connection at rest does not.
         guard = match Box::pin(serve_http1(guard, client)).await? {
-            After::Rest(guard) => guard,
-            After::End => return Ok(()),
+            Some(guard) => guard,
+            None => return Ok(()),
         };
     }
 }
@@ -140,14 +150,6 @@ where
         opening => opening,
     })
     .await
-}
-
-/// What became of a connection.
-enum After<S> {
-    /// It is idle.
-    Rest(Guard<S>),
-    /// It was closed.
-    End,
 }
 
 /// Hyper's idea of the gateway: requests in, responses out.
@@ -165,7 +167,8 @@ impl Service<Request<Incoming>> for Gateway {
     }
 }
 
-async fn serve_http1<S>(guard: Guard<S>, client: &Rc<Client>) -> anyhow::Result<After<S>>
+/// Serves requests until the connection is idle, and returns it, or has ended.
+async fn serve_http1<S>(guard: Guard<S>, client: &Rc<Client>) -> anyhow::Result<Option<Guard<S>>>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
@@ -203,14 +206,14 @@ where
         anyhow::ensure!(client.verdict.is_flushed(), "the client does not read");
         guard.become_opaque(&parts.read_buf);
         tunnel.join(guard).await?;
-        return Ok(After::End);
+        return Ok(None);
     }
     match ending {
-        Wish::Rest if guard.is_clear() => return Ok(After::Rest(guard)),
+        Wish::Rest if guard.is_clear() => return Ok(Some(guard)),
         Wish::Rest => guard.shutdown().await?,
         _ => {}
     }
-    Ok(After::End)
+    Ok(None)
 }
 
 async fn serve_http2<S>(guard: Guard<S>, client: &Rc<Client>) -> anyhow::Result<()>
@@ -246,10 +249,12 @@ fn http1_builder(client: &Client) -> http1::Builder {
 }
 
 /// hyper for HTTP/2 with every limit set.
-fn http2_builder(client: &Client) -> http2::Builder<LocalExecutor> {
+fn http2_builder(client: &Client) -> http2::Builder<StreamExecutor> {
     let plane = client.worker.plane();
     let limits = plane.limits();
-    let mut builder = http2::Builder::new(LocalExecutor);
+    let mut builder = http2::Builder::new(StreamExecutor {
+        rate: limits.body_rate,
+    });
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))

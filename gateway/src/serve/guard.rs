@@ -19,6 +19,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use crate::config::BodyRate;
+use crate::forward::body::Pace;
 use crate::normalise::framing::{Progress, Scanner, Violation};
 
 /// What hyper reads in place of a head that was refused.
@@ -48,6 +50,17 @@ pub(crate) struct Verdict {
     violation: Cell<Option<(u64, Violation)>>,
     /// Bytes were written and not flushed: hyper may hold more.
     unflushed: Cell<bool>,
+    /// The client was cut because it took what was written too slowly.
+    slow: Cell<bool>,
+}
+
+/// How long a client is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    /// Until a head is complete.
+    pub(super) head: Duration,
+    /// How fast it must take what is written.
+    pub(super) rate: Option<BodyRate>,
 }
 
 impl Verdict {
@@ -65,6 +78,11 @@ impl Verdict {
     /// Whether everything hyper had to write has been handed to the kernel.
     pub(super) fn is_flushed(&self) -> bool {
         !self.unflushed.get()
+    }
+
+    /// Whether the client was cut because it took what was written too slowly.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.slow.get()
     }
 
     fn refuse(&self, head: u64, violation: Violation) {
@@ -86,6 +104,8 @@ pub(crate) struct Guard<S> {
     refused: Option<Violation>,
     head_timeout: Duration,
     head_timer: Option<Pin<Box<Sleep>>>,
+    /// Of what is written.
+    pace: Pace,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -94,7 +114,7 @@ impl<S> Guard<S> {
         inner: S,
         scanner: Scanner,
         verdict: Rc<Verdict>,
-        head_timeout: Duration,
+        patience: Patience,
     ) -> Self {
         Self {
             inner,
@@ -104,8 +124,9 @@ impl<S> Guard<S> {
             cleared: 0,
             heads: 0,
             refused: None,
-            head_timeout,
+            head_timeout: patience.head,
             head_timer: None,
+            pace: Pace::new(patience.rate),
             linger: None,
         }
     }
@@ -130,12 +151,29 @@ impl<S> Guard<S> {
         }
     }
 
+    /// Looks how fast the client takes what is written, once it has to be waited for.
+    fn pace(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Ready(Ok(bytes)) => self.pace.moved(*bytes),
+            Poll::Pending if self.pace.poll(cx).is_ready() => {
+                self.verdict.slow.set(true);
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            _ => {}
+        }
+        polled
+    }
+
     /// Hands on nothing more of the client's: a stand-in for a head, an error for a body.
     fn refuse(&mut self, violation: Violation) {
         self.refused = Some(violation);
         self.head_timer = None;
         self.held.truncate(self.cleared);
-        if violation == Violation::Chunk {
+        if violation.is_in_body() {
             self.verdict.refuse(self.heads, violation);
         } else {
             self.heads += 1;
@@ -251,7 +289,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Guard<S> {
                 return Poll::Ready(Ok(()));
             }
             match this.refused {
-                Some(Violation::Chunk) => {
+                Some(violation) if violation.is_in_body() => {
                     return Poll::Ready(Err(io::ErrorKind::InvalidData.into()));
                 }
                 // The answer to the stand-in closes the connection; there is nothing to wait for.
@@ -309,7 +347,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.verdict.unflushed.set(true);
-        Pin::new(&mut this.inner).poll_write(cx, buf)
+        let polled = Pin::new(&mut this.inner).poll_write(cx, buf);
+        this.pace(cx, polled)
     }
 
     fn poll_write_vectored(
@@ -319,7 +358,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.verdict.unflushed.set(true);
-        Pin::new(&mut this.inner).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut this.inner).poll_write_vectored(cx, bufs);
+        this.pace(cx, polled)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -357,15 +397,26 @@ mod tests {
     const GOOD: &[u8] = b"GET /good HTTP/1.1\r\nhost: a\r\n\r\n";
     const BAD: &[u8] = b"GET /bad HTTP/1.1\r\nhost : a\r\n\r\n";
 
+    const PATIENCE: Patience = Patience {
+        head: TIMEOUT,
+        rate: Some(BodyRate {
+            window: Duration::from_secs(10),
+            bytes: 100,
+        }),
+    };
+
     fn guarded() -> (DuplexStream, Guard<DuplexStream>, Rc<Verdict>) {
         let limits = HeadLimits {
             header_bytes_max: 64,
             headers_max: 4,
             target_bytes_max: 32,
+            trailer_bytes_max: 64,
+            trailers_max: 4,
+            underscores_refused: true,
         };
         let (client, server) = duplex(4096);
         let verdict = Rc::new(Verdict::default());
-        let guard = Guard::new(server, Scanner::new(limits), Rc::clone(&verdict), TIMEOUT);
+        let guard = Guard::new(server, Scanner::new(limits), Rc::clone(&verdict), PATIENCE);
         (client, guard, verdict)
     }
 
@@ -399,7 +450,7 @@ mod tests {
         let further = tokio::time::timeout(TIMEOUT * 9, read(&mut guard)).await;
         assert!(further.is_err(), "nothing is read after a bad head");
         assert_eq!(verdict.of_head(1), None);
-        assert_eq!(verdict.of_head(2), Some(Violation::HeaderName));
+        assert_eq!(verdict.of_head(2), Some(Violation::SpaceBeforeColon));
     }
 
     #[tokio::test(start_paused = true)]
@@ -424,6 +475,32 @@ mod tests {
         let error = guard.read(&mut [0; 64]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert_eq!(verdict.of_head(1), Some(Violation::Chunk));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_reader_is_cut() {
+        for (step, slow) in [(9, true), (11, false)] {
+            let (mut client, mut guard, verdict) = guarded();
+            let reader = async {
+                for _ in 0..60 {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if client.read_exact(&mut vec![0; step]).await.is_err() {
+                        break;
+                    }
+                }
+                client
+            };
+            // More than the pipe holds: the client must read.
+            let writer = guard.write_all(&[0; 4096 + 600]);
+            let (written, _client) = tokio::join!(writer, reader);
+            let kind = written.err().map(|error| error.kind());
+            assert_eq!(
+                kind,
+                slow.then_some(io::ErrorKind::TimedOut),
+                "{step} bytes/s"
+            );
+            assert_eq!(verdict.is_slow(), slow);
+        }
     }
 
     #[tokio::test(start_paused = true)]

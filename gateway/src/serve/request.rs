@@ -54,7 +54,8 @@ pub(super) async fn handle(
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, request_id);
-    if version < Version::HTTP_2 && !upgraded && client.worker.is_closing() {
+    let last = client.worker.is_closing() || client.is_ending();
+    if version < Version::HTTP_2 && !upgraded && last {
         // The connection's own task closes it too, but may not have heard of the end yet.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -124,8 +125,8 @@ fn respond(reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
     match reply {
         Reply::Streamed(response, lease) => {
             exchange.status(response.status());
-            let stalled_max = exchange.plane().limits().body_idle_timeout;
-            response.map(|body| ResponseBody::upstream(body, lease, stalled_max, exchange))
+            let plane = exchange.plane();
+            response.map(|body| ResponseBody::upstream(body, lease, plane.limits(), exchange))
         }
         Reply::Upgraded(response) => {
             exchange.status(response.status());
@@ -154,18 +155,14 @@ fn refuse(
 /// Whether the place where the next request starts is unknown, or too far away to read up to.
 fn ends_connection(reject: &Reject) -> bool {
     matches!(
-        reject,
-        Reject::BadRequest
-            | Reject::BadHeader
-            | Reject::BadHost
-            | Reject::BadPath
-            | Reject::ConflictingLength
-            | Reject::BadTransferEncoding
-            | Reject::BadChunk
-            | Reject::HeadersTooLarge
-            | Reject::UriTooLong
-            | Reject::BodyTooLarge
-            | Reject::RequestTimeout
+        reject.status(),
+        StatusCode::BAD_REQUEST
+            | StatusCode::REQUEST_TIMEOUT
+            | StatusCode::PAYLOAD_TOO_LARGE
+            | StatusCode::URI_TOO_LONG
+            | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            | StatusCode::NOT_IMPLEMENTED
+            | StatusCode::HTTP_VERSION_NOT_SUPPORTED
     )
 }
 

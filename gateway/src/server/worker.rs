@@ -2,15 +2,16 @@
 
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher as _, RandomState};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::connections::{Connections, Counted, Full};
 use super::generation::Generation;
 use super::plane::Plane;
 use crate::drain::{CUT_GRACE, Drain};
@@ -36,7 +37,7 @@ pub(super) struct Seed {
     pub(super) metrics: Arc<Shard>,
     pub(super) access_log: Option<AccessLog>,
     pub(super) drain: Drain,
-    pub(super) connections: Arc<AtomicUsize>,
+    pub(super) connections: Arc<Connections>,
     pub(super) pressure: Arc<Pressure>,
     /// Listeners, as they come into force.
     pub(super) listeners: mpsc::UnboundedReceiver<Listener>,
@@ -52,7 +53,7 @@ pub(crate) struct Worker {
     /// What is left for new work.
     pub(crate) strain: Strain,
     /// Client connections of all workers.
-    connections: Arc<AtomicUsize>,
+    connections: Arc<Connections>,
     ids: RequestIds,
     /// The connections that are being served.
     clients: RefCell<Slab<Rc<Client>>>,
@@ -94,16 +95,16 @@ impl Worker {
         self.drain.is_closing() || self.strain.is_relieving()
     }
 
-    /// Makes room for one more client connection, or returns `None` at `connections_max`.
-    pub(crate) fn admit(self: &Rc<Self>) -> Option<Slot> {
-        let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        if before >= self.plane.borrow().limits().connections_max {
-            self.connections.fetch_sub(1, Ordering::Relaxed);
-            return None;
-        }
+    /// Makes room for one more client connection, unless that would be over a limit. `source` is
+    /// left out for those who are not counted by address.
+    pub(crate) fn admit(self: &Rc<Self>, source: Option<IpAddr>) -> Result<Slot, Full> {
+        let counted = self
+            .connections
+            .admit(source, self.plane.borrow().limits())?;
         self.metrics.connection_opens();
-        Some(Slot {
+        Ok(Slot {
             _open: Open::new(self),
+            _counted: counted,
             worker: Rc::clone(self),
         })
     }
@@ -150,11 +151,11 @@ impl Worker {
 pub(crate) struct Slot {
     worker: Rc<Worker>,
     _open: Open,
+    _counted: Counted,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.worker.connections.fetch_sub(1, Ordering::Relaxed);
         self.worker.metrics.connection_closes();
     }
 }

@@ -22,6 +22,8 @@ use crate::upstream::endpoint::Endpoint;
 
 /// The reason of a request whose client went away before the response was complete.
 const CLIENT_CLOSED: &str = "client-closed";
+/// The reason of a request whose client took the response more slowly than `body_rate_min`.
+const CLIENT_TOO_SLOW: &str = "client-too-slow";
 /// What the log and the metrics show as its status, after nginx: no response head was sent.
 const CLIENT_CLOSED_STATUS: u16 = 499;
 
@@ -154,6 +156,11 @@ impl Exchange {
         }
     }
 
+    /// The client took the response too slowly.
+    pub(crate) fn too_slow(&mut self) {
+        self.record.reason = Some(CLIENT_TOO_SLOW);
+    }
+
     /// Bytes of the response body were handed to the client's connection.
     pub(crate) fn sent(&mut self, bytes: u64) {
         self.record.bytes_sent += bytes;
@@ -169,7 +176,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         let record = &mut *self.record;
         if !record.complete && record.reason.is_none() {
-            record.reason = Some(CLIENT_CLOSED);
+            let slow = self.client.verdict.is_slow();
+            record.reason = Some(if slow { CLIENT_TOO_SLOW } else { CLIENT_CLOSED });
         }
         let status = record
             .status

@@ -1,4 +1,5 @@
-//! Clients that want to exhaust the gateway: each way ends their connection, not the service.
+//! Clients that want to exhaust the gateway: each way ends their connection, or costs nobody else
+//! anything.
 
 use std::net::SocketAddr;
 
@@ -10,9 +11,11 @@ use crate::support::gateway::{Gateway, route, service};
 use crate::support::origin::Origin;
 use crate::support::{PATIENCE, eventually};
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
@@ -190,4 +193,229 @@ async fn connections_over_the_limit_are_closed() {
             .ok()
     })
     .await;
+}
+
+/// Memory one attack may cost, in bytes: buffers of its connections, far less than it sends.
+const GROWTH_MAX: u64 = 12 << 20;
+
+/// Good requests on connections of their own, each of which must be answered.
+async fn serves_others(gateway: &Gateway) {
+    for _ in 0..20 {
+        assert_eq!(client::get(gateway.address(), "/good").await.status, 200);
+    }
+}
+
+/// A gateway with more in `[server]`.
+async fn limited(origin: SocketAddr, server: &str) -> Gateway {
+    let configuration = format!(
+        "[server]\nworkers = 2\n{server}\n[listeners.public]\nbind = \"127.0.0.1:0\"\n\
+         [admin]\nbind = \"127.0.0.1:0\"\n[access_log]\nto = \"file\"\npath = \"access.log\"\n{}{}",
+        service("app", &[origin], ""),
+        route("all", "/{*rest}", "app", ""),
+    );
+    Gateway::start_with(&configuration, &[]).await
+}
+
+/// Sends `bytes` and reads nothing, until the gateway takes no more. The connection stays open.
+async fn flood(gateway: &Gateway, bytes: &[u8]) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let mut left = bytes;
+    // What the gateway does not read fills the sockets' buffers, and then writing waits.
+    let quiet = std::time::Duration::from_millis(300);
+    while !left.is_empty() {
+        match tokio::time::timeout(quiet, stream.write(left)).await {
+            Ok(Ok(count)) => left = &left[count..],
+            Ok(Err(_)) | Err(_) => break,
+        }
+    }
+    stream
+}
+
+#[tokio::test]
+async fn slowloris_ends_in_408_and_costs_little() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "header_timeout = \"1s\"").await;
+    serves_others(&gateway).await;
+    let before = gateway.memory_peak();
+    let attackers = (0..200).map(|_| async {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let head = b"GET /slow HTTP/1.1\r\nHost: test\r\nX-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+        for byte in head {
+            if stream.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        read_to_end(&mut stream).await
+    });
+    let attack = futures_util::future::join_all(attackers);
+    let (answers, ()) = tokio::join!(attack, serves_others(&gateway));
+    let timed_out = |answer: &String| answer.starts_with("HTTP/1.1 408 ");
+    assert!(
+        answers.iter().all(timed_out),
+        "{:?}",
+        answers.iter().find(|one| !timed_out(one))
+    );
+    assert_eq!(origin.requests(), 40, "none of theirs reached the instance");
+    let growth = gateway.memory_peak() - before;
+    assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+}
+
+#[tokio::test]
+async fn pipelining_without_reading_costs_little() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "").await;
+    serves_others(&gateway).await;
+    let before = gateway.memory_peak();
+    let one = b"GET /zeros/16384 HTTP/1.1\r\nHost: test\r\n\r\n";
+    let held = futures_util::future::join_all(
+        (0..20).map(|_| async { flood(&gateway, &one.repeat(10_000)).await }),
+    );
+    let (held, ()) = tokio::join!(held, serves_others(&gateway));
+    let growth = gateway.memory_peak() - before;
+    assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+    drop(held);
+
+    // Who reads gets every answer, in order.
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let requests: String = (0..500)
+        .map(|index| format!("GET /{index} HTTP/1.1\r\nHost: test\r\n\r\n"))
+        .collect();
+    stream.write_all(requests.as_bytes()).await.unwrap();
+    for index in 0..500 {
+        let answer = client::read_until(&mut stream, "}").await;
+        assert!(
+            answer.contains(&format!("\"uri\":\"/{index}\"")),
+            "{index}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn bodies_that_never_come_end_in_408() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "body_idle_timeout = \"1s\"").await;
+    serves_others(&gateway).await;
+    let before = gateway.memory_peak();
+    let attackers = (0..200).map(|_| async {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let head = b"POST /sink HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000000\r\n\
+                     Expect: 100-continue\r\n\r\n";
+        stream.write_all(head).await.unwrap();
+        read_to_end(&mut stream).await
+    });
+    let attack = futures_util::future::join_all(attackers);
+    let (answers, ()) = tokio::join!(attack, serves_others(&gateway));
+    for answer in answers {
+        let rest = answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n");
+        let answer = rest.unwrap_or(&answer);
+        assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    }
+    let growth = gateway.memory_peak() - before;
+    assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+    eventually("nothing is left over", async || {
+        (gateway.metric("weir_gateway_requests_in_flight").await < 0.5).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn floods_of_control_frames_cost_little() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "").await;
+    serves_others(&gateway).await;
+    let before = gateway.memory_peak();
+    let opening = [
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(),
+        &frame(SETTINGS, 0, 0, &[]),
+    ]
+    .concat();
+    let open = frame(HEADERS, END_HEADERS, 1, &request("/hang"));
+    let table: [(&str, Vec<u8>); 3] = [
+        ("PING", frame(PING, 0, 0, &[0; 8]).repeat(200_000)),
+        ("SETTINGS", frame(SETTINGS, 0, 0, &[]).repeat(200_000)),
+        (
+            "empty DATA",
+            [open, frame(DATA, 0, 1, &[]).repeat(200_000)].concat(),
+        ),
+    ];
+    for (what, frames) in table {
+        // Every one of them calls for an answer, or for a look, and none is read.
+        let bytes = [opening.clone(), frames].concat();
+        let (held, ()) = tokio::join!(flood(&gateway, &bytes), serves_others(&gateway));
+        let growth = gateway.memory_peak() - before;
+        assert!(growth < GROWTH_MAX, "{what}: grew by {growth} bytes");
+        drop(held);
+    }
+}
+
+#[tokio::test]
+async fn a_header_bomb_is_refused_before_it_goes_off() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "").await;
+    let before = gateway.memory_peak();
+    // A field of 3000 bytes enters the dynamic table once; each byte after that is the field again.
+    let mut block = request("/bomb");
+    block.extend_from_slice(&[0x40, 1, b'a', 0x7f, 0xb9, 0x16]);
+    block.extend_from_slice(&[b'b'; 3000]);
+    block.extend_from_slice(&[0xbe; 13_000]);
+    let flood = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block);
+    let refused = attack(gateway.address(), flood, |kind, _| {
+        matches!(kind, HEADERS | RST_STREAM | GOAWAY).then_some(kind)
+    });
+    assert!(matches!(refused.await, HEADERS | RST_STREAM | GOAWAY));
+    assert_eq!(origin.requests(), 0);
+    let growth = gateway.memory_peak() - before;
+    assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+}
+
+#[tokio::test]
+async fn a_stream_without_room_is_reset_and_the_others_live() {
+    let origin = Origin::start("one").await;
+    let rate = "body_rate_min = \"1KiB/s\"\nbody_rate_window = \"500ms\"";
+    let gateway = limited(origin.address, rate).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0 (RFC 9113 section 6.5.2): no stream has room by itself.
+    let window = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    let get = |stream| {
+        frame(
+            HEADERS,
+            END_STREAM | END_HEADERS,
+            stream,
+            &request("/zeros/1000000"),
+        )
+    };
+    let bytes = [window, get(1), get(3)].concat();
+    let mut reset = Vec::new();
+    let both = attack(gateway.address(), bytes, |kind, payload| {
+        assert_ne!(kind, GOAWAY, "the connection lives");
+        if kind == RST_STREAM {
+            reset.push(u32::from_be_bytes(payload.try_into().unwrap()));
+        }
+        (reset.len() == 2).then(|| reset.clone())
+    });
+    assert_eq!(both.await, [CANCEL, CANCEL]);
+    let line = gateway.logged("/zeros/1000000").await;
+    assert_eq!(line["reason"], "client-too-slow", "{line}");
+    assert!(origin.open() < 3);
+}
+
+#[tokio::test]
+async fn chunk_extensions_have_a_limit_over_the_whole_body() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "").await;
+    let head = "POST /sink HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    let chunk = format!("1;{}\r\na\r\n", "x".repeat(256));
+    for (count, status) in [(32, 200), (33, 400)] {
+        let request = format!("{head}{}0\r\n\r\n", chunk.repeat(count));
+        let answer = client::raw(gateway.address(), request.as_bytes()).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{count}: {answer}"
+        );
+        assert_eq!(
+            answer.contains("\"reason\":\"chunk-extension\""),
+            status == 400
+        );
+    }
 }

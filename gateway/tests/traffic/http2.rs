@@ -55,8 +55,8 @@ async fn refusals_are_the_same_over_http2() {
         .headers_mut()
         .insert("host", "other".parse().unwrap());
     for (request, reason) in [
-        (conflicting, "bad-host"),
-        (request("/a/../b", ""), "bad-path"),
+        (conflicting, "host-mismatch"),
+        (request("/a/../b", ""), "path-dot-segment"),
     ] {
         let answer = Answer::read(sender.send_request(request).await.unwrap())
             .await

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
 
-use super::{BoxError, RequestBody, Upload};
+use super::{BoxError, Pace, RequestBody, TrailerLimits, Upload};
 
 /// A whole body; cheap to copy.
 #[derive(Clone, Debug, Default)]
@@ -75,6 +75,9 @@ impl RequestBody {
             inner: None,
             kept: (!kept.is_empty()).then(|| Box::new(kept)),
             bytes_left: 0,
+            // They were looked at when they were read.
+            trailers: TrailerLimits::NONE,
+            pace: Pace::new(None),
             upload,
         }
     }

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{BoxError, KeptBody};
+use super::trailers::{self, TrailerFault, TrailerLimits};
+use super::{BoxError, KeptBody, Pace};
+use crate::config::{BodyRate, ServerLimits};
 
 /// Why a request body was not passed on to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -21,6 +23,34 @@ pub(crate) enum UploadFailure {
     /// The client broke off, or its framing is broken.
     #[error("the request body broke off")]
     Broken,
+    /// It came too slowly.
+    #[error("the request body came too slowly")]
+    TooSlow,
+    /// Its trailers may not pass.
+    #[error(transparent)]
+    Trailers(#[from] TrailerFault),
+}
+
+/// What a request body must keep to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    /// Bytes of data.
+    pub(crate) bytes_max: u64,
+    /// Its trailer section.
+    pub(crate) trailers: TrailerLimits,
+    /// How fast it must come.
+    pub(crate) rate: Option<BodyRate>,
+}
+
+impl BodyLimits {
+    /// The limits of a route that lets `bytes_max` through, or as much as the server does.
+    pub(crate) fn new(bytes_max: Option<u64>, server: &ServerLimits) -> Self {
+        Self {
+            bytes_max: bytes_max.unwrap_or(server.body_bytes_max),
+            trailers: server.trailers(),
+            rate: server.body_rate,
+        }
+    }
 }
 
 /// How far the request body has come; shared with whoever waits for the response.
@@ -83,14 +113,16 @@ pub(crate) struct RequestBody {
     /// What was read before.
     pub(super) kept: Option<Box<KeptBody>>,
     pub(super) bytes_left: u64,
+    pub(super) trailers: TrailerLimits,
+    pub(super) pace: Pace,
     pub(super) upload: Rc<Upload>,
 }
 
 impl RequestBody {
-    /// The body of a request, of which at most `bytes_max` are let through. Fails at once if the
-    /// client announced more.
-    pub(crate) fn new(inner: Incoming, bytes_max: u64) -> Result<Self, UploadFailure> {
-        if inner.size_hint().lower() > bytes_max {
+    /// The body of a request, which is let through within `limits`. Fails at once if the client
+    /// announced more.
+    pub(crate) fn new(inner: Incoming, limits: BodyLimits) -> Result<Self, UploadFailure> {
+        if inner.size_hint().lower() > limits.bytes_max {
             return Err(UploadFailure::TooLarge);
         }
         let inner = (!inner.is_end_stream()).then_some(inner);
@@ -98,7 +130,9 @@ impl RequestBody {
         Ok(Self {
             inner,
             kept: None,
-            bytes_left: bytes_max,
+            bytes_left: limits.bytes_max,
+            trailers: limits.trailers,
+            pace: Pace::new(limits.rate),
             upload,
         })
     }
@@ -128,7 +162,11 @@ impl Body for RequestBody {
             return Poll::Ready(frame.map(Ok));
         };
         this.upload.awaits_client.set(true);
-        let frame = ready!(Pin::new(inner).poll_frame(cx));
+        let polled = Pin::new(inner).poll_frame(cx);
+        if polled.is_pending() && this.pace.poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(this.upload.fail(UploadFailure::TooSlow))));
+        }
+        let frame = ready!(polled);
         this.upload.awaits_client.set(false);
         let frame = match frame {
             None => {
@@ -140,7 +178,14 @@ impl Body for RequestBody {
             }
             Some(Ok(frame)) => frame,
         };
-        let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+        let length = frame.data_ref().map_or(0, Bytes::len);
+        this.pace.moved(length);
+        if let Some(fields) = frame.trailers_ref()
+            && let Err(fault) = trailers::check(fields, this.trailers)
+        {
+            return Poll::Ready(Some(Err(this.upload.fail(fault.into()))));
+        }
+        let length = length as u64;
         let Some(bytes_left) = this.bytes_left.checked_sub(length) else {
             return Poll::Ready(Some(Err(this.upload.fail(UploadFailure::TooLarge))));
         };

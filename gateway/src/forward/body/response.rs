@@ -1,8 +1,8 @@
 //! The response body: from the instance, or from the gateway itself, to the client.
 
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -11,6 +11,9 @@ use hyper::body::Incoming;
 
 use super::BoxError;
 use super::stall::Stall;
+use super::trailers::{self, TrailerLimits};
+use crate::config::ServerLimits;
+use crate::serve::stream::Taking;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::endpoint::Lease;
 
@@ -18,6 +21,8 @@ use crate::upstream::endpoint::Lease;
 /// its connection returned and its line in the access log written.
 pub(crate) struct ResponseBody {
     source: Source,
+    /// How far the client takes it, with HTTP/2.
+    taking: Option<Rc<Taking>>,
     exchange: Exchange,
 }
 
@@ -28,6 +33,7 @@ enum Source {
     Upstream {
         inner: Incoming,
         stall: Stall,
+        trailers: TrailerLimits,
         lease: Option<Lease>,
     },
 }
@@ -37,24 +43,27 @@ impl ResponseBody {
     pub(crate) fn own(body: Full<Bytes>, exchange: Exchange) -> Self {
         Self {
             source: Source::Own(body),
+            taking: Taking::begin(),
             exchange,
         }
     }
 
-    /// The body of an instance's response, which may stand still for `idle_timeout` at most.
+    /// The body of an instance's response, which may stand still and bring trailers within `limits`.
     pub(crate) fn upstream(
         inner: Incoming,
         lease: Lease,
-        idle_timeout: Duration,
+        limits: &ServerLimits,
         exchange: Exchange,
     ) -> Self {
-        let stall = Stall::new(idle_timeout);
+        let stall = Stall::new(limits.body_idle_timeout);
         Self {
             source: Source::Upstream {
                 inner,
                 stall,
+                trailers: limits.trailers(),
                 lease: Some(lease),
             },
+            taking: Taking::begin(),
             exchange,
         }
     }
@@ -82,10 +91,22 @@ impl Body for ResponseBody {
             Source::Own(body) => Pin::new(body)
                 .poll_frame(cx)
                 .map_err(|never| match never {}),
-            Source::Upstream { inner, stall, .. } => match Pin::new(inner).poll_frame(cx) {
+            Source::Upstream {
+                inner,
+                stall,
+                trailers,
+                ..
+            } => match Pin::new(inner).poll_frame(cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     stall.touch();
-                    Poll::Ready(Some(Ok(frame)))
+                    let fields = frame.trailers_ref();
+                    match fields.map_or(Ok(()), |fields| trailers::check(fields, *trailers)) {
+                        Ok(()) => Poll::Ready(Some(Ok(frame))),
+                        Err(fault) => {
+                            this.exchange.broke_off("upstream-trailers");
+                            Poll::Ready(Some(Err(fault.into())))
+                        }
+                    }
                 }
                 Poll::Ready(Some(Err(error))) => {
                     this.exchange.broke_off("upstream-broken");
@@ -99,13 +120,18 @@ impl Body for ResponseBody {
                 Poll::Pending => Poll::Pending,
             },
         };
+        let mut handed = None;
         match &polled {
             Poll::Ready(Some(Ok(frame))) => {
-                this.exchange
-                    .sent(frame.data_ref().map_or(0, Bytes::len) as u64);
+                let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+                this.exchange.sent(bytes);
+                handed = Some(bytes);
             }
             Poll::Ready(None) => this.end(),
             _ => {}
+        }
+        if let Some(taking) = &this.taking {
+            taking.asked(handed);
         }
         polled
     }
@@ -127,6 +153,9 @@ impl Body for ResponseBody {
 
 impl Drop for ResponseBody {
     fn drop(&mut self) {
+        if self.taking.as_ref().is_some_and(|taking| taking.is_over()) {
+            self.exchange.too_slow();
+        }
         // hyper does not ask again after the last byte of a body of known length.
         if self.is_end_stream() {
             self.end();

@@ -20,6 +20,9 @@ const LIMITS: HeadLimits = HeadLimits {
     header_bytes_max: 4096,
     headers_max: 32,
     target_bytes_max: 256,
+    trailer_bytes_max: 64,
+    trailers_max: 4,
+    underscores_refused: true,
 };
 
 /// Well-formed messages, to be cut up and changed.

@@ -2,59 +2,88 @@
 
 use super::HeadLimits;
 
-/// Why a request head or body is not handed on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Violation {
+/// Defines the violations from one table: what it means, variant.
+macro_rules! violations {
+    ($($(#[$meaning:meta])+ $variant:ident,)+) => {
+        /// Why a request head or body is not handed on.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[repr(u8)]
+        pub enum Violation {
+            $($(#[$meaning])+ $variant,)+
+        }
+
+        impl Violation {
+            /// Every violation, in the order of their codes.
+            pub(crate) const ALL: &[Self] = &[$(Self::$variant),+];
+        }
+    };
+}
+
+violations! {
     /// A line ends in LF without CR, or a CR stands alone.
-    BareLineFeed = 1,
-    /// The request line is not `method SP target SP HTTP/1.x`.
+    BareLineFeed,
+    /// The request line is not `method SP target SP HTTP/x.y`, or its target holds a byte that no
+    /// target may hold.
     RequestLine,
-    /// A header line has no colon, an empty or odd name, or a space before the colon.
+    /// The version is neither 1.0 nor 1.1; HTTP/0.9 has none.
+    Version,
+    /// The target has a fragment, which readers cut off or take for a part of the path.
+    Fragment,
+    /// A header line has no colon, or an empty or odd name.
     HeaderName,
+    /// White space between a header name and its colon (RFC 9112 section 5.1).
+    SpaceBeforeColon,
     /// A header value holds a control character.
     HeaderValue,
     /// A header line is continued on the next line (obs-fold, RFC 9112 section 5.2).
     FoldedHeader,
+    /// A header name with an underscore, where the configuration refuses those.
+    UnderscoreName,
     /// `Content-Length` is not one plain decimal number.
     ContentLength,
+    /// `Content-Length` comes twice, be it with equal values.
+    RepeatedLength,
     /// `Transfer-Encoding` is anything but a single `chunked`.
     TransferEncoding,
     /// Both `Content-Length` and `Transfer-Encoding`.
     LengthConflict,
-    /// The head is larger than `limits.header_bytes_max` or has too many lines.
+    /// The head is larger than `header_bytes_max`.
     HeadTooLarge,
+    /// The head has more lines than `headers_max`.
+    TooManyHeaders,
     /// The request target is larger than `target_bytes_max`.
     TargetTooLong,
     /// The head was not complete in time.
     HeadTimeout,
-    /// A chunk of the body is malformed.
+    /// The size line or the data of a chunk is malformed.
     Chunk,
+    /// The extensions of one chunk, or of all chunks of a body, are too large.
+    ChunkExtension,
+    /// A trailer line is malformed.
+    Trailer,
+    /// The trailer section is over `trailer_bytes_max` or `trailers_max`.
+    TrailersTooLarge,
 }
 
 impl Violation {
-    /// Every violation, in the order of their codes.
-    pub(super) const ALL: [Self; 12] = [
-        Self::BareLineFeed,
-        Self::RequestLine,
-        Self::HeaderName,
-        Self::HeaderValue,
-        Self::FoldedHeader,
-        Self::ContentLength,
-        Self::TransferEncoding,
-        Self::LengthConflict,
-        Self::HeadTooLarge,
-        Self::TargetTooLong,
-        Self::HeadTimeout,
-        Self::Chunk,
-    ];
+    /// A number from 1 on, for where only a number fits; 0 means none.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        self as u8 + 1
+    }
 
-    /// The violation with this discriminant.
+    /// The violation with this code.
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|violation| *violation as u8 == code)
+        let index = usize::from(code).checked_sub(1)?;
+        Self::ALL.get(index).copied()
+    }
+
+    /// Whether it is in the body, after a head that was handed on.
+    #[must_use]
+    pub fn is_in_body(self) -> bool {
+        use Violation::{Chunk, ChunkExtension, Trailer, TrailersTooLarge};
+        matches!(self, Chunk | ChunkExtension | Trailer | TrailersTooLarge)
     }
 }
 
@@ -81,38 +110,56 @@ pub(super) fn check(head: &[u8], limits: HeadLimits) -> Result<Length, Violation
     for line in lines.map_while(|line| line.filter(|line| !line.is_empty())) {
         count += 1;
         if count > limits.headers_max {
-            return Err(Violation::HeadTooLarge);
+            return Err(Violation::TooManyHeaders);
         }
         let (name, value) = split_header(line)?;
+        if limits.underscores_refused && name.contains(&b'_') {
+            return Err(Violation::UnderscoreName);
+        }
         framing.header(name, value, http_11)?;
     }
     framing.length()
 }
 
 /// Returns whether the version is 1.1.
-fn check_request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, Violation> {
+pub(super) fn check_request_line(line: &[u8], target_bytes_max: usize) -> Result<bool, Violation> {
     let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some(method), Some(target)) = (parts.next(), parts.next()) else {
         return Err(Violation::RequestLine);
     };
     if target.len() > target_bytes_max {
         return Err(Violation::TargetTooLong);
     }
-    let target_plain = target.iter().all(u8::is_ascii_graphic);
-    if method.is_empty()
-        || !method.iter().copied().all(is_token)
-        || target.is_empty()
-        || !target_plain
-    {
+    if method.is_empty() || !method.iter().copied().all(is_token) || target.is_empty() {
         return Err(Violation::RequestLine);
     }
-    match version {
-        b"HTTP/1.1" => Ok(true),
-        b"HTTP/1.0" => Ok(false),
+    if let Some(odd) = target.iter().find(|byte| !is_target(**byte)) {
+        return Err(if *odd == b'#' {
+            Violation::Fragment
+        } else {
+            Violation::RequestLine
+        });
+    }
+    match (parts.next(), parts.next()) {
+        (Some(b"HTTP/1.1"), None) => Ok(true),
+        (Some(b"HTTP/1.0"), None) => Ok(false),
+        (Some(version), None) if is_version(version) => Err(Violation::Version),
+        // HTTP/0.9: `GET /path` and no more.
+        (None, None) => Err(Violation::Version),
         _ => Err(Violation::RequestLine),
     }
+}
+
+/// `HTTP/x.y` (RFC 9112 section 2.3).
+fn is_version(text: &[u8]) -> bool {
+    matches!(text, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+        if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+/// Whether a target may hold the byte. The four graphic characters left out are what `http::Uri`
+/// refuses or, for `#`, cuts off; all others are brought into normal form later.
+fn is_target(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'`')
 }
 
 fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
@@ -125,7 +172,13 @@ fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
         .ok_or(Violation::HeaderName)?;
     let (name, value) = (&line[..colon], &line[colon + 1..]);
     if name.is_empty() || !name.iter().copied().all(is_token) {
-        return Err(Violation::HeaderName);
+        let plain = name.trim_ascii_end();
+        let spaced = plain.len() < name.len() && !plain.is_empty();
+        return Err(if spaced && plain.iter().copied().all(is_token) {
+            Violation::SpaceBeforeColon
+        } else {
+            Violation::HeaderName
+        });
     }
     // A CR inside a line is how one header becomes two for a lenient reader.
     if value.contains(&b'\r') {
@@ -154,7 +207,7 @@ impl Framing {
             let length = parse_length(value).ok_or(Violation::ContentLength)?;
             // Even two equal values are refused: RFC 9110 section 8.6 allows either, one is simpler.
             if self.content_length.replace(length).is_some() {
-                return Err(Violation::ContentLength);
+                return Err(Violation::RepeatedLength);
             }
         } else if name.len() == 17 && name.eq_ignore_ascii_case(b"transfer-encoding") {
             let plain = value.eq_ignore_ascii_case(b"chunked") && http_11;

@@ -8,6 +8,9 @@ const LIMITS: HeadLimits = HeadLimits {
     header_bytes_max: 256,
     headers_max: 8,
     target_bytes_max: 64,
+    trailer_bytes_max: 64,
+    trailers_max: 4,
+    underscores_refused: true,
 };
 
 fn scan(input: &str) -> Progress {
@@ -80,8 +83,37 @@ fn names_each_violation() {
             BareLineFeed,
         ),
         ("two spaces", "GET  / HTTP/1.1\r\n\r\n", RequestLine),
-        ("no version", "GET /\r\n\r\n", RequestLine),
-        ("other version", "GET / HTTP/1.2\r\n\r\n", RequestLine),
+        ("no version", "GET /\r\n\r\n", Version),
+        ("no version, and no more", "GET /\r\n", Version),
+        ("no version, bare LF", "GET /\n", BareLineFeed),
+        ("other version", "GET / HTTP/1.2\r\n\r\n", Version),
+        (
+            "other version, early",
+            "GET / HTTP/2.0\r\nHost: a\r\n",
+            Version,
+        ),
+        ("lower-case version", "GET / http/1.1\r\n\r\n", RequestLine),
+        ("two digits", "GET / HTTP/1.10\r\n\r\n", RequestLine),
+        (
+            "something behind the version",
+            "GET / HTTP/1.1 x\r\n\r\n",
+            RequestLine,
+        ),
+        (
+            "space behind the version",
+            "GET / HTTP/1.1 \r\n\r\n",
+            RequestLine,
+        ),
+        ("tab for a space", "GET\t/ HTTP/1.1\r\n\r\n", RequestLine),
+        ("space first", " GET / HTTP/1.1\r\n\r\n", RequestLine),
+        ("method is no token", "G(T / HTTP/1.1\r\n\r\n", RequestLine),
+        ("fragment", "GET /a#b HTTP/1.1\r\n\r\n", Fragment),
+        (
+            "angle bracket in target",
+            "GET /<a> HTTP/1.1\r\n\r\n",
+            RequestLine,
+        ),
+        ("NUL in target", "GET /a\0 HTTP/1.1\r\n\r\n", RequestLine),
         (
             "raw byte in target",
             "GET /\u{e9} HTTP/1.1\r\n\r\n",
@@ -90,7 +122,22 @@ fn names_each_violation() {
         (
             "space before colon",
             "GET / HTTP/1.1\r\nHost : a\r\n\r\n",
+            SpaceBeforeColon,
+        ),
+        (
+            "tab before colon",
+            "GET / HTTP/1.1\r\nContent-Length\t: 1\r\n\r\n",
+            SpaceBeforeColon,
+        ),
+        (
+            "space inside a name",
+            "GET / HTTP/1.1\r\nHost x: a\r\n\r\n",
             HeaderName,
+        ),
+        (
+            "underscore",
+            "GET / HTTP/1.1\r\nContent_Length: 1\r\n\r\n",
+            UnderscoreName,
         ),
         ("no colon", "GET / HTTP/1.1\r\nHost\r\n\r\n", HeaderName),
         ("empty name", "GET / HTTP/1.1\r\n: a\r\n\r\n", HeaderName),
@@ -107,12 +154,12 @@ fn names_each_violation() {
         (
             "two lengths",
             "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
-            ContentLength,
+            RepeatedLength,
         ),
         (
             "equal lengths",
             "GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n",
-            ContentLength,
+            RepeatedLength,
         ),
         (
             "length list",
@@ -125,6 +172,26 @@ fn names_each_violation() {
             ContentLength,
         ),
         (
+            "hexadecimal length",
+            "GET / HTTP/1.1\r\nContent-Length: 0x1\r\n\r\n",
+            ContentLength,
+        ),
+        (
+            "no length",
+            "GET / HTTP/1.1\r\nContent-Length:\r\n\r\n",
+            ContentLength,
+        ),
+        (
+            "length with a space inside",
+            "GET / HTTP/1.1\r\nContent-Length: 1 1\r\n\r\n",
+            ContentLength,
+        ),
+        (
+            "length with a form feed",
+            "GET / HTTP/1.1\r\nContent-Length: \x0c1\r\n\r\n",
+            HeaderValue,
+        ),
+        (
             "huge length",
             "GET / HTTP/1.1\r\nContent-Length: 99999999999999999999\r\n\r\n",
             ContentLength,
@@ -132,6 +199,26 @@ fn names_each_violation() {
         (
             "xchunked",
             "GET / HTTP/1.1\r\nTransfer-Encoding: xchunked\r\n\r\n",
+            TransferEncoding,
+        ),
+        (
+            "quoted coding",
+            "GET / HTTP/1.1\r\nTransfer-Encoding: \"chunked\"\r\n\r\n",
+            TransferEncoding,
+        ),
+        (
+            "coding with parameter",
+            "GET / HTTP/1.1\r\nTransfer-Encoding: chunked;a=b\r\n\r\n",
+            TransferEncoding,
+        ),
+        (
+            "no coding",
+            "GET / HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n",
+            TransferEncoding,
+        ),
+        (
+            "coding after a comma",
+            "GET / HTTP/1.1\r\nTransfer-Encoding: ,chunked\r\n\r\n",
             TransferEncoding,
         ),
         (
@@ -170,28 +257,76 @@ fn names_each_violation() {
     }
 }
 
+const CHUNKED: &str = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+
 #[test]
 fn refuses_malformed_chunks() {
-    let head = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+    use Violation::{Chunk, Trailer};
     let table = [
-        ("no digit", "\r\n"),
-        ("not hexadecimal", "g\r\n"),
-        ("space after size", "1 \r\nx\r\n"),
-        ("0x prefix", "0x1\r\nx\r\n"),
-        ("sixteen digits", "0000000000000001\r\nx\r\n"),
-        ("LF after size", "1\nx\r\n"),
-        ("LF in extension", "1;a\nx\r\n"),
-        ("data too long", "1\r\nxy\r\n"),
-        ("folded trailer", "0\r\n x\r\n\r\n"),
-        ("bare LF trailer", "0\r\nt: 1\n\r\n"),
-        ("trailer without colon", "0\r\nt\r\n\r\n"),
-        ("space before the trailer's colon", "0\r\nt : 1\r\n\r\n"),
-        ("more data after the last chunk", "0\r\nhello\r\n0\r\n\r\n"),
+        ("no digit", "\r\n", Chunk),
+        ("not hexadecimal", "g\r\n", Chunk),
+        ("space after size", "1 \r\nx\r\n", Chunk),
+        ("space before size", " 1\r\nx\r\n", Chunk),
+        ("sign", "+1\r\nx\r\n", Chunk),
+        ("0x prefix", "0x1\r\nx\r\n", Chunk),
+        ("underscore", "1_0\r\nx\r\n", Chunk),
+        ("sixteen digits", "0000000000000001\r\nx\r\n", Chunk),
+        ("LF after size", "1\nx\r\n", Chunk),
+        ("CR after size", "1\rx\r\n", Chunk),
+        ("LF in extension", "1;a\nx\r\n", Chunk),
+        ("NUL in extension", "1;a\0\r\nx\r\n", Chunk),
+        ("data too long", "1\r\nxy\r\n", Chunk),
+        ("data ends in LF", "1\r\nx\n0\r\n\r\n", Chunk),
+        ("LF after the last chunk", "0\n\r\n", Chunk),
+        ("folded trailer", "0\r\n x\r\n\r\n", Trailer),
+        ("bare LF trailer", "0\r\nt: 1\n\r\n", Trailer),
+        ("bare LF ends the body", "0\r\n\n", Trailer),
+        ("CR in a trailer", "0\r\nt: 1\rx\r\n\r\n", Trailer),
+        ("trailer without colon", "0\r\nt\r\n\r\n", Trailer),
+        ("trailer without name", "0\r\n: t\r\n\r\n", Trailer),
+        (
+            "space before the trailer's colon",
+            "0\r\nt : 1\r\n\r\n",
+            Trailer,
+        ),
+        (
+            "more data after the last chunk",
+            "0\r\nhello\r\n0\r\n\r\n",
+            Trailer,
+        ),
     ];
-    for (what, body) in table {
-        let progress = scan(&format!("{head}{body}"));
-        assert_eq!(progress.violation, Some(Violation::Chunk), "{what}");
+    for (what, body, violation) in table {
+        let progress = scan(&format!("{CHUNKED}{body}"));
+        assert_eq!(progress.violation, Some(violation), "{what}");
         assert_eq!(progress.heads, 1, "{what}");
+    }
+}
+
+#[test]
+fn limits_of_chunks_hold_at_the_edge() {
+    use Violation::{ChunkExtension, TrailersTooLarge};
+    let extension = |bytes: usize| format!("1;{}\r\nx\r\n", "a".repeat(bytes));
+    let trailers = |count: usize| format!("0\r\n{}\r\n", "t: 1\r\n".repeat(count));
+    let trailer = |bytes: usize| format!("0\r\nt:{}\r\n\r\n", "a".repeat(bytes - 4));
+    let table = [
+        (extension(256), None),
+        (extension(257), Some(ChunkExtension)),
+        (extension(256).repeat(32), None),
+        (
+            format!("{}1;a\r\n", extension(256).repeat(32)),
+            Some(ChunkExtension),
+        ),
+        (trailers(4), None),
+        (trailers(5), Some(TrailersTooLarge)),
+        (trailer(64), None),
+        (trailer(65), Some(TrailersTooLarge)),
+    ];
+    for (body, violation) in table {
+        assert_eq!(
+            scan(&format!("{CHUNKED}{body}")).violation,
+            violation,
+            "{body}"
+        );
     }
 }
 
@@ -207,7 +342,7 @@ fn limits_hold_at_the_edge() {
         (head_of(256), None),
         (head_of(257), Some(Violation::HeadTooLarge)),
         (lines(8), None),
-        (lines(9), Some(Violation::HeadTooLarge)),
+        (lines(9), Some(Violation::TooManyHeaders)),
         (target(64), None),
         (target(65), Some(Violation::TargetTooLong)),
         ("G".repeat(257), Some(Violation::HeadTooLarge)),
@@ -218,6 +353,16 @@ fn limits_hold_at_the_edge() {
 }
 
 #[test]
+fn underscores_pass_where_they_may() {
+    let limits = HeadLimits {
+        underscores_refused: false,
+        ..LIMITS
+    };
+    let progress = Scanner::new(limits).scan(b"GET / HTTP/1.1\r\nX_Y: a\r\n\r\n");
+    assert_eq!((progress.heads, progress.violation), (1, None));
+}
+
+#[test]
 fn http2_and_upgraded_bytes_are_not_read() {
     let mut scanner = Scanner::new(LIMITS);
     let input = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0";
@@ -225,15 +370,26 @@ fn http2_and_upgraded_bytes_are_not_read() {
 
     // Only the first head of a connection can be the preface.
     let late = "GET / HTTP/1.1\r\n\r\nPRI * HTTP/2.0\r\n\r\n";
-    assert_eq!(scan(late).violation, Some(Violation::RequestLine));
+    assert_eq!(scan(late).violation, Some(Violation::Version));
+
+    // However it is cut, and not what only begins like it.
+    let mut scanner = Scanner::new(LIMITS);
+    for end in 1..PREFACE_HEAD.len() {
+        assert_eq!(scanner.scan(&input[..end]).violation, None, "{end} bytes");
+    }
+    let like = scan("PRI * HTTP/2.0\r\nHost: a\r\n\r\n");
+    assert_eq!(like.violation, Some(Violation::Version));
 }
 
 #[test]
 fn every_violation_has_a_code_of_its_own() {
     for violation in Violation::ALL {
-        assert_eq!(Violation::from_code(violation as u8), Some(violation));
+        let code = violation.code();
+        assert_eq!(Violation::from_code(code), Some(*violation));
     }
     assert_eq!(Violation::from_code(0), None);
+    let past = Violation::ALL.len() as u8 + 1;
+    assert_eq!(Violation::from_code(past), None);
 }
 
 proptest! {

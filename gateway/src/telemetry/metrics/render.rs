@@ -229,6 +229,9 @@ pub(super) fn totals(page: &mut Page<'_>, metrics: &Metrics) {
     page.gauge("connections_open", help, level(|s| &s.connections_open));
     let help = "Client connections closed at connections_max.";
     page.counter("connections_refused", help, sum(|s| &s.connections_refused));
+    let help = "Client connections closed at connections_per_source_max.";
+    let refused = sum(|s| &s.connections_refused_by_source);
+    page.counter("connections_refused_by_source", help, refused);
     let help = "Upgraded connections open.";
     page.gauge("tunnels_open", help, level(|s| &s.tunnels_open));
     let dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);

@@ -32,6 +32,7 @@ pub(crate) struct Shard {
     pub(super) connections: Counter,
     pub(super) connections_open: Gauge,
     pub(super) connections_refused: Counter,
+    pub(super) connections_refused_by_source: Counter,
     pub(super) handshakes_failed: Counter,
     /// By [`TLS_VERSIONS`], and within: full, resumed.
     pub(super) handshakes: [[Counter; 2]; TLS_VERSIONS.len()],
@@ -62,6 +63,7 @@ impl Shard {
             connections: Counter::default(),
             connections_open: Gauge::default(),
             connections_refused: Counter::default(),
+            connections_refused_by_source: Counter::default(),
             handshakes_failed: Counter::default(),
             handshakes: Default::default(),
             handshake: Histogram::new(&SECONDS),
@@ -102,8 +104,12 @@ impl Shard {
     }
 
     /// A client connection was closed at once: the gateway is at `connections_max`.
-    pub(crate) fn connection_refused(&self) {
-        self.connections_refused.add(1);
+    pub(crate) fn connection_refused(&self, of_source: bool) {
+        if of_source {
+            self.connections_refused_by_source.add(1);
+        } else {
+            self.connections_refused.add(1);
+        }
     }
 
     /// A TLS handshake failed.

@@ -1,0 +1,63 @@
+//! `[reading]` and what `[server]` says about clients: from typed to meant.
+
+use super::Compiler;
+use crate::config::file::{Placed, Reading, Server};
+use crate::config::model::{BodyRate, PathRules, ServerLimits};
+
+/// Bytes of a trailer section at most: hyper holds 16 KiB, its last line included.
+const TRAILER_BYTES_MAX: u64 = 15 << 10;
+
+impl Compiler<'_> {
+    pub(super) fn server_limits(&mut self, server: &Server, reading: Reading) -> ServerLimits {
+        let mut optional = |number: &Option<Placed<u64>>, name| {
+            number
+                .as_ref()
+                .map(|number| self.within(number, 1..=1_000_000, name))
+        };
+        let connections_per_source_max = optional(
+            &server.connections_per_source_max,
+            "connections_per_source_max",
+        )
+        .map(|number| number as u32);
+        let requests_per_connection_max = optional(
+            &server.requests_per_connection_max,
+            "requests_per_connection_max",
+        );
+        ServerLimits {
+            connections_max: self.within(&server.connections_max, 1..=1_000_000, "connections_max"),
+            connections_per_source_max,
+            requests_per_connection_max,
+            header_bytes_max: self.bytes(&server.header_bytes_max, 8 << 10..=1 << 20),
+            headers_max: self.within(&server.headers_max, 1..=1000, "headers_max"),
+            uri_bytes_max: self.bytes(&server.uri_bytes_max, 64..=1 << 16),
+            body_bytes_max: server.body_bytes_max.0,
+            trailer_bytes_max: self.bytes(&server.trailer_bytes_max, 0..=TRAILER_BYTES_MAX),
+            trailers_max: self.within(
+                &server.trailers_max,
+                0..=*server.headers_max,
+                "trailers_max",
+            ),
+            streams_max: self.within(&server.streams_max, 1..=10_000, "streams_max"),
+            handshake_timeout: self.positive(&server.handshake_timeout),
+            header_timeout: self.positive(&server.header_timeout),
+            body_idle_timeout: self.positive(&server.body_idle_timeout),
+            body_rate: self.body_rate(server),
+            idle_timeout: self.positive(&server.idle_timeout),
+            upgrade_idle_timeout: self.positive(&server.upgrade_idle_timeout),
+            path: PathRules {
+                dot_segments: reading.dot_segments,
+                empty_segments: reading.empty_segments,
+                encoded_slashes: reading.encoded_slashes,
+                backslashes: reading.backslashes,
+                parameters: reading.parameters,
+            },
+            underscore_names: reading.underscore_names,
+        }
+    }
+
+    fn body_rate(&mut self, server: &Server) -> Option<BodyRate> {
+        let window = self.positive(&server.body_rate_window);
+        let bytes = server.body_rate_min.bytes_in(window);
+        (bytes > 0).then_some(BodyRate { window, bytes })
+    }
+}
