@@ -13,11 +13,12 @@ mod patience;
 pub(crate) mod upgrade;
 mod verdict;
 
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
 use http::request::Parts;
-use http::{Response, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use self::body::{BodyLimits, RequestBody, TrailerFault, UploadFailure};
@@ -79,10 +80,9 @@ pub(crate) async fn forward(
         upload_idle: plane.limits().body_idle_timeout,
     };
     let pass = cluster.care.admit().map_err(verdict::circuit_open)?;
-    let delivery = Delivery::new(cluster, affinity, route, &upload);
-    let delivered = patience
-        .spend(&upload, delivery.run(head, body, record))
-        .await;
+    let request = Request::from_parts(head, body);
+    let mut delivery = Delivery::new(request, cluster, affinity, route, &upload);
+    let delivered = patience.spend(&upload, pin!(delivery.run(record))).await;
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);
     if let Some(admission) = &admission {

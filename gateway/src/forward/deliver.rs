@@ -21,7 +21,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
-use self::attempt::{Cause, Failed};
+use self::attempt::{Cause, Slot};
 use super::body::{KeptBody, RequestBody, Upload};
 use crate::config::RetryConfig;
 use crate::filter::reject::Reject;
@@ -44,6 +44,7 @@ pub(super) struct Delivery<'r> {
     /// From the complete request to the head of the answer.
     timeout: Duration,
     upload: &'r Rc<Upload>,
+    request: Slot,
     /// What a repetition is made from; `None`: the request may not be repeated.
     spare: Option<(Parts, KeptBody)>,
     /// Instances that were asked, by position.
@@ -53,8 +54,9 @@ pub(super) struct Delivery<'r> {
 }
 
 impl<'r> Delivery<'r> {
-    /// A delivery by the rules of a route.
+    /// The delivery of a request by the rules of a route.
     pub(super) fn new(
+        request: Request<RequestBody>,
         cluster: &'r Cluster,
         affinity: Affinity,
         route: &'r Route,
@@ -67,6 +69,7 @@ impl<'r> Delivery<'r> {
             hedge: route.hedge.as_deref(),
             timeout: route.timeout,
             upload,
+            request: Cell::new(Some(request)),
             spare: None,
             tried: Vec::new(),
             resent: Cell::new(0),
@@ -74,42 +77,35 @@ impl<'r> Delivery<'r> {
     }
 
     /// Sends the request until it is answered or may not be tried again.
-    pub(super) async fn run(
-        mut self,
-        head: Parts,
-        mut body: RequestBody,
-        record: &mut Record,
-    ) -> Result<Answer, Reject> {
+    pub(super) async fn run(&mut self, record: &mut Record) -> Result<Answer, Reject> {
         self.cluster.care.budget.earn();
-        if self.retry.non_idempotent || is_idempotent(&head.method) {
-            // The client is to blame for a failure, which is told by the upload.
-            let kept = body.keep(self.retry.body_bytes_max).await;
-            let kept = kept.map_err(|_| Reject::BadRequest)?;
-            self.spare = kept.map(|kept| (head.clone(), kept));
-        }
-        let mut request = Request::from_parts(head, body);
+        self.keep_spare().await?;
         let mut endpoint = self.pick().ok_or(Reject::NoInstance)?;
         let mut retrying = None;
         loop {
             self.tried.push(endpoint.index);
-            let outcome = self.attempt(endpoint, request, record).await;
+            record.endpoint = Some(Rc::clone(&endpoint));
+            let outcome = match self.hedging() {
+                None => self.ask(&endpoint, &self.request).await,
+                Some(hedge) => Box::pin(self.hedged(hedge, endpoint, record)).await,
+            };
             drop(retrying);
             record.retries += self.resent.take();
             let failed = match outcome {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let Some(next) = self.next(&failed, record) else {
+            let again = self.request.take().or_else(|| self.repetition());
+            let Some(again) = again.filter(|_| self.is_wanted(failed.cause)) else {
                 return failed.last;
             };
-            let again = failed.again.or_else(|| self.repetition());
-            let Some(again) = again else {
+            let Some(next) = self.next(failed.cause, record) else {
                 return failed.last;
             };
+            self.request.set(Some(again));
             if let Ok(answer) = failed.last {
                 attempt::discard(answer);
             }
-            request = again;
             endpoint = next.endpoint;
             retrying = Some(next.retrying);
             record.retries += 1;
@@ -119,20 +115,25 @@ impl<'r> Delivery<'r> {
         }
     }
 
-    /// Asks one instance, or several one after the other where the first is slow.
-    async fn attempt(
-        &self,
-        endpoint: Rc<Endpoint>,
-        request: Request<RequestBody>,
-        record: &mut Record,
-    ) -> Result<Answer, Box<Failed>> {
-        record.endpoint = Some(Rc::clone(&endpoint));
-        match (self.hedge, &self.spare) {
-            (Some(hedge), Some((_, kept))) if kept.is_empty() => {
-                Box::pin(self.hedged(hedge, endpoint, request, record)).await
+    /// Keeps what a repetition of the request is made from, if it may be repeated.
+    async fn keep_spare(&mut self) -> Result<(), Reject> {
+        let request = self.request.get_mut().as_mut();
+        let request = request.expect("the request is in its slot until it is sent");
+        if self.retry.non_idempotent || is_idempotent(request.method()) {
+            let body = request.body_mut();
+            // The client is to blame for a failure, which is told by the upload.
+            let kept = body.keep(self.retry.body_bytes_max).await;
+            if let Some(kept) = kept.map_err(|_| Reject::BadRequest)? {
+                self.spare = Some((head_of(request), kept));
             }
-            _ => self.ask(&endpoint, request).await,
         }
+        Ok(())
+    }
+
+    /// The hedging of the route, if this request may be hedged.
+    fn hedging(&self) -> Option<&'r Hedge> {
+        let (_, kept) = self.spare.as_ref()?;
+        self.hedge.filter(|_| kept.is_empty())
     }
 
     /// An instance that was not asked yet, or any if all were.
@@ -144,23 +145,25 @@ impl<'r> Delivery<'r> {
             .cloned()
     }
 
-    /// What the next attempt is, if there may be one.
-    fn next(&self, failed: &Failed, record: &mut Record) -> Option<Next<'r>> {
-        let made = self.tried.len() as u32;
-        let wanted = match failed.cause {
+    fn is_wanted(&self, cause: Cause) -> bool {
+        match cause {
             Cause::Final => false,
             Cause::Connect => self.retry.on_connect,
             Cause::Reset => self.retry.on_reset,
             Cause::Timeout => self.retry.on_timeout,
             Cause::Status => true,
-        };
-        let possible = failed.again.is_some() || self.spare.is_some();
-        if !wanted || !possible || made > self.retry.attempts {
+        }
+    }
+
+    /// What the next attempt is, if there may be one.
+    fn next(&self, cause: Cause, record: &mut Record) -> Option<Next<'r>> {
+        let made = self.tried.len() as u32;
+        if made > self.retry.attempts {
             return None;
         }
         let endpoint = self.pick()?;
         let elsewhere = !self.tried.contains(&endpoint.index);
-        let wait = match failed.cause {
+        let wait = match cause {
             Cause::Connect if elsewhere => None,
             _ => Some(self.backoff(made)),
         };
@@ -204,6 +207,16 @@ struct Next<'r> {
     endpoint: Rc<Endpoint>,
     wait: Option<Duration>,
     retrying: Retrying<'r>,
+}
+
+/// The head of a request, for another one.
+fn head_of(request: &Request<RequestBody>) -> Parts {
+    let mut copy = Request::new(());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.version_mut() = request.version();
+    *copy.headers_mut() = request.headers().clone();
+    copy.into_parts().0
 }
 
 /// RFC 9110 section 9.2.2.

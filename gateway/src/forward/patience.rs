@@ -3,7 +3,7 @@
 //! While the body is on its way, only a standstill ends it: a gigabyte may take its time. From the
 //! moment it is complete, the instance has the route's `timeout` to answer.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::time::{Duration, Instant};
 
 use super::body::Upload;
@@ -19,13 +19,13 @@ pub(super) struct Patience {
 }
 
 impl Patience {
-    /// Runs `work` until it is done or the time is up.
+    /// Runs `work` until it is done or the time is up. It is pinned by the caller: handed over by
+    /// value, so large a future would take up its room twice.
     pub(super) async fn spend<T>(
         self,
         upload: &Upload,
-        work: impl Future<Output = Result<T, Reject>>,
+        mut work: Pin<&mut impl Future<Output = Result<T, Reject>>>,
     ) -> Result<T, Reject> {
-        let mut work = pin!(work);
         let mut timer = pin!(tokio::time::sleep_until(self.look(upload).into()));
         loop {
             tokio::select! {
@@ -66,41 +66,43 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// Runs `work`, an attempt that began at `began`, for at most `limit` after that and after the
-/// request was complete. `None`: the time is up.
-pub(super) async fn within<T>(
-    limit: Option<Duration>,
-    began: tokio::time::Instant,
-    upload: &Upload,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    match limit {
-        None => Some(work.await),
-        Some(limit) => Box::pin(limited(limit, began, upload, work)).await,
-    }
-}
-
-async fn limited<T>(
+/// The time one attempt has.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TryLimit {
     limit: Duration,
     began: tokio::time::Instant,
-    upload: &Upload,
-    work: impl Future<Output = T>,
-) -> Option<T> {
-    let mut work = pin!(work);
-    let mut timer = pin!(tokio::time::sleep_until(began + limit));
-    loop {
-        tokio::select! {
-            biased;
-            done = work.as_mut() => return Some(done),
-            () = timer.as_mut() => {
-                let now = tokio::time::Instant::now();
-                // While the body is on its way only its own standstill counts.
-                let since = if upload.is_finished() { upload.moved().into() } else { now };
-                let deadline = began.max(since) + limit;
-                if deadline <= now {
-                    return None;
+}
+
+impl TryLimit {
+    /// For an attempt that begins now.
+    pub(super) fn starting(limit: Duration) -> Self {
+        let began = tokio::time::Instant::now();
+        Self { limit, began }
+    }
+
+    /// Runs `work`, a part of the attempt, until the limit after its begin and after the request
+    /// was complete. `None`: the time is up.
+    pub(super) async fn within<T>(
+        self,
+        upload: &Upload,
+        work: impl Future<Output = T>,
+    ) -> Option<T> {
+        let mut work = pin!(work);
+        let mut timer = pin!(tokio::time::sleep_until(self.began + self.limit));
+        loop {
+            tokio::select! {
+                biased;
+                done = work.as_mut() => return Some(done),
+                () = timer.as_mut() => {
+                    let now = tokio::time::Instant::now();
+                    // While the body is on its way only its own standstill counts.
+                    let since = if upload.is_finished() { upload.moved().into() } else { now };
+                    let deadline = self.began.max(since) + self.limit;
+                    if deadline <= now {
+                        return None;
+                    }
+                    timer.as_mut().reset(deadline);
                 }
-                timer.as_mut().reset(deadline);
             }
         }
     }

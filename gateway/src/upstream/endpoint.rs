@@ -5,6 +5,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures_util::FutureExt as _;
+use futures_util::future::Either;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
@@ -100,21 +102,25 @@ impl Lease {
     }
 
     /// Sends the request. The error holds the request if nothing of it was written.
-    pub(crate) async fn send(
+    ///
+    /// Not an `async fn`: that would keep room for the request beside the future it goes into.
+    pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, TrySendError<Request<RequestBody>>> {
+    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<'_>
+    {
         let sender = self.sender.as_mut();
         let sender = sender.expect("only release takes it, and release consumes the lease");
         let timing = self.in_flight.0.link.time();
         let answer = match sender {
-            Sender::Http1(sender) => sender.try_send_request(request).await,
-            Sender::Http2(sender) => sender.try_send_request(request).await,
+            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
-        if answer.is_ok() {
-            timing.answered();
-        }
-        answer
+        answer.inspect(|answer| {
+            if answer.is_ok() {
+                timing.answered();
+            }
+        })
     }
 
     /// The response was read to its end: the connection may serve another request.

@@ -1,5 +1,6 @@
 //! One instance asked once, and what may come of it.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use hyper::client::conn::TrySendError;
 use super::{Answer, Delivery};
 use crate::filter::reject::Reject;
 use crate::forward::body::RequestBody;
-use crate::forward::patience;
+use crate::forward::patience::TryLimit;
 use crate::upstream::endpoint::{Endpoint, Lease};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::ConnectFailure;
@@ -42,24 +43,26 @@ pub(super) struct Failed {
     pub(super) cause: Cause,
     /// What the client gets if there is no other attempt.
     pub(super) last: Result<Answer, Reject>,
-    /// The request, if nothing of it was sent.
-    pub(super) again: Option<Request<RequestBody>>,
 }
 
 impl Failed {
     /// Boxed: most requests never need the room.
-    fn new(
-        cause: Cause,
-        last: Result<Answer, Reject>,
-        again: Option<Request<RequestBody>>,
-    ) -> Box<Self> {
-        Box::new(Self { cause, last, again })
+    fn new(cause: Cause, last: Result<Answer, Reject>) -> Box<Self> {
+        Box::new(Self { cause, last })
     }
 
-    fn timeout(again: Option<Request<RequestBody>>) -> Box<Self> {
-        Self::new(Cause::Timeout, Err(Reject::UpstreamTryTimeout), again)
+    /// What it says about the instance; `None`: nothing.
+    fn outcome(&self) -> Option<Outcome> {
+        match &self.last {
+            Err(Reject::UpstreamBusy | Reject::UpstreamQueueTimeout | Reject::BadRequest) => None,
+            _ => Some(Outcome::Failure),
+        }
     }
 }
+
+/// Where a request waits until it is sent. Whatever failed, it is here still, or again, if nothing
+/// of it was sent. A place rather than a value: it is large, and handed down several calls.
+pub(super) type Slot = Cell<Option<Request<RequestBody>>>;
 
 impl Delivery<'_> {
     /// Asks the instance. A connection that had gone stale while it was idle says nothing about
@@ -67,20 +70,16 @@ impl Delivery<'_> {
     pub(super) async fn ask(
         &self,
         endpoint: &Rc<Endpoint>,
-        request: Request<RequestBody>,
+        request: &Slot,
     ) -> Result<Answer, Box<Failed>> {
-        let outcome = match self.ask_once(endpoint, request, false).await {
-            Err(Stopped::Stale(again)) => {
-                self.resent.set(self.resent.get() + 1);
-                Box::pin(self.ask_once(endpoint, *again, true)).await
-            }
-            outcome => outcome,
-        };
+        let mut outcome = self.ask_once(endpoint, request, false).await;
+        if matches!(outcome, Err(Stopped::Stale)) {
+            self.resent.set(self.resent.get() + 1);
+            outcome = Box::pin(self.ask_once(endpoint, request, true)).await;
+        }
         let outcome = outcome.map_err(|stopped| match stopped {
             Stopped::Failed(failed) => failed,
-            Stopped::Stale(again) => {
-                Failed::new(Cause::Reset, Err(Reject::UpstreamProtocol), Some(*again))
-            }
+            Stopped::Stale => Failed::new(Cause::Reset, Err(Reject::UpstreamProtocol)),
         });
         let seen = match &outcome {
             Ok((response, _)) => Some(Outcome::of_status(response.status())),
@@ -90,9 +89,7 @@ impl Delivery<'_> {
             self.cluster.care.observe(&endpoint.instance, seen);
         }
         match outcome {
-            Ok(answer) if self.is_retried(&answer) => {
-                Err(Failed::new(Cause::Status, Ok(answer), None))
-            }
+            Ok(answer) if self.is_retried(&answer) => Err(Failed::new(Cause::Status, Ok(answer))),
             outcome => outcome,
         }
     }
@@ -105,57 +102,66 @@ impl Delivery<'_> {
     async fn ask_once(
         &self,
         endpoint: &Rc<Endpoint>,
-        request: Request<RequestBody>,
+        request: &Slot,
         fresh: bool,
     ) -> Result<Answer, Stopped> {
-        let limit = self.retry.per_try_timeout;
-        let began = tokio::time::Instant::now();
+        let limit = self.retry.per_try_timeout.map(TryLimit::starting);
         let lease = Rc::clone(endpoint).lease(fresh);
-        let lease = patience::within(limit, began, self.upload, lease).await;
-        let mut lease = match lease {
-            None => return Err(Stopped::Failed(Failed::timeout(Some(request)))),
-            Some(Ok(lease)) => lease,
-            Some(Err(failure)) => {
-                tracing::debug!(service = %self.cluster.name, %failure, "not reached");
-                let failed = Failed::new(Cause::Connect, Err(refusal(&failure)), Some(request));
-                return Err(Stopped::Failed(failed));
-            }
+        let lease = match limit {
+            None => lease.await,
+            Some(limit) => Box::pin(limit.within(self.upload, lease))
+                .await
+                .ok_or_else(Stopped::timeout)?,
         };
-        let sent = patience::within(limit, began, self.upload, lease.send(request)).await;
+        let mut lease = lease.map_err(|failure| {
+            tracing::debug!(service = %self.cluster.name, %failure, "not reached");
+            Stopped::Failed(Failed::new(Cause::Connect, Err(refusal(&failure))))
+        })?;
+        let unsent = request
+            .take()
+            .expect("a request is asked for while it is in its slot");
+        let sent = lease.send(unsent);
+        let sent = match limit {
+            None => sent.await,
+            Some(limit) => Box::pin(limit.within(self.upload, sent))
+                .await
+                .ok_or_else(Stopped::timeout)?,
+        };
         match sent {
-            None => Err(Stopped::Failed(Failed::timeout(None))),
-            Some(Ok(response)) => Ok((response, lease)),
-            Some(Err(error)) => Err(self.unanswered(error, lease.reused && !fresh)),
+            Ok(response) => Ok((response, lease)),
+            Err(error) => Err(self.unanswered(error, lease.reused && !fresh, request)),
         }
     }
 
-    fn unanswered(&self, mut error: TrySendError<Request<RequestBody>>, stale: bool) -> Stopped {
+    fn unanswered(
+        &self,
+        mut error: TrySendError<Request<RequestBody>>,
+        stale: bool,
+        request: &Slot,
+    ) -> Stopped {
         let unsent = error.take_message();
         let error = error.into_error();
         tracing::debug!(%error, stale, unsent = unsent.is_some(), "request not answered");
         if self.upload.failure().is_some() {
             // The client broke off, so the request could not be completed.
-            return Stopped::Failed(Failed::new(Cause::Final, Err(Reject::BadRequest), None));
+            return Stopped::Failed(Failed::new(Cause::Final, Err(Reject::BadRequest)));
         }
         // An answer that is no HTTP was an answer: asking again would bring the same.
-        let invalid = || Err(Reject::UpstreamProtocol);
+        let invalid = Err(Reject::UpstreamProtocol);
         if error.is_parse() && unsent.is_none() {
-            return Stopped::Failed(Failed::new(Cause::Final, invalid(), None));
+            return Stopped::Failed(Failed::new(Cause::Final, invalid));
         }
-        match unsent {
-            Some(again) if stale => Stopped::Stale(Box::new(again)),
-            None if stale && let Some(again) = self.repetition() => Stopped::Stale(Box::new(again)),
-            again => Stopped::Failed(Failed::new(Cause::Reset, invalid(), again)),
-        }
-    }
-}
-
-impl Failed {
-    /// What it says about the instance; `None`: nothing.
-    fn outcome(&self) -> Option<Outcome> {
-        match &self.last {
-            Err(Reject::UpstreamBusy | Reject::UpstreamQueueTimeout | Reject::BadRequest) => None,
-            _ => Some(Outcome::Failure),
+        let again = if stale {
+            unsent.or_else(|| self.repetition())
+        } else {
+            unsent
+        };
+        let stale = stale && again.is_some();
+        request.set(again);
+        if stale {
+            Stopped::Stale
+        } else {
+            Stopped::Failed(Failed::new(Cause::Reset, invalid))
         }
     }
 }
@@ -163,8 +169,14 @@ impl Failed {
 /// Why an instance gave no answer.
 enum Stopped {
     Failed(Box<Failed>),
-    /// The connection was closed while it was idle; the request may be sent again.
-    Stale(Box<Request<RequestBody>>),
+    /// The connection was closed while it was idle; the request is in its slot again.
+    Stale,
+}
+
+impl Stopped {
+    fn timeout() -> Self {
+        Self::Failed(Failed::new(Cause::Timeout, Err(Reject::UpstreamTryTimeout)))
+    }
 }
 
 fn refusal(failure: &ConnectFailure) -> Reject {

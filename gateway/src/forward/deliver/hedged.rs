@@ -1,15 +1,14 @@
 //! Several instances asked for the same, because the first is slow: the first good answer is taken.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
-use http::Request;
 
-use super::attempt::Failed;
+use super::attempt::{Failed, Slot};
 use super::{Answer, Delivery, attempt};
-use crate::forward::body::RequestBody;
 use crate::forward::hedge::Hedge;
 use crate::telemetry::exchange::Record;
 use crate::upstream::endpoint::Endpoint;
@@ -21,18 +20,17 @@ impl Delivery<'_> {
         &self,
         hedge: &Hedge,
         first: Rc<Endpoint>,
-        request: Request<RequestBody>,
         record: &mut Record,
     ) -> Result<Answer, Box<Failed>> {
         let mut asked = self.tried.clone();
         let mut running = FuturesUnordered::new();
-        let ask = async |endpoint: Rc<Endpoint>, request, paid| {
+        let ask = async |endpoint: Rc<Endpoint>, request: Slot, paid| {
             let began = Instant::now();
-            let outcome = self.ask(&endpoint, request).await;
+            let outcome = self.ask(&endpoint, &request).await;
             drop(paid);
             (endpoint, began.elapsed(), outcome)
         };
-        running.push(ask(Rc::clone(&first), request, None));
+        running.push(ask(Rc::clone(&first), Cell::new(self.request.take()), None));
         let mut left = hedge.attempts();
         let mut last = None;
         loop {
@@ -71,7 +69,7 @@ impl Delivery<'_> {
                         Ok(paid) => {
                             record.hedges += 1;
                             asked.push(other.index);
-                            running.push(ask(other, again, Some(paid)));
+                            running.push(ask(other, Cell::new(Some(again)), Some(paid)));
                         }
                         Err(exhausted) => {
                             record.no_retry = Some(exhausted);
