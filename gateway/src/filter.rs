@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use crate::route::changes::Settled;
+
 /// What the gateway knows about one request beside its head; filters add to it.
 #[derive(Debug)]
 pub struct Context {
@@ -30,6 +32,8 @@ pub struct Context {
     pub response_headers: HeaderMap,
     /// Places the request holds among those its sender may have.
     pub places: Vec<in_flight::Place>,
+    /// What the route changes in the header fields of the answer, whoever gives it.
+    pub response_changes: Vec<Arc<Settled>>,
 }
 
 impl Context {
@@ -41,6 +45,7 @@ impl Context {
             api_key: None,
             response_headers: HeaderMap::new(),
             places: Vec::new(),
+            response_changes: Vec::new(),
         }
     }
 

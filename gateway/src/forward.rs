@@ -4,6 +4,7 @@
 //! nothing of it was written, or its method is idempotent and it has no body (RFC 9110 section
 //! 9.2.2).
 
+mod alter;
 pub(crate) mod body;
 mod deliver;
 pub(crate) mod forwarded;
@@ -15,21 +16,27 @@ mod verdict;
 
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
 
+use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::Full;
 use hyper::body::Incoming;
 
+use self::alter::Alteration;
 use self::body::{BodyLimits, RequestBody, TrailerFault, UploadFailure};
 use self::deliver::Delivery;
 use self::patience::Patience;
+use crate::config::UpstreamProtocol;
 use crate::filter::Context;
+use crate::filter::key::RequestKey;
 use crate::filter::reject::Reject;
 use crate::normalise::{self, target::Host};
 use crate::overload::admission::Admission;
-use crate::route::Route;
-use crate::route::action::Action;
+use crate::route::action::Forwarding;
+use crate::route::split::Split;
+use crate::route::template::Facts;
+use crate::route::{self, Match, Route};
 use crate::serve::Client;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::endpoint::Lease;
@@ -40,37 +47,71 @@ pub(crate) enum Reply {
     Streamed(Response<Incoming>, Lease),
     /// The instance changes the protocol, and so do we.
     Upgraded(Response<()>),
+    /// The gateway's own answer.
+    Own(Response<Full<Bytes>>),
+}
+
+/// What was decided about a request: its host and its route.
+pub(crate) struct Decision<'r> {
+    pub(crate) client: &'r Rc<Client>,
+    pub(crate) host: &'r Host,
+    pub(crate) found: Match<'r>,
+}
+
+impl Decision<'_> {
+    /// The request as routes see it.
+    pub(crate) fn request<'f>(&'f self, head: &'f Parts) -> route::Request<'f> {
+        route::Request {
+            listener: &self.client.listener.name,
+            host: &self.host.name,
+            method: &head.method,
+            path: head.uri.path(),
+            query: head.uri.query(),
+            headers: &head.headers,
+        }
+    }
+
+    /// What values of header fields may be made from.
+    pub(crate) fn facts<'f>(&'f self, head: &'f Parts, context: &'f Context) -> Facts<'f> {
+        Facts {
+            request: self.request(head),
+            path: self.found.path,
+            route: &self.found.route.name,
+            scheme: self.scheme(&head.headers),
+            context,
+        }
+    }
+
+    /// The scheme the client uses.
+    pub(crate) fn scheme(&self, headers: &HeaderMap) -> &'static str {
+        self.client.hop.scheme(headers)
+    }
 }
 
 /// Sends the request to an instance of the route's service and returns its response.
 pub(crate) async fn forward(
-    client: &Rc<Client>,
+    decision: Decision<'_>,
+    forwarding: &Forwarding,
     exchange: &mut Exchange,
     context: &mut Context,
-    route: &Arc<Route>,
-    host: &Host,
     mut head: Parts,
     body: Incoming,
 ) -> Result<Reply, Reject> {
     let plane = exchange.plane();
-    let Action::Forward(split) = &route.action;
-    let target = split.choose();
+    let Decision { client, found, .. } = decision;
+    let route = found.route;
+    let target = choose(&decision, &forwarding.split, context, &head);
     exchange.record().target = Some(target);
-    let cluster = &plane.clusters[split.targets()[target].service];
     let admission = admit(exchange, context, route, target).await?;
+    let target = &forwarding.split.targets()[target];
+    let cluster = &plane.clusters[target.service];
     let limits = BodyLimits::new(route.body_bytes_max, plane.limits());
     let body = RequestBody::new(body, limits).map_err(|failure| broken(failure, client))?;
     let upload = body.upload();
     let affinity = cluster.affinity(context, &head, &route.name);
 
-    let upgrade = upgrade::Asked::of(&head);
-    headers::prepare_request(
-        &mut head,
-        client,
-        host,
-        cluster.protocol(),
-        upgrade.as_ref(),
-    )?;
+    let alteration = Alteration::begin(&decision, forwarding, target, context, &mut head)?;
+    let upgrade = prepare(&decision, &alteration, cluster.protocol(), &mut head)?;
 
     let started = exchange.started();
     let record = exchange.record();
@@ -109,6 +150,27 @@ pub(crate) async fn forward(
     headers::prepare_response(response.headers_mut());
     cluster.stick(affinity, &lease, client, response.headers_mut());
     Ok(Reply::Streamed(response, lease))
+}
+
+/// Which of the route's targets takes the request.
+fn choose(decision: &Decision<'_>, split: &Split, context: &Context, head: &Parts) -> usize {
+    let key = |key: &RequestKey| key.of(context, head, &decision.found.route.name);
+    let random = || decision.client.worker.random();
+    split.choose(&head.headers, head.uri.query(), key, random)
+}
+
+/// Makes the client's request head the one the instance gets; takes out its wish to upgrade.
+fn prepare(
+    decision: &Decision<'_>,
+    alteration: &Alteration<'_>,
+    protocol: UpstreamProtocol,
+    head: &mut Parts,
+) -> Result<Option<upgrade::Asked>, Reject> {
+    let upgrade = upgrade::Asked::of(head);
+    let host = (decision.host, alteration.authority);
+    headers::prepare_request(head, decision.client, host, protocol, upgrade.as_ref())?;
+    alteration.finish(head);
+    Ok(upgrade)
 }
 
 /// Takes the places the request needs, where they are limited.

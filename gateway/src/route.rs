@@ -6,13 +6,21 @@
 //! order in the file never matters.
 
 pub mod action;
+pub mod changes;
 pub(crate) mod cookie;
+pub mod cors;
 pub mod expression;
 pub mod host;
+pub mod mirror;
 pub mod path;
 pub mod predicate;
 pub(crate) mod query;
+pub mod redirect;
+pub mod respond;
+pub mod rewrite;
+pub mod split;
 pub mod table;
+pub mod template;
 pub mod wanted;
 
 use std::sync::Arc;
@@ -20,9 +28,12 @@ use std::time::Duration;
 
 pub use table::Table;
 
-use self::action::{Action, Target};
+use self::action::Action;
+use self::changes::HeaderChanges;
+use self::cors::Cors;
 use self::predicate::PathRule;
 pub use self::predicate::Request;
+use self::split::Target;
 use crate::config::RetryConfig;
 use crate::filter::chain::Chain;
 use crate::forward::hedge::Hedge;
@@ -39,6 +50,10 @@ pub struct Route {
     pub action: Action,
     /// What a request must pass.
     pub chain: Chain,
+    /// Changes of the header fields of every answer.
+    pub response_headers: Option<HeaderChanges>,
+    /// Which other web sites' pages may call it; `None`: the instance says so itself.
+    pub cors: Option<Box<Cors>>,
     /// How its requests fare when not all can be served.
     pub overload: RoutePolicy,
     /// From the complete request, body included, to the head of the answer.
@@ -55,7 +70,8 @@ impl Route {
     /// The services requests may go to; none where the gateway answers itself.
     pub fn targets(&self) -> &[Target] {
         match &self.action {
-            Action::Forward(split) => split.targets(),
+            Action::Forward(forwarding) => forwarding.split.targets(),
+            Action::Redirect(_) | Action::Respond(_) => &[],
         }
     }
 
@@ -90,7 +106,8 @@ impl Route {
 pub struct Match<'t> {
     /// The most specific route that matches.
     pub route: &'t Arc<Route>,
-    path: &'t PathRule,
+    /// What its path matched.
+    pub path: &'t PathRule,
 }
 
 impl<'t> Match<'t> {

@@ -1,5 +1,6 @@
 //! One client connection: HTTP/1.1 or HTTP/2 within limits, and the life of each request on it.
 
+mod answer;
 mod connection;
 mod guard;
 mod request;

@@ -6,7 +6,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::{Failure, output};
+use crate::config::file::Route;
 use crate::config::{self, Config, File};
+use crate::route::action::Action;
+use crate::route::split::Target;
 
 pub(super) fn run(path: &Path) -> Result<(), Failure> {
     let (file, config) = config::read(path)?;
@@ -23,7 +26,7 @@ fn unused(file: &File) -> Vec<String> {
         .flat_map(|route| &route.filters)
         .map(|name| name.as_str())
         .collect();
-    let services: BTreeSet<&str> = routes().map(|route| route.service.as_str()).collect();
+    let services: BTreeSet<&str> = routes().flat_map(services).collect();
     let services = file
         .services
         .keys()
@@ -41,6 +44,14 @@ fn unused(file: &File) -> Vec<String> {
         .chain(auth.map(|name| format!("authentication `{name}`")))
         .chain(limits.map(|name| format!("limit `{name}`")))
         .collect()
+}
+
+/// The services a route sends requests or copies to.
+fn services(route: &Route) -> impl Iterator<Item = &str> {
+    let split = route.split.keys().map(|name| name.as_str());
+    let mirrors = route.mirror.iter().map(|mirror| mirror.service.as_str());
+    let service = route.service.iter().map(|name| name.as_str());
+    service.chain(split).chain(mirrors)
 }
 
 fn summary(file: &str, config: &Config) -> String {
@@ -73,10 +84,6 @@ fn summary(file: &str, config: &Config) -> String {
         } else {
             methods.join(", ")
         };
-        let targets = rule.route.targets().iter();
-        let services: Vec<&str> = targets
-            .map(|target| config.services[target.service].name.as_str())
-            .collect();
         let host = &rule.host;
         let path = &rule.path;
         let _ = write!(text, "  {}: {host} {path}, {methods}", rule.route.name);
@@ -89,7 +96,26 @@ fn summary(file: &str, config: &Config) -> String {
         for filter in rule.route.chain.filters() {
             let _ = write!(text, " > {}", filter.name());
         }
-        let _ = writeln!(text, " > {}", services.join(" or "));
+        let _ = writeln!(text, " > {}", does(config, &rule.route.action));
     }
     text
+}
+
+/// What a route does, in a word or two.
+fn does(config: &Config, action: &Action) -> String {
+    match action {
+        Action::Forward(forwarding) => {
+            let split = &forwarding.split;
+            let name = |target: &Target| config.services[target.service].name.as_str();
+            match split.targets() {
+                [target] => name(target).to_owned(),
+                targets => {
+                    let share = |one| format!("{} ({}%)", name(one), split.percent(one));
+                    targets.iter().map(share).collect::<Vec<_>>().join(" or ")
+                }
+            }
+        }
+        Action::Redirect(redirect) => format!("redirect {redirect}"),
+        Action::Respond(respond) => format!("respond {}", respond.status.as_u16()),
+    }
 }

@@ -1,9 +1,11 @@
 //! From the file as typed to the configuration as meant: every value checked, all problems
 //! collected.
 
+mod action;
 mod admin;
 mod auth;
 pub(crate) mod balance;
+mod headers;
 mod health;
 mod listener;
 mod overload;
@@ -254,15 +256,20 @@ impl Compiler<'_> {
 
     /// The text behind a reference. Never part of a problem.
     fn source(&mut self, source: &Placed<Source>) -> Option<String> {
-        let text = match &**source {
-            Source::File(path) => String::from_utf8(self.read(path, source.span())?)
+        self.source_at(source, source.span())
+    }
+
+    /// The same for one that is part of a larger value, which stands at `span`.
+    fn source_at(&mut self, source: &Source, span: std::ops::Range<usize>) -> Option<String> {
+        let text = match source {
+            Source::File(path) => String::from_utf8(self.read(path, span.clone())?)
                 .map_err(|_| format!("{path} is no text")),
             Source::Env(name) => std::env::var(name).map_err(|error| match error {
                 VarError::NotPresent => format!("the environment variable `{name}` is not set"),
                 VarError::NotUnicode(_) => format!("the environment variable `{name}` is no text"),
             }),
         };
-        text.map_err(|reason| self.refuse(Problem::at(source.span(), reason)))
+        text.map_err(|reason| self.refuse(Problem::at(span, reason)))
             .ok()
     }
 }

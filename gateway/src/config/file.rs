@@ -4,6 +4,7 @@
 //! `compile`. Defaults stand here, so the file written back is complete.
 
 mod access_log;
+mod action;
 mod admin;
 mod auth;
 mod balance;
@@ -28,6 +29,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::access_log::{AccessLog, LogTarget};
+pub use self::action::{
+    Cors, HeaderChanges, KeepQuery, Mirror, Redirect, Respond, Rewrite, SplitMember, SplitTable,
+    Text, When,
+};
 pub use self::admin::{Admin, Drain};
 pub use self::auth::{Auth, AuthKind};
 pub use self::balance::{Balance, Endpoint, Failover, SameSite, Sticky};

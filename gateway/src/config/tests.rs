@@ -1,6 +1,7 @@
 //! Wrong configurations with the exact text they are refused with, and the example.
 
 mod balance;
+mod wrong_routes;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use self::wrong_routes::wrong_routes;
 use super::*;
 
 /// What a case leaves out is added behind it, so that each is wrong in one thing only.
@@ -60,12 +62,6 @@ fn route(matches: &str) -> String {
 /// Every kind of mistake the gateway refuses, by what is wrong.
 fn wrong_configurations() -> Vec<(&'static str, String)> {
     let limit = |lines: &str| format!("[limits.a]\n{lines}\n");
-    let two_routes = |first: &str, second: &str| {
-        format!(
-            "[routes.a]\nmatch = {{ {first} }}\nservice = \"orders\"\n\
-             [routes.b]\nmatch = {{ {second} }}\nservice = \"orders\"\n"
-        )
-    };
     vec![
         ("syntax", "[routes.a\n".to_owned()),
         ("the same table twice", route("") + &route("")),
@@ -292,29 +288,6 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
                 + &limit("rate = \"1/s\"\nkey = \"route\""),
         ),
         (
-            "same routes",
-            two_routes("path = \"/users/{id}\"", "path = \"/users/{name}\""),
-        ),
-        (
-            "same routes for HEAD",
-            two_routes("methods = [\"GET\"]", "methods = [\"HEAD\"]"),
-        ),
-        ("host with port", route("host = \"api.example.com:443\"")),
-        ("wildcard within", route("host = \"api.*.com\"")),
-        ("relative path", route("path = \"orders\"")),
-        ("rest in the middle", route("path = \"/{*rest}/orders\"")),
-        ("lower case method", route("methods = [\"get\"]")),
-        ("header name", route("headers = { \"a b\" = \"1\" }")),
-        ("host as a header", route("headers = { Host = \"a\" }")),
-        (
-            "header expression",
-            route("headers = { x-version = { regex = \"(\" } }"),
-        ),
-        (
-            "header form",
-            route("headers = { x-version = { matches = \"2\" } }"),
-        ),
-        (
             "token without anything",
             "[auth.partners]\ntype = \"jwt\"\n".to_owned(),
         ),
@@ -374,7 +347,8 @@ fn wrong_configurations_are_refused_with_place_reason_and_hint() {
     let folder = folder();
     let place = folder.path().display().to_string();
     let mut report = String::new();
-    for (description, case) in wrong_configurations().into_iter().chain(balance::wrong()) {
+    let others = balance::wrong().into_iter().chain(wrong_routes());
+    for (description, case) in wrong_configurations().into_iter().chain(others) {
         let text = if description == "no listener" {
             case
         } else {

@@ -40,6 +40,15 @@ impl RequestKey {
     pub const FORMS: &str = "`client-ip`, `jwt.CLAIM`, `api-key`, `header.NAME`, `cookie.NAME`, \
         `query.NAME` or `route`";
 
+    /// The type of authentication that finds it out, if one must.
+    pub fn authentication(&self) -> Option<&'static str> {
+        match self {
+            Self::Claim(_) => Some("jwt"),
+            Self::ApiKey => Some("api-key"),
+            _ => None,
+        }
+    }
+
     /// The key of this request as bytes of fixed length, or nothing if the request has none (no
     /// such header or claim, not authenticated). Equal senders give equal bytes, and no sender
     /// can find text that gives another's (a digest of 128 bits).

@@ -169,6 +169,9 @@ refusals! {
     /// CONNECT, TRACE, or another method the gateway does not forward.
     MethodNotImplemented = NOT_IMPLEMENTED, "method-not-implemented",
         "This method is not forwarded.";
+    /// A parameter of the path, taken out by an expression, makes no path where it is put.
+    PathRewritten = BAD_REQUEST, "path-rewritten",
+        "The request path cannot be rewritten.";
     /// The request was meant for another server: SNI and host disagree (RFC 9110 15.5.20).
     Misdirected = MISDIRECTED_REQUEST, "misdirected",
         "This connection was opened for another host.";

@@ -124,6 +124,16 @@ impl Hop {
         self.trusted
     }
 
+    /// The scheme the client uses: what a trusted proxy says, or else how it reached us.
+    pub(crate) fn scheme(&self, headers: &HeaderMap) -> &'static str {
+        let told = headers.get(PROTO).filter(|_| self.trusted);
+        match told.map(HeaderValue::as_bytes) {
+            Some(b"https") => "https",
+            Some(b"http") => "http",
+            _ => self.scheme,
+        }
+    }
+
     /// Adds this hop to the fields; whatever was in them stays only if the peer is trusted.
     pub(super) fn stamp(&self, headers: &mut HeaderMap, authority: &HeaderValue) {
         if !self.trusted {

@@ -38,11 +38,12 @@ const KEPT: [&str; 8] = [
     "x-request-id",
 ];
 
-/// Makes a client's request head the one an instance gets.
+/// Makes a client's request head the one an instance gets. The host may be given another name for
+/// the instance.
 pub(super) fn prepare_request(
     head: &mut Parts,
     client: &Client,
-    host: &Host,
+    (host, rewritten): (&Host, Option<&HeaderValue>),
     protocol: UpstreamProtocol,
     upgrade: Option<&Asked>,
 ) -> Result<(), Reject> {
@@ -57,14 +58,16 @@ pub(super) fn prepare_request(
     client.hop.stamp(&mut head.headers, &host.authority);
     match (protocol, upgrade) {
         (UpstreamProtocol::Http1, upgrade) => {
-            head.headers.insert(HOST, host.authority.clone());
+            let authority = rewritten.unwrap_or(&host.authority);
+            head.headers.insert(HOST, authority.clone());
             head.version = Version::HTTP_11;
             if let Some(upgrade) = upgrade {
                 upgrade.write(&mut head.headers);
             }
         }
         (UpstreamProtocol::Http2, None) => {
-            let authority = host.authority.to_str().map_err(|_| Reject::BadHost)?;
+            let authority = rewritten.unwrap_or(&host.authority);
+            let authority = authority.to_str().map_err(|_| Reject::BadHost)?;
             head.uri = absolute(&head.uri, authority)?;
             head.version = Version::HTTP_2;
         }

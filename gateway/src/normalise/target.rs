@@ -46,6 +46,13 @@ impl LastHost {
     }
 }
 
+impl Host {
+    /// The port, if the client named one.
+    pub(crate) fn port(&self) -> Option<u16> {
+        split_port(self.authority.to_str().ok()?)?.1?.parse().ok()
+    }
+}
+
 /// The host of a request. `Host`, `:authority` and an absolute URI must agree where several are
 /// given (RFC 9112 section 3.2, RFC 9113 section 8.3.1).
 pub(crate) fn host(

@@ -1,41 +1,44 @@
-//! What a route does with a request: send it to a service.
+//! What becomes of a request that has passed the filters.
+
+use super::changes::HeaderChanges;
+use super::mirror::Mirror;
+use super::redirect::Redirect;
+use super::respond::Respond;
+use super::rewrite::Rewrite;
+use super::split::Split;
 
 /// What a route does with the requests that take it.
 #[derive(Clone, Debug)]
 pub enum Action {
     /// Sends them to an instance of a service.
-    Forward(Split),
+    Forward(Box<Forwarding>),
+    /// Sends the client elsewhere.
+    Redirect(Box<Redirect>),
+    /// Answers them.
+    Respond(Box<Respond>),
 }
 
-/// The services a route sends requests to.
+/// How requests are sent to a service.
 #[derive(Clone, Debug)]
-pub struct Split {
-    /// In order of name, at least one.
-    targets: Box<[Target]>,
+pub struct Forwarding {
+    /// Which service.
+    pub split: Split,
+    /// What the instance sees in place of what the client sent.
+    pub rewrite: Option<Rewrite>,
+    /// Changes of the request's header fields.
+    pub request_headers: Option<HeaderChanges>,
+    /// Who gets copies.
+    pub mirrors: Box<[Mirror]>,
 }
 
-/// One of the services of a route.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// Index into `Config::services`.
-    pub service: usize,
-}
-
-impl Split {
-    /// All requests to one service.
+impl Forwarding {
+    /// All requests to one service, as they are.
     pub fn to(service: usize) -> Self {
         Self {
-            targets: Box::new([Target { service }]),
+            split: Split::to(service),
+            rewrite: None,
+            request_headers: None,
+            mirrors: Box::default(),
         }
-    }
-
-    /// The services, in order of name.
-    pub fn targets(&self) -> &[Target] {
-        &self.targets
-    }
-
-    /// The one that takes a request: an index into [`targets`](Self::targets).
-    pub fn choose(&self) -> usize {
-        0
     }
 }

@@ -29,6 +29,17 @@ pub struct PathPattern {
 impl PathPattern {
     /// Reads a pattern. The error is a reason in one line.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
+        let pattern = Self::parse_template(text)?;
+        let mut names: Vec<&str> = pattern.names().collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err("two parameters have the same name");
+        }
+        Ok(pattern)
+    }
+
+    /// The same where a parameter may stand several times: in what is made of a path.
+    pub(super) fn parse_template(text: &str) -> Result<Self, &'static str> {
         let mut segments = Vec::new();
         let mut rest = None;
         for part in split(text).ok_or("a path begins with `/`")? {
@@ -47,11 +58,6 @@ impl PathPattern {
             }
         }
         let pattern = Self { segments, rest };
-        let mut names: Vec<&str> = pattern.names().collect();
-        names.sort_unstable();
-        if names.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err("two parameters have the same name");
-        }
         if pattern.segments.len() > SEGMENTS_MAX {
             return Err("a path pattern has at most 64 segments");
         }
@@ -66,6 +72,11 @@ impl PathPattern {
     /// Whether every path is meant.
     pub(super) fn takes_all(&self) -> bool {
         self.segments.is_empty() && self.rest.is_some()
+    }
+
+    /// The name of the rest, if the pattern ends in one.
+    pub(crate) fn rest(&self) -> Option<&str> {
+        self.rest.as_deref()
     }
 
     /// Whether everything below is meant too.

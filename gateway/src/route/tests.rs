@@ -22,9 +22,11 @@ fn rule(name: &str, host: &str, path: &str, methods: &[&str], conditions_named: 
     let route = Route {
         name: name.into(),
         series_at: 0,
-        action: Action::Forward(action::Split::to(0)),
+        action: Action::Forward(Box::new(action::Forwarding::to(0))),
         overload: Default::default(),
         chain: Chain::default(),
+        response_headers: None,
+        cors: None,
         timeout: Duration::from_secs(1),
         body_bytes_max: None,
         retry: crate::config::RetryConfig::default(),

@@ -13,12 +13,13 @@ use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
-use super::Client;
+use super::{Client, answer};
 use crate::filter::Context;
 use crate::filter::reject::Reject;
 use crate::forward::body::ResponseBody;
-use crate::forward::{self, Reply, forwarded};
-use crate::telemetry::exchange::Exchange;
+use crate::forward::{self, Decision, Reply, forwarded};
+use crate::route::action::Action;
+use crate::telemetry::exchange::{Exchange, Record};
 use crate::{normalise, route};
 
 /// The field that ties together what client, gateway and instance know of a request.
@@ -53,6 +54,9 @@ pub(super) async fn handle(
     };
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
+    for changes in &context.response_changes {
+        changes.apply(headers);
+    }
     headers.insert(REQUEST_ID, request_id);
     let last = client.worker.is_closing() || client.is_ending();
     if version < Version::HTTP_2 && !upgraded && last {
@@ -92,33 +96,63 @@ async fn process(
         record.client = context.client;
     }
 
-    let found = plane.config().routes.find(&route::Request {
+    let asked = route::Request {
         listener: &client.listener.name,
         host: &host.name,
         method: &head.method,
         path: head.uri.path(),
         query: head.uri.query(),
         headers: &head.headers,
-    })?;
-    let route = found.route.clone();
-    record.route = Some(route.clone());
+    };
+    let routes = &plane.config().routes;
+    if let Some((route, reply)) = answer::preflight(routes, &asked) {
+        record.route = Some(route);
+        return Ok(reply);
+    }
+    let found = routes.find(&asked)?;
+    record.route = Some(found.route.clone());
+    let host = &host;
+    let decision = Decision {
+        client,
+        host,
+        found,
+    };
+    pass(&decision, context, &mut head, record)?;
+    match &found.route.action {
+        Action::Forward(forwarding) => {
+            forward::forward(decision, forwarding, exchange, context, head, body).await
+        }
+        Action::Redirect(redirect) => answer::redirect(&decision, redirect, &head),
+        Action::Respond(respond) => Ok(Reply::Own(respond.answer())),
+    }
+}
+
+/// Runs the filters of the route, and sheds what there is no strength left for.
+fn pass(
+    decision: &Decision<'_>,
+    context: &mut Context,
+    head: &mut Parts,
+    record: &mut Record,
+) -> Result<(), Reject> {
+    let client = decision.client;
+    let route = decision.found.route;
     let strain = &client.worker.strain;
     if let Some(reject) = strain.refusal(route.overload.highest_class()) {
         return Err(reject);
     }
-    let passed = route.chain.run(context, &head, SystemTime::now());
+    let passed = route.chain.run(context, head, SystemTime::now());
     record.identity = context.identity.clone().or_else(|| context.api_key.clone());
+    head.headers.insert(REQUEST_ID, record.request_id.clone());
+    answer::settle_headers(decision, context, head);
     passed?;
     let peer = client.transport.peer.ip();
     let trusted = &client.listener.trusted_proxies;
-    let class = route.overload.class(context, &head, peer, trusted);
+    let class = route.overload.class(context, head, peer, trusted);
     if let Some(reject) = strain.refusal(class) {
         return Err(reject);
     }
     record.class = class;
-
-    head.headers.insert(REQUEST_ID, record.request_id.clone());
-    forward::forward(client, exchange, context, &route, &host, head, body).await
+    Ok(())
 }
 
 fn respond(reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
@@ -131,6 +165,10 @@ fn respond(reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
         Reply::Upgraded(response) => {
             exchange.status(response.status());
             response.map(|()| ResponseBody::own(Full::default(), exchange))
+        }
+        Reply::Own(response) => {
+            exchange.status(response.status());
+            response.map(|body| ResponseBody::own(body, exchange))
         }
     }
 }

@@ -85,6 +85,11 @@ impl Worker {
         Rc::clone(&self.plane.borrow())
     }
 
+    /// 64 random bits.
+    pub(crate) fn random(&self) -> u64 {
+        self.ids.random.next()
+    }
+
     /// A new request id.
     pub(crate) fn request_id(&self) -> HeaderValue {
         self.ids.next()

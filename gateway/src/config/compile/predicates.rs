@@ -118,7 +118,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn methods(&mut self, typed: &[Placed<String>]) -> Vec<Method> {
+    pub(super) fn methods(&mut self, typed: &[Placed<String>]) -> Vec<Method> {
         let mut methods = Vec::new();
         for text in typed {
             if !METHODS.contains(&text.as_str()) {
@@ -154,9 +154,7 @@ impl Compiler<'_> {
     fn headers(&mut self, typed: &Named<Placed<ValueMatch>>) -> Vec<HeaderPredicate> {
         let mut predicates = Vec::new();
         for (name, wanted) in typed {
-            let Ok(header) = HeaderName::try_from(name.as_str()) else {
-                let message = format!("`{name}` is no header name");
-                self.refuse(Problem::at(name.span(), message));
+            let Some(header) = self.header_name(name) else {
                 continue;
             };
             if header == http::header::HOST {

@@ -8,15 +8,27 @@ use super::super::file::{self, File, Named, Placed};
 use super::Compiler;
 use super::predicates::Matching;
 use crate::filter::chain::{Chain, FilterKind};
-use crate::filter::key::RequestKey;
 use crate::forward::hedge::Hedge;
 use crate::overload::Gates;
-use crate::route::action::{Action, Split};
-use crate::route::predicate::Rule;
+use crate::route::predicate::{PathRule, Rule};
 use crate::route::{Route, Table};
 
 /// Routes at most.
 const ROUTES_MAX: usize = 100_000;
+
+/// Services by name: their indices.
+pub(super) type Places<'f> = HashMap<&'f str, usize>;
+
+/// What the parts of a route need to know of it and of the file.
+pub(super) struct Scope<'s> {
+    pub(super) places: &'s Places<'s>,
+    /// The kinds of authentication it uses.
+    pub(super) authentications: Vec<&'static str>,
+    /// The parameters of its path; `None`: the path is wrong.
+    pub(super) parameters: Option<Vec<&'s str>>,
+    /// The name of the rest its path ends in.
+    pub(super) rest: Option<&'s str>,
+}
 
 impl Compiler<'_> {
     pub(super) fn routes(
@@ -32,16 +44,21 @@ impl Compiler<'_> {
             )));
         }
         let places = file.services.keys().enumerate();
-        let places: HashMap<&str, usize> = places.map(|(at, name)| (name.as_str(), at)).collect();
+        let places: Places<'_> = places.map(|(at, name)| (name.as_str(), at)).collect();
         let mut rules = Vec::with_capacity(typed.len());
         let mut series_at = 0;
         for (name, route) in typed {
-            let service = self.service_index(&route.service, &places);
             let chain = self.chain(name, route, filters);
             let overload = self.route_policy(name, route, &chain, gates);
+            let matching = self.matching(&route.predicates, &file.listeners);
+            let scope = scope(&places, &chain, matching.as_ref());
+            let methods = matching.as_ref().map_or(&[][..], |one| &one.methods);
+            let cors = route.cors.as_ref();
             let meant = Route {
                 name: name.as_str().into(),
-                action: Action::Forward(Split::to(service)),
+                action: self.action(name, route, &scope),
+                response_headers: self.header_changes(&route.response_headers, &scope),
+                cors: cors.map(|cors| Box::new(self.cors(cors, methods))),
                 series_at,
                 chain,
                 overload,
@@ -55,7 +72,6 @@ impl Compiler<'_> {
                     .map(|hedge| Box::new(Hedge::new(hedge))),
             };
             series_at += meant.counted_by().count();
-            let matching = self.matching(&route.predicates, &file.listeners);
             rules.extend(matching.map(|matching| matching.rule(meant)));
         }
         let table = Table::new(rules);
@@ -73,7 +89,7 @@ impl Compiler<'_> {
         }
     }
 
-    fn service_index(&mut self, name: &Placed<String>, places: &HashMap<&str, usize>) -> usize {
+    pub(super) fn service_index(&mut self, name: &Placed<String>, places: &Places<'_>) -> usize {
         places.get(name.as_str()).copied().unwrap_or_else(|| {
             let mut known: Vec<&str> = places.keys().copied().collect();
             known.sort_unstable();
@@ -139,10 +155,8 @@ impl Compiler<'_> {
                 FilterKind::InFlight(limit) => &limit.policy().key,
                 FilterKind::ApiKey(_) | FilterKind::Jwt(_) => continue,
             };
-            let needed = match key {
-                RequestKey::Claim(_) => "jwt",
-                RequestKey::ApiKey => "api-key",
-                _ => continue,
+            let Some(needed) = key.authentication() else {
+                continue;
             };
             if !used.iter().any(|(_, other)| other.kind() == needed) {
                 let message = format!(
@@ -152,6 +166,18 @@ impl Compiler<'_> {
                 self.refuse(Problem::at(name.span(), message).hint(hint));
             }
         }
+    }
+}
+
+fn scope<'s>(places: &'s Places<'s>, chain: &Chain, matching: Option<&'s Matching>) -> Scope<'s> {
+    Scope {
+        places,
+        authentications: chain.filters().iter().map(FilterKind::kind).collect(),
+        parameters: matching.map(|matching| matching.path.names()),
+        rest: matching.and_then(|matching| match &matching.path {
+            PathRule::Pattern(pattern) => pattern.rest(),
+            PathRule::Expression(_) => None,
+        }),
     }
 }
 

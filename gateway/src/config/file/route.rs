@@ -1,9 +1,14 @@
 //! `[routes.NAME]` as typed.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Hedge, Placed, Predicates, PriorityBy, Retry};
+use super::{
+    Cors, HeaderChanges, Hedge, Mirror, Named, Placed, Predicates, PriorityBy, Redirect, Respond,
+    Retry, Rewrite, SplitMember,
+};
 use crate::config::units::{Duration, Size};
 use crate::overload::Class;
 
@@ -17,8 +22,37 @@ pub struct Route {
     /// Names from `auth`, `limits` and `concurrency` a request must pass; they run in a fixed order.
     #[serde(default, rename = "use")]
     pub filters: Vec<Placed<String>>,
-    /// The service requests go to.
-    pub service: Placed<String>,
+    /// The service requests go to. In its place: `split`, `redirect` or `respond`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<Placed<String>>,
+    /// Several services by weight: `{ stable = 95, canary = 5 }`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub split: Named<Placed<SplitMember>>,
+    /// Keeps a sender with one service of the split: `client-ip`, `header.NAME`, `jwt.CLAIM` and
+    /// so on; left out: each request is drawn anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub split_by: Option<Placed<String>>,
+    /// Sends the client elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redirect: Option<Redirect>,
+    /// The gateway answers itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respond: Option<Respond>,
+    /// Another host or path for the instance.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Placed<Rewrite>>,
+    /// Changes of the request's header fields.
+    #[serde(default, skip_serializing_if = "HeaderChanges::is_empty")]
+    pub request_headers: HeaderChanges,
+    /// Changes of every answer's header fields, refusals included.
+    #[serde(default, skip_serializing_if = "HeaderChanges::is_empty")]
+    pub response_headers: HeaderChanges,
+    /// Services that get copies of requests; their answers are not used.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirror: Vec<Mirror>,
+    /// Which other web sites' pages may call the route; left out: the instance says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cors: Option<Cors>,
     /// From the complete request, body included, to the head of the answer; over it: 504.
     #[serde(default = "defaults::route_timeout")]
     pub timeout: Placed<Duration>,

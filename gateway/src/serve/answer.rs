@@ -1,0 +1,56 @@
+//! Answers the gateway gives itself, and what routes change in the header fields of all answers.
+
+use std::sync::Arc;
+
+use http::request::Parts;
+
+use crate::filter::Context;
+use crate::filter::reject::Reject;
+use crate::forward::{Decision, Reply};
+use crate::route::redirect::{From, Redirect};
+use crate::route::{Request, Route, Table, cors};
+
+/// The answer to a CORS preflight, if it is one for a route that decides on CORS. The route is
+/// that of the request the preflight asks about; where that one says nothing of CORS, the
+/// preflight is a request like any other, for the instance to answer.
+pub(super) fn preflight(routes: &Table, request: &Request<'_>) -> Option<(Arc<Route>, Reply)> {
+    let method = cors::preflight(request.method, request.headers)?;
+    let asked_about = Request {
+        method: &method,
+        ..*request
+    };
+    let route = routes.find(&asked_about).ok()?.route;
+    let cors = route.cors.as_ref()?;
+    let answer = cors.answer_preflight(request.headers);
+    Some((Arc::clone(route), Reply::Own(answer)))
+}
+
+/// Settles what the route changes in the answer, whoever gives it: the instance, the gateway in
+/// its place, or a filter that refuses.
+pub(super) fn settle_headers(decision: &Decision<'_>, context: &mut Context, head: &Parts) {
+    let route = decision.found.route;
+    let cors = route.cors.as_ref().map(|cors| cors.changes(&head.headers));
+    let changes = route.response_headers.as_ref();
+    let changes = changes.map(|changes| changes.settle(&decision.facts(head, context)));
+    // The policy comes last: nothing may soften it by accident.
+    context
+        .response_changes
+        .extend(changes.into_iter().chain(cors));
+}
+
+/// Sends the client elsewhere.
+pub(super) fn redirect(
+    decision: &Decision<'_>,
+    redirect: &Redirect,
+    head: &Parts,
+) -> Result<Reply, Reject> {
+    let from = From {
+        request: decision.request(head),
+        path: decision.found.path,
+        scheme: decision.scheme(&head.headers),
+        port: decision.host.port(),
+    };
+    let answer = redirect.answer(&from).map(Reply::Own);
+    // Only a parameter can hold what no URI could.
+    answer.ok_or(Reject::PathRewritten)
+}
