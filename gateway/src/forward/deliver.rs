@@ -13,7 +13,7 @@
 mod attempt;
 mod hedged;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -48,7 +48,7 @@ pub(super) struct Delivery<'r> {
     /// What a repetition is made from; `None`: the request may not be repeated.
     spare: Option<(Parts, KeptBody)>,
     /// Instances that were asked, by position.
-    tried: Vec<usize>,
+    tried: RefCell<Vec<usize>>,
     /// Requests that were sent again because a connection had gone stale.
     resent: Cell<u32>,
 }
@@ -71,7 +71,7 @@ impl<'r> Delivery<'r> {
             upload,
             request: Cell::new(Some(request)),
             spare: None,
-            tried: Vec::new(),
+            tried: RefCell::default(),
             resent: Cell::new(0),
         }
     }
@@ -82,8 +82,10 @@ impl<'r> Delivery<'r> {
         self.keep_spare().await?;
         let mut endpoint = self.pick().ok_or(Reject::NoInstance)?;
         let mut retrying = None;
+        let mut made = 0;
         loop {
-            self.tried.push(endpoint.index);
+            made += 1;
+            self.tried.borrow_mut().push(endpoint.index);
             record.endpoint = Some(Rc::clone(&endpoint));
             let outcome = match self.hedging() {
                 None => self.ask(&endpoint, &self.request).await,
@@ -99,7 +101,7 @@ impl<'r> Delivery<'r> {
             let Some(again) = again.filter(|_| self.is_wanted(failed.cause)) else {
                 return failed.last;
             };
-            let Some(next) = self.next(failed.cause, record) else {
+            let Some(next) = self.next(made, failed.cause, record) else {
                 return failed.last;
             };
             self.request.set(Some(again));
@@ -138,11 +140,19 @@ impl<'r> Delivery<'r> {
 
     /// An instance that was not asked yet, or any if all were.
     fn pick(&self) -> Option<Rc<Endpoint>> {
-        let untried = self.cluster.pick(&self.tried, self.affinity);
-        let any = || self.cluster.pick(&[], self.affinity);
-        untried
-            .or_else(|| if self.tried.is_empty() { None } else { any() })
-            .cloned()
+        let any = || self.cluster.pick(&[], self.affinity).cloned();
+        self.pick_untried().or_else(|| {
+            if self.tried.borrow().is_empty() {
+                None
+            } else {
+                any()
+            }
+        })
+    }
+
+    fn pick_untried(&self) -> Option<Rc<Endpoint>> {
+        let tried = self.tried.borrow();
+        self.cluster.pick(&tried, self.affinity).cloned()
     }
 
     fn is_wanted(&self, cause: Cause) -> bool {
@@ -155,14 +165,13 @@ impl<'r> Delivery<'r> {
         }
     }
 
-    /// What the next attempt is, if there may be one.
-    fn next(&self, cause: Cause, record: &mut Record) -> Option<Next<'r>> {
-        let made = self.tried.len() as u32;
+    /// What the attempt after those that were `made` is, if there may be one.
+    fn next(&self, made: u32, cause: Cause, record: &mut Record) -> Option<Next<'r>> {
         if made > self.retry.attempts {
             return None;
         }
         let endpoint = self.pick()?;
-        let elsewhere = !self.tried.contains(&endpoint.index);
+        let elsewhere = !self.tried.borrow().contains(&endpoint.index);
         let wait = match cause {
             Cause::Connect if elsewhere => None,
             _ => Some(self.backoff(made)),

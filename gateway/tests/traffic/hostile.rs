@@ -282,13 +282,53 @@ async fn a_good_instance_beside_a_bad_one_answers_what_is_safe() {
         let bad = Hostile::ending(bytes, end).await;
         let of_route = "retry = { per_try_timeout = \"300ms\" }";
         let endpoints = [bad.address, origin.address];
-        let gateway = Gateway::in_front_of_with(&endpoints, "", of_route).await;
-        for round in 0..6 {
-            let answer = client::get(gateway.address(), "/x").await;
-            assert_eq!(answer.status, 200, "{name} {round}: {}", answer.text());
-            assert_eq!(answer.json()["instance"], "good", "{name} {round}");
+        for protocol in ["protocol = \"http1\"", "protocol = \"http2\""] {
+            let gateway = Gateway::in_front_of_with(&endpoints, protocol, of_route).await;
+            let before = bad.connections();
+            for round in 0..4 {
+                let answer = client::get(gateway.address(), "/x").await;
+                let what = format!("{name} {protocol} {round}: {}", answer.text());
+                assert_eq!(answer.status, 200, "{what}");
+                assert_eq!(answer.json()["instance"], "good", "{what}");
+            }
+            assert!(
+                bad.connections() > before,
+                "{name} {protocol}: it was asked"
+            );
         }
-        assert!(bad.requests() >= 1, "{name}: it was asked");
+    }
+}
+
+#[tokio::test]
+async fn a_slow_instance_is_waited_for_as_long_as_its_route_says() {
+    const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    // The route's time, and whether the answer comes byte by byte from its head or its body on.
+    let table = [
+        ("200ms", 0, 504),
+        ("20s", 0, 200),
+        ("200ms", ANSWER.len() - 2, 200),
+    ];
+    for (timeout, from, status) in table {
+        let instance = Hostile::start(move |mut connection: Connection| async move {
+            if connection.request().await.is_none() || !connection.write(&ANSWER[..from]).await {
+                return;
+            }
+            for byte in &ANSWER[from..] {
+                tokio::time::sleep(Duration::from_millis(if from > 0 { 200 } else { 20 })).await;
+                if !connection.write(&[*byte]).await {
+                    return;
+                }
+            }
+        })
+        .await;
+        let of_route = format!("timeout = \"{timeout}\"");
+        let gateway = Gateway::in_front_of_with(&[instance.address], "", &of_route).await;
+        let answer = client::get(gateway.address(), "/").await;
+        assert_eq!(answer.status, status, "{timeout} {from}: {}", answer.text());
+        match status {
+            200 => assert_eq!(answer.text(), "ok", "{timeout} {from}"),
+            _ => assert_eq!(answer.refusal().1, "upstream-timeout", "{timeout} {from}"),
+        }
     }
 }
 

@@ -22,7 +22,6 @@ impl Delivery<'_> {
         first: Rc<Endpoint>,
         record: &mut Record,
     ) -> Result<Answer, Box<Failed>> {
-        let mut asked = self.tried.clone();
         let mut running = FuturesUnordered::new();
         let ask = async |endpoint: Rc<Endpoint>, request: Slot, paid| {
             let began = Instant::now();
@@ -60,7 +59,7 @@ impl Delivery<'_> {
                 () = timer => {
                     left -= 1;
                     // Nobody else to ask, or nothing to pay with: the first may still answer.
-                    let other = self.cluster.pick(&asked, self.affinity).cloned();
+                    let other = self.pick_untried();
                     let (Some(other), Some(again)) = (other, self.repetition()) else {
                         left = 0;
                         continue;
@@ -68,7 +67,7 @@ impl Delivery<'_> {
                     match self.cluster.care.budget.pay(Instant::now()) {
                         Ok(paid) => {
                             record.hedges += 1;
-                            asked.push(other.index);
+                            self.tried.borrow_mut().push(other.index);
                             running.push(ask(other, Cell::new(Some(again)), Some(paid)));
                         }
                         Err(exhausted) => {
