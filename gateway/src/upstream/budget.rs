@@ -15,8 +15,9 @@ use crate::config::RetryBudgetConfig;
 
 /// What a retry costs, in what requests earn per percent.
 const RETRY: u32 = 100;
-/// Retries that may be saved up from requests.
-const SAVED_MAX: u32 = 100;
+/// Retries that may be saved up from requests: enough to move what is under way at a busy instance
+/// that dies.
+const SAVED_MAX: u32 = 1000;
 /// Seconds for which free retries keep.
 const FREE_KEEPS: f64 = 10.0;
 
@@ -132,14 +133,14 @@ mod tests {
 
     #[test]
     fn requests_earn_their_share_of_retries() {
-        // Percent, requests, retries granted of 1000 wanted.
+        // Percent, requests, retries granted of 2000 wanted.
         let table = [
             (20, 0, 0),
             (20, 4, 0),
             (20, 5, 1),
             (20, 100, 20),
             (20, 499, 99),
-            (20, 100_000, 100),
+            (20, 100_000, 1000),
             (100, 7, 7),
             (1000, 2, 20),
             (0, 1000, 0),
@@ -147,7 +148,7 @@ mod tests {
         for (percent, requests, expected) in table {
             let budget = budget(percent, 0, 1000, 1);
             (0..requests).for_each(|_| budget.earn());
-            let granted = granted(&budget, 1000, Instant::now());
+            let granted = granted(&budget, 2000, Instant::now());
             assert_eq!(granted, expected, "{percent} % of {requests}");
         }
     }
