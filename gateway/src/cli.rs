@@ -54,6 +54,10 @@ enum Command {
     Upgrade(operate::Socket),
     /// Make a running gateway finish what is under way and end
     Drain(operate::Socket),
+    /// Open the access logs of a running gateway again, after they were moved (as SIGUSR1)
+    ReopenLogs(operate::Socket),
+    /// Change what a running gateway says in its error log
+    LogLevel(operate::LevelArguments),
 }
 
 /// The option all subcommands share that read the configuration.
@@ -121,6 +125,8 @@ impl Cli {
             Command::Reload(socket) => operate::reload(&socket),
             Command::Upgrade(socket) => operate::upgrade(&socket),
             Command::Drain(socket) => operate::drain(&socket),
+            Command::ReopenLogs(socket) => operate::reopen_logs(&socket),
+            Command::LogLevel(arguments) => operate::log_level(&arguments),
         };
         match outcome {
             Ok(()) => ExitCode::SUCCESS,

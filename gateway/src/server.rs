@@ -38,14 +38,14 @@ use crate::overload::descriptors;
 use crate::overload::pressure::{Pressure, watch_memory};
 use crate::reload::Reloader;
 use crate::signals::{Signals, Wish};
-use crate::telemetry::access_log::Writer;
+use crate::telemetry::access_log::Writers;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upgrade::{Handover, Inherited, Program};
 use crate::upstream::health;
 
 /// Serves until SIGTERM or SIGINT, or until another process takes over, then drains. SIGHUP loads
-/// `source` again, SIGUSR2 hands over to the binary that stands in the place of this one. With
+/// `source` again, SIGUSR1 opens the access logs again, SIGUSR2 hands over to the binary that stands in the place of this one. With
 /// `handover`, an old process's sockets are taken over.
 ///
 /// # Errors
@@ -73,7 +73,7 @@ struct Prepared {
     program: Program,
     generation: Arc<Generation>,
     metrics: Arc<Metrics>,
-    writer: Option<Writer>,
+    writers: Arc<Writers>,
     pressure: Arc<Pressure>,
     listeners: Listeners,
     bound: set::Prepared,
@@ -90,9 +90,8 @@ impl Prepared {
         let bound = listeners.prepare(&config.listeners, &mut inherited)?;
         let generation = Arc::new(Generation::new(config, count, None));
         let metrics = Arc::new(Metrics::new(count, Arc::clone(&generation.metrics)));
-        let lines_dropped = Arc::clone(&metrics.log_lines_dropped);
-        let writer = Writer::start(&generation.config.access_log, lines_dropped)
-            .context("cannot open the access log")?;
+        let writers = Arc::new(Writers::open(&generation.config.access_logs)?);
+        metrics.register(Arc::clone(&writers) as _);
         let pressure = Arc::new(Pressure::new(count, descriptors::raise_limit()));
         metrics.watch(Arc::clone(&pressure));
         Ok(Self {
@@ -101,7 +100,7 @@ impl Prepared {
             program,
             generation,
             metrics,
-            writer,
+            writers,
             pressure,
             listeners,
             bound,
@@ -130,6 +129,7 @@ impl Prepared {
             overview: Rc::clone(&overview),
             commands: commands.clone(),
             ends: ending.clone(),
+            writers: Arc::clone(&self.writers),
         };
         let admin = Admin::new(Arc::clone(&self.metrics), drain.clone(), api);
         let mut sockets = Sockets::new(Rc::clone(&admin));
@@ -140,7 +140,7 @@ impl Prepared {
         let shared = ForWorkers {
             generations: &generations,
             metrics: &self.metrics,
-            writer: self.writer.as_ref(),
+            writers: &self.writers,
             pressure: &self.pressure,
             drain: &drain,
         };
@@ -168,14 +168,14 @@ impl Prepared {
             ends: ending.clone(),
         };
         tokio::task::spawn_local(keeper.run(received));
-        tokio::task::spawn_local(pass_on(self.signals, commands, ending));
+        let writers = Arc::clone(&self.writers);
+        tokio::task::spawn_local(pass_on(self.signals, commands, ending, writers));
         let outcome = supervise(&phase, &current, ends, &listeners, &mut workers).await;
         admin.idle().await;
-        let (workers, writer) = (workers, self.writer);
         Ok(Served {
             outcome,
             workers,
-            writer,
+            writers: self.writers,
         })
     }
 }
@@ -184,15 +184,13 @@ impl Prepared {
 struct Served {
     outcome: anyhow::Result<()>,
     workers: Workers,
-    writer: Option<Writer>,
+    writers: Arc<Writers>,
 }
 
 impl Served {
     fn finish(self) -> anyhow::Result<()> {
         let outcome = self.workers.join().and(self.outcome);
-        if let Some(writer) = self.writer {
-            writer.finish();
-        }
+        self.writers.finish();
         outcome
     }
 }
@@ -222,12 +220,14 @@ async fn pass_on(
     mut signals: Signals,
     commands: mpsc::UnboundedSender<Command>,
     ends: mpsc::UnboundedSender<End>,
+    writers: Arc<Writers>,
 ) {
     loop {
         // Nobody listens only when the process is ending anyway.
         match signals.next().await {
             Wish::End => drop(ends.send(End::Signal)),
             Wish::Reload => drop(commands.send(Command::Reload(None))),
+            Wish::Reopen => _ = writers.reopen(),
             Wish::Upgrade => drop(commands.send(Command::Upgrade(None))),
         }
     }
@@ -274,7 +274,7 @@ fn runtime() -> anyhow::Result<LocalRuntime> {
 struct ForWorkers<'a> {
     generations: &'a watch::Sender<Arc<Generation>>,
     metrics: &'a Arc<Metrics>,
-    writer: Option<&'a Writer>,
+    writers: &'a Arc<Writers>,
     pressure: &'a Arc<Pressure>,
     drain: &'a Drain,
 }
@@ -290,7 +290,7 @@ impl ForWorkers<'_> {
             index,
             generations: self.generations.subscribe(),
             metrics: Arc::clone(&self.metrics.shards[index]),
-            access_log: self.writer.map(Writer::worker_end),
+            writers: Arc::clone(self.writers),
             drain: self.drain.clone(),
             connections: Arc::clone(&connections),
             pressure: Arc::clone(self.pressure),

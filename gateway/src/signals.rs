@@ -4,8 +4,8 @@ use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM and SIGINT: end. SIGHUP: reload. SIGUSR2: upgrade to the binary that now stands in the
-/// place of this one.
+/// SIGTERM and SIGINT: end. SIGHUP: reload. SIGUSR1: open the access logs again. SIGUSR2: upgrade
+/// to the binary that now stands in the place of this one.
 ///
 /// Made before the first listener: a signal that finds no handler kills the process, and whoever
 /// sees a port open may send one.
@@ -13,6 +13,7 @@ pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
     reload: Signal,
+    reopen: Signal,
     upgrade: Signal,
 }
 
@@ -23,6 +24,8 @@ pub(crate) enum Wish {
     End,
     /// To reload the configuration.
     Reload,
+    /// To open the access logs again.
+    Reopen,
     /// To hand over to a new process.
     Upgrade,
 }
@@ -34,6 +37,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
             upgrade: signal(SignalKind::user_defined2())?,
         })
     }
@@ -44,6 +48,7 @@ impl Signals {
             _ = self.terminate.recv() => Wish::End,
             _ = self.interrupt.recv() => Wish::End,
             _ = self.reload.recv() => Wish::Reload,
+            _ = self.reopen.recv() => Wish::Reopen,
             _ = self.upgrade.recv() => Wish::Upgrade,
         }
     }

@@ -6,12 +6,15 @@
 //! | `POST /v1/reload` | loads the configuration again |
 //! | `POST /v1/upgrade` | starts the binary anew and hands over to it |
 //! | `POST /v1/drain` | begins the end, as SIGTERM does |
+//! | `POST /v1/logs/reopen` | opens the access logs again, as SIGUSR1 does |
+//! | `PUT /v1/logs/level?FILTER` | says more or less in the error log, as `RUST_LOG` would |
 //! | `POST /v1/handover` | becomes a handover (`Upgrade: weir-handover`) |
 //!
 //! What the admin listener serves is served here too. A refusal is a
 //! [`Problem`](super::types::Problem) with a status of its own.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -24,9 +27,11 @@ use serde::Serialize;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
-use super::types::{Draining, Problem, Reason};
+use super::types::{Draining, Problem, Reason, Reopened};
 use crate::drain::End;
 use crate::server::keeper::{Command, Overview};
+use crate::telemetry::access_log::Writers;
+use crate::telemetry::log;
 use crate::upgrade;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -37,6 +42,7 @@ pub(crate) struct Api {
     pub(crate) overview: Rc<Overview>,
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) ends: mpsc::UnboundedSender<End>,
+    pub(crate) writers: Arc<Writers>,
 }
 
 impl Api {
@@ -52,6 +58,14 @@ impl Api {
                 let _ = self.ends.send(End::Asked);
                 let pid = std::process::id();
                 reply(&Ok(Draining { pid }))
+            }
+            (&Method::POST, "/v1/logs/reopen") => {
+                let logs = self.writers.reopen();
+                reply(&Ok(Reopened { logs }))
+            }
+            (&Method::PUT, "/v1/logs/level") => {
+                let filter = request.uri().query().unwrap_or_default();
+                reply(&log::set_level(filter))
             }
             (&Method::POST, "/v1/handover") => self.handover(request),
             _ => {
@@ -128,6 +142,7 @@ fn refuse(problem: &Problem) -> Response<Full<Bytes>> {
         Reason::UpgradeFailed => StatusCode::BAD_GATEWAY,
         Reason::Draining => StatusCode::CONFLICT,
         Reason::NotFound => StatusCode::NOT_FOUND,
+        Reason::BadRequest => StatusCode::BAD_REQUEST,
     };
     with(status, PROBLEM, problem)
 }

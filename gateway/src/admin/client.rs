@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
-use super::types::{Draining, Problem, Reloaded, Status, Upgraded};
+use super::types::{Draining, Level, Problem, Reloaded, Reopened, Status, Upgraded};
 use crate::upgrade::READY_TIMEOUT;
 
 /// Bytes of one answer at most.
@@ -93,6 +93,17 @@ impl Client {
     /// Begins the end of the process.
     pub async fn drain(&self) -> Result<Draining, Error> {
         self.ask(Method::POST, "/v1/drain").await
+    }
+
+    /// Opens the access logs again.
+    pub async fn reopen_logs(&self) -> Result<Reopened, Error> {
+        self.ask(Method::POST, "/v1/logs/reopen").await
+    }
+
+    /// Changes what the error log says. `level` is a level or a list of `module=level`.
+    pub async fn log_level(&self, level: &str) -> Result<Level, Error> {
+        let path = format!("/v1/logs/level?{level}");
+        self.ask(Method::PUT, &path).await
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, Error> {

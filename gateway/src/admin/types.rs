@@ -112,6 +112,20 @@ pub struct Draining {
     pub pid: u32,
 }
 
+/// `POST /v1/logs/reopen`
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reopened {
+    /// Access logs that are about to be opened again.
+    pub logs: usize,
+}
+
+/// `PUT /v1/logs/level`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Level {
+    /// What the error log says from now on, as in `RUST_LOG`.
+    pub level: String,
+}
+
 /// Why a request was refused, after RFC 9457.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
@@ -133,6 +147,8 @@ pub enum Reason {
     Draining,
     /// There is nothing under this path, or not by this method.
     NotFound,
+    /// What was asked for cannot be read.
+    BadRequest,
 }
 
 impl Problem {

@@ -1,4 +1,4 @@
-//! `weir-gateway status`, `reload`, `upgrade` and `drain`: what operators ask of a running gateway,
+//! `weir-gateway status`, `reload`, `upgrade`, `drain`, `reopen-logs` and `log-level`: what operators ask of a running gateway,
 //! over its control socket.
 
 use std::fmt::Write as _;
@@ -27,6 +27,24 @@ pub(super) struct StatusArguments {
     /// Print JSON for programs
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LevelArguments {
+    #[command(flatten)]
+    socket: Socket,
+    /// `error`, `warn`, `info`, `debug`, `trace`, or by module as in `info,gateway::upstream=debug`
+    #[arg(value_parser = level)]
+    level: String,
+}
+
+/// What can stand in a request target as it is.
+fn level(text: &str) -> Result<String, &'static str> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || ",=:_-".contains(letter);
+    match text.chars().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("only levels and modules can be named here"),
+    }
 }
 
 pub(super) fn status(arguments: &StatusArguments) -> Result<(), Failure> {
@@ -60,6 +78,19 @@ pub(super) fn upgrade(socket: &Socket) -> Result<(), Failure> {
 pub(super) fn drain(socket: &Socket) -> Result<(), Failure> {
     let draining = ask(socket, async |client| client.drain().await)?;
     output::text(&format!("draining: process {} will end", draining.pid))
+}
+
+pub(super) fn reopen_logs(socket: &Socket) -> Result<(), Failure> {
+    let reopened = ask(socket, async |client| client.reopen_logs().await)?;
+    output::text(&format!("{} access logs are opened again", reopened.logs))
+}
+
+pub(super) fn log_level(arguments: &LevelArguments) -> Result<(), Failure> {
+    let level = &arguments.level;
+    let level = ask(&arguments.socket, async |client| {
+        client.log_level(level).await
+    })?;
+    output::text(&format!("the error log says from now on: {}", level.level))
 }
 
 fn ask<T>(

@@ -1,6 +1,7 @@
 //! From the file as typed to the configuration as meant: every value checked, all problems
 //! collected.
 
+mod access_log;
 mod action;
 mod admin;
 mod auth;
@@ -23,8 +24,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::Problem;
-use super::file::{AccessLog, File, LogTarget, Named, Placed, Source};
-use super::model::{AccessLogConfig, Config};
+use super::file::{File, Named, Placed, Source};
+use super::model::Config;
 use super::units::{Duration, Size};
 use crate::filter::chain::FilterKind;
 use crate::overload::Gates;
@@ -99,7 +100,7 @@ impl Compiler<'_> {
             overload: self.overload(&file.overload),
             gates,
             limits: self.server_limits(&file.server, file.reading),
-            access_log: self.access_log(&file.access_log),
+            access_logs: self.access_logs(file),
             drain: Self::drain(&file.drain),
             tokens: filters.tokens,
             in_flight_limits: filters.in_flight_limits,
@@ -147,32 +148,6 @@ impl Compiler<'_> {
                         .hint("use 1 to 64 letters, digits, `-` and `_`"),
                 );
             }
-        }
-    }
-
-    fn access_log(&mut self, log: &AccessLog) -> AccessLogConfig {
-        match (log.to, &log.path) {
-            (LogTarget::File, Some(path)) => AccessLogConfig::File(self.path(path)),
-            (LogTarget::File, None) => {
-                self.refuse(
-                    Problem::whole("`access_log.to` is \"file\", but there is no `path`")
-                        .hint("add `path = \"…\"` to `[access_log]`"),
-                );
-                AccessLogConfig::Off
-            }
-            (to, Some(path)) => {
-                self.refuse(
-                    Problem::at(path.span(), "`path` belongs to `to = \"file\"` only")
-                        .hint("write `to = \"file\"`, or leave `path` out"),
-                );
-                if to == LogTarget::Off {
-                    AccessLogConfig::Off
-                } else {
-                    AccessLogConfig::Stdout
-                }
-            }
-            (LogTarget::Off, None) => AccessLogConfig::Off,
-            (LogTarget::Stdout, None) => AccessLogConfig::Stdout,
         }
     }
 

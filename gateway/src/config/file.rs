@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use self::access_log::{AccessLog, LogTarget};
+pub use self::access_log::{AccessLog, Condition, LogTarget, Syslog};
 pub use self::action::{
     Cors, HeaderChanges, KeepQuery, Mirror, Redirect, Respond, Rewrite, SplitMember, SplitTable,
     Text, When,
@@ -73,9 +73,12 @@ pub struct File {
     /// Liveness, readiness and metrics; left out: not served.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,
-    /// One JSON object per request.
-    #[serde(default)]
-    pub access_log: AccessLog,
+    /// A line for each request; left out: JSON to standard output, unless `access_logs` has others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub access_log: Option<AccessLog>,
+    /// Further access logs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub access_logs: Named<AccessLog>,
     /// How the gateway ends after SIGTERM.
     #[serde(default)]
     pub drain: Drain,
@@ -101,6 +104,9 @@ impl File {
     #[must_use]
     pub fn complete(mut self) -> Self {
         self.auth.values_mut().for_each(Auth::complete);
+        if self.access_log.is_none() && self.access_logs.is_empty() {
+            self.access_log = Some(AccessLog::default());
+        }
         for limit in self.limits.values_mut() {
             limit.burst = Some(limit.burst());
         }

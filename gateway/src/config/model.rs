@@ -22,6 +22,9 @@ use crate::filter::rate_limit::RateLimit;
 use crate::forward::body::TrailerLimits;
 use crate::overload::{Gate, Gates, OverloadConfig};
 use crate::route::Table;
+use crate::telemetry::access_log::choice::Choice;
+use crate::telemetry::access_log::format::Format;
+use crate::telemetry::access_log::sink::Target;
 
 /// A validated configuration, compiled into what the request path needs.
 #[derive(Debug)]
@@ -42,8 +45,8 @@ pub struct Config {
     pub admin: Option<AdminConfig>,
     /// What clients may send and how long they may take.
     pub limits: ServerLimits,
-    /// The access log.
-    pub access_log: AccessLogConfig,
+    /// The access logs.
+    pub access_logs: Vec<AccessLogConfig>,
     /// How the gateway ends.
     pub drain: DrainConfig,
     /// What the process may need.
@@ -204,13 +207,13 @@ pub struct BodyRate {
     pub bytes: u64,
 }
 
-/// Where the access log goes: one JSON object per line.
+/// An access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLogConfig {
-    /// Nowhere.
-    Off,
-    /// Standard output.
-    Stdout,
-    /// Appended to a file.
-    File(PathBuf),
+pub struct AccessLogConfig {
+    /// Where it goes.
+    pub target: Target,
+    /// How its lines are written.
+    pub format: Format,
+    /// Which requests have a line.
+    pub choice: Choice,
 }

@@ -336,6 +336,51 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
             "[access_log]\nto = \"file\"\n".to_owned(),
         ),
         (
+            "unknown log format",
+            "[access_log]\nformat = \"jsom\"\n".to_owned(),
+        ),
+        (
+            "log format with a lone brace",
+            "[access_log]\nformat = \"{status\"\n".to_owned(),
+        ),
+        (
+            "log format with an unknown field",
+            "[access_log]\nformat = \"{statsu}\"\n".to_owned(),
+        ),
+        (
+            "secret in the log",
+            "[access_log]\nfields = [\"status\", \"request.authorization\"]\n".to_owned(),
+        ),
+        (
+            "log field twice",
+            "[access_log]\nfields = [\"status\", \"status\"]\n".to_owned(),
+        ),
+        (
+            "renamed what is not there",
+            "[access_log]\nrename = { statsu = \"code\" }\n".to_owned(),
+        ),
+        ("log sample", "[access_log]\nsample = \"0.5\"\n".to_owned()),
+        (
+            "log condition without parts",
+            "[access_log]\nonly = {}\n".to_owned(),
+        ),
+        (
+            "log status",
+            "[access_log]\nonly = { status = [\"6xx\"] }\n".to_owned(),
+        ),
+        (
+            "log route",
+            "[access_log]\nalways = { routes = [\"nobody\"] }\n".to_owned(),
+        ),
+        (
+            "syslog address",
+            "[access_log]\nto = \"syslog\"\nsyslog = { address = \"localhost:514\" }\n".to_owned(),
+        ),
+        (
+            "syslog facility",
+            "[access_log]\nto = \"syslog\"\nsyslog = { facility = \"local8\" }\n".to_owned(),
+        ),
+        (
             "log path without file",
             "[access_log]\nto = \"off\"\npath = \"a.log\"\n".to_owned(),
         ),
@@ -451,7 +496,8 @@ fn what_is_left_out_has_a_default() {
     let config = Config::parse(&whole(&route("")), Path::new("")).unwrap();
     assert_eq!(config.limits.headers_max, 100);
     assert_eq!(config.limits.body_bytes_max, 1 << 30);
-    assert_eq!(config.access_log, AccessLogConfig::Stdout);
+    assert_eq!(config.access_logs.len(), 1);
+    assert_eq!(config.access_logs[0].target.to_string(), "stdout");
     assert_eq!(config.drain.delay, Duration::from_secs(5));
     let service = &config.services[0];
     assert_eq!(service.balance.method, Method::RoundRobin);

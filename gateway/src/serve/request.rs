@@ -81,6 +81,10 @@ async fn process(
     // As sent, for the log of a request that is refused here.
     record.uri = head.uri.clone();
 
+    if let Some(log) = client.worker.access_log() {
+        record.captured = log.capture(&head);
+    }
+
     let host = normalise::normalise(&mut head, plane.limits(), &client.last_host)?;
     if head.uri != record.uri {
         record.uri = head.uri.clone();
@@ -159,11 +163,13 @@ fn respond(reply: Reply, mut exchange: Exchange) -> Response<ResponseBody> {
     match reply {
         Reply::Streamed(response, lease) => {
             exchange.status(response.status());
+            exchange.response_headers(response.headers());
             let plane = exchange.plane();
             response.map(|body| ResponseBody::upstream(body, lease, plane.limits(), exchange))
         }
         Reply::Upgraded(response) => {
             exchange.status(response.status());
+            exchange.response_headers(response.headers());
             response.map(|()| ResponseBody::own(Full::default(), exchange))
         }
         Reply::Own(response) => {
@@ -187,6 +193,7 @@ fn refuse(
             .headers_mut()
             .insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    exchange.response_headers(response.headers());
     response.map(|body| ResponseBody::own(body, exchange))
 }
 

@@ -14,11 +14,12 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::connections::{Connections, Counted, Full};
 use super::generation::Generation;
 use super::plane::Plane;
+use crate::config::AccessLogConfig;
 use crate::drain::{CUT_GRACE, Drain};
 use crate::listen::{self, Listener};
 use crate::overload::pressure::{Pressure, Relief, Strain};
 use crate::serve::Client;
-use crate::telemetry::access_log::{AccessLog, FLUSH_EVERY};
+use crate::telemetry::access_log::{AccessLog, FLUSH_EVERY, Writers};
 use crate::telemetry::metrics::Shard;
 use crate::upstream::balance::Random;
 
@@ -35,7 +36,7 @@ pub(super) struct Seed {
     pub(super) index: usize,
     pub(super) generations: watch::Receiver<Arc<Generation>>,
     pub(super) metrics: Arc<Shard>,
-    pub(super) access_log: Option<AccessLog>,
+    pub(super) writers: Arc<Writers>,
     pub(super) drain: Drain,
     pub(super) connections: Arc<Connections>,
     pub(super) pressure: Arc<Pressure>,
@@ -48,7 +49,8 @@ pub(crate) struct Worker {
     index: usize,
     plane: RefCell<Rc<Plane>>,
     pub(crate) metrics: Arc<Shard>,
-    pub(crate) access_log: Option<AccessLog>,
+    access_log: RefCell<Option<Rc<AccessLog>>>,
+    writers: Arc<Writers>,
     pub(crate) drain: Drain,
     /// What is left for new work.
     pub(crate) strain: Strain,
@@ -64,11 +66,16 @@ pub(crate) struct Worker {
 impl Worker {
     fn new(seed: Seed) -> (Self, mpsc::UnboundedReceiver<Listener>) {
         let generation = Arc::clone(&seed.generations.borrow());
+        let random = RandomState::new().hash_one("access log");
+        let access_log = seed
+            .writers
+            .worker_end(&generation.config.access_logs, random);
         let worker = Self {
             index: seed.index,
             plane: RefCell::new(Rc::new(Plane::new(generation, seed.index, None))),
             metrics: seed.metrics,
-            access_log: seed.access_log,
+            access_log: RefCell::new(access_log.map(Rc::new)),
+            writers: seed.writers,
             drain: seed.drain,
             strain: Strain::new(seed.pressure, seed.index),
             connections: seed.connections,
@@ -88,6 +95,19 @@ impl Worker {
     /// 64 random bits.
     pub(crate) fn random(&self) -> u64 {
         self.ids.random.next()
+    }
+
+    /// The access logs in force, if there are any.
+    pub(crate) fn access_log(&self) -> Option<Rc<AccessLog>> {
+        self.access_log.borrow().clone()
+    }
+
+    /// Writes to other access logs from now on.
+    fn replace_access_log(&self, configs: &[AccessLogConfig]) {
+        let random = RandomState::new().hash_one("access log");
+        let new = self.writers.worker_end(configs, random).map(Rc::new);
+        drop(self.access_log.replace(new));
+        self.writers.prune();
     }
 
     /// A new request id.
@@ -268,6 +288,10 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
 async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Worker>) {
     while generations.changed().await.is_ok() {
         let generation = Arc::clone(&generations.borrow_and_update());
+        let logs = &generation.config.access_logs;
+        if *logs != worker.plane().config().access_logs {
+            worker.replace_access_log(logs);
+        }
         let previous = worker.plane();
         let next = Plane::new(Arc::clone(&generation), worker.index, Some(&previous));
         let next = Rc::new(next);
@@ -307,7 +331,7 @@ async fn keep_house(worker: Rc<Worker>) {
                 worker.clients.borrow().iter().for_each(|(_, client)| client.look(now));
             }
             _ = flush.tick() => {
-                if let Some(log) = &worker.access_log {
+                if let Some(log) = worker.access_log() {
                     log.flush();
                 }
                 if worker.strain.is_relieving() {

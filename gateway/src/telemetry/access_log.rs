@@ -1,126 +1,124 @@
-//! The access log: one JSON object per request, on one line.
+//! Access logs: a line for each request, in JSON or by a template, to files, standard output or
+//! syslog.
 //!
-//! A worker formats its lines into a buffer of its own and hands full buffers to one writer thread
-//! over a bounded channel. A disk that cannot keep up costs log lines, which are counted, and
-//! never a request.
+//! A worker formats its lines into a buffer of its own and hands full buffers to the thread that
+//! writes the log, over a bounded channel. A disk that cannot keep up costs log lines, which are
+//! counted, and never a request. Files are opened again on SIGUSR1, on the admin command, and
+//! when another file stands at the path, so that every way of rotating logs works.
+
+pub mod choice;
+mod clock;
+mod escape;
+pub mod field;
+pub mod format;
+mod query;
+pub mod sink;
+pub mod syslog;
+mod writer;
 
 use std::cell::RefCell;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{SyncSender, TrySendError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use serde::{Serialize, Serializer};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
+use self::clock::Clock;
+use self::field::{Captured, Field, Line};
+use self::writer::{Buffer, Shared, Writer};
+use super::metrics::{Collect, Page};
 use crate::config::AccessLogConfig;
+use crate::upstream::balance::Random;
 
-/// Buffers on their way to the writer.
-const BUFFERS_MAX: usize = 256;
 /// A buffer of this many bytes is handed on.
-const BUFFER_BYTES: usize = 16 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
+/// Room of a buffer: one more long line fits without a new allocation.
+const BUFFER_ROOM: usize = BUFFER_BYTES + 4 * 1024;
 /// A buffer is handed on after this time at the latest.
 pub(crate) const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// One line, in the order of its fields.
-#[derive(Debug, Serialize)]
-pub struct Line<'a> {
-    /// When the request head was complete, RFC 3339, UTC.
-    #[serde(serialize_with = "rfc3339")]
-    pub time: jiff::Timestamp,
-    /// Ties the line to the response and to the instance's own log.
-    pub request_id: &'a str,
-    /// The client, after trusted proxies were looked through.
-    pub client: IpAddr,
-    /// Who sent the request: the token's `sub`, or the API key's name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub subject: Option<&'a str>,
-    /// The request method.
-    pub method: &'a str,
-    /// Without port, in lower case; empty if the request named none.
-    pub host: &'a str,
-    /// Normalised, without the query.
-    pub path: &'a str,
-    /// The route's name, if one matched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<&'a str>,
-    /// The service's name, if a route matched.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<&'a str>,
-    /// The instance that answered, or was tried last.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub instance: Option<&'a str>,
-    /// The status sent; 499 if the client left before there was one.
-    pub status: u16,
-    /// Why the request was refused or broke off.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<&'a str>,
-    /// From the request head to the last byte of the response, in microseconds.
-    pub duration_us: u64,
-    /// Until the instance's response head, in microseconds.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream_us: Option<u64>,
-    /// Attempts after the first.
-    pub retries: u32,
-    /// Request body bytes.
-    pub bytes_in: u64,
-    /// Response body bytes.
-    pub bytes_out: u64,
-    /// `HTTP/1.0`, `HTTP/1.1` or `HTTP/2`.
-    pub protocol: &'a str,
-    /// The TLS version, if any.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<&'a str>,
-}
-
-fn rfc3339<S: Serializer>(time: &jiff::Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{time:.6}"))
-}
-
-/// One worker's end of the log.
+/// One worker's end of all logs.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
+    logs: Box<[Log]>,
+    wanted: Wanted,
+    clock: Clock,
+    random: Random,
+    scratch: RefCell<Vec<u8>>,
+}
+
+/// One worker's end of one log.
+#[derive(Debug)]
+struct Log {
+    config: AccessLogConfig,
     buffer: RefCell<Buffer>,
-    writer: SyncSender<Buffer>,
-    lines_dropped: Arc<AtomicU64>,
+    shared: Arc<Shared>,
+    sender: SyncSender<Buffer>,
 }
 
+/// What has to be read of requests while they are under way.
 #[derive(Debug, Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    lines: u64,
+struct Wanted {
+    query: bool,
+    request: Vec<HeaderName>,
+    response: Vec<HeaderName>,
 }
 
-impl AccessLog {
-    /// Adds a line; hands the buffer on when it is full.
-    pub(crate) fn write(&self, line: &Line<'_>) {
-        let mut buffer = self.buffer.borrow_mut();
-        serde_json::to_writer(&mut buffer.bytes, line)
-            .expect("a line of texts and numbers is always JSON");
-        buffer.bytes.push(b'\n');
-        buffer.lines += 1;
-        let full = buffer.bytes.len() >= BUFFER_BYTES;
-        drop(buffer);
-        if full {
-            self.flush();
+impl Wanted {
+    fn add(&mut self, field: &Field) {
+        self.query |= field.shows_query();
+        let (list, name) = match field {
+            Field::Simple(_) => return,
+            Field::Request(name) => (&mut self.request, name),
+            Field::Response(name) => (&mut self.response, name),
+        };
+        if !list.contains(name) {
+            list.push(name.clone());
         }
     }
 
-    /// Hands what there is to the writer, or drops and counts it if the writer is too far behind.
+    fn read(wanted: &[HeaderName], headers: &HeaderMap, into: &mut Vec<(HeaderName, HeaderValue)>) {
+        for name in wanted {
+            if let Some(value) = headers.get(name) {
+                into.push((name.clone(), value.clone()));
+            }
+        }
+    }
+}
+
+impl AccessLog {
+    /// Reads what the logs want to know of a request, as it arrived.
+    pub(crate) fn capture(&self, head: &http::request::Parts) -> Option<Box<Captured>> {
+        let wanted = &self.wanted;
+        if !wanted.query && wanted.request.is_empty() && wanted.response.is_empty() {
+            return None;
+        }
+        let mut captured = Box::<Captured>::default();
+        if wanted.query {
+            captured.query = head.uri.query().map(str::to_owned);
+        }
+        Wanted::read(&wanted.request, &head.headers, &mut captured.request);
+        Some(captured)
+    }
+
+    /// Reads what the logs want to know of a response.
+    pub(crate) fn capture_response(&self, headers: &HeaderMap, captured: &mut Captured) {
+        Wanted::read(&self.wanted.response, headers, &mut captured.response);
+    }
+
+    /// Writes a request to every log that has a line for it.
+    pub(crate) fn write(&self, line: &Line<'_>) {
+        for log in &self.logs {
+            if log.config.choice.takes(line, &self.random) {
+                log.write(line, &self.clock, &mut self.scratch.borrow_mut());
+            }
+        }
+    }
+
+    /// Hands what there is to the writers.
     pub(crate) fn flush(&self) {
-        let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
-        if buffer.lines == 0 {
-            return;
-        }
-        if let Err(TrySendError::Full(buffer) | TrySendError::Disconnected(buffer)) =
-            self.writer.try_send(buffer)
-        {
-            self.lines_dropped
-                .fetch_add(buffer.lines, Ordering::Relaxed);
-        }
+        self.logs.iter().for_each(Log::flush);
     }
 }
 
@@ -130,166 +128,190 @@ impl Drop for AccessLog {
     }
 }
 
-/// The writer thread, from which workers get their ends.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    sender: SyncSender<Buffer>,
-    lines_dropped: Arc<AtomicU64>,
-    thread: JoinHandle<()>,
-}
-
-impl Writer {
-    /// Opens the log and starts its thread; `None` if it is off.
-    pub(crate) fn start(
-        config: &AccessLogConfig,
-        lines_dropped: Arc<AtomicU64>,
-    ) -> io::Result<Option<Self>> {
-        let output: Box<dyn Write + Send> = match config {
-            AccessLogConfig::Off => return Ok(None),
-            AccessLogConfig::Stdout => Box::new(io::stdout()),
-            AccessLogConfig::File(path) => {
-                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
-            }
-        };
-        let (sender, receiver) = sync_channel(BUFFERS_MAX);
-        let lost = Arc::clone(&lines_dropped);
-        let thread = std::thread::Builder::new()
-            .name("access-log".into())
-            .spawn(move || write_all(&receiver, output, &lost))?;
-        Ok(Some(Self {
-            sender,
-            lines_dropped,
-            thread,
-        }))
+impl Log {
+    fn write(&self, line: &Line<'_>, clock: &Clock, scratch: &mut Vec<u8>) {
+        let mut buffer = self.buffer.borrow_mut();
+        if buffer.bytes.capacity() == 0 {
+            let spare = self.shared.spare();
+            buffer.bytes = spare.unwrap_or_else(|| Vec::with_capacity(BUFFER_ROOM));
+        }
+        let format = &self.config.format;
+        format.write(&mut buffer.bytes, line, clock, scratch);
+        buffer.lines += 1;
+        let full = buffer.bytes.len() >= BUFFER_BYTES;
+        drop(buffer);
+        if full {
+            self.flush();
+        }
     }
 
-    /// An end for one worker.
-    pub(crate) fn worker_end(&self) -> AccessLog {
-        AccessLog {
-            buffer: RefCell::default(),
-            writer: self.sender.clone(),
-            lines_dropped: Arc::clone(&self.lines_dropped),
+    /// Hands the buffer on, or drops and counts it if the writer is too far behind.
+    fn flush(&self) {
+        let buffer = std::mem::take(&mut *self.buffer.borrow_mut());
+        if buffer.lines == 0 {
+            return;
         }
+        if let Err(TrySendError::Full(buffer) | TrySendError::Disconnected(buffer)) =
+            self.sender.try_send(buffer)
+        {
+            let dropped = &self.shared.counts.dropped;
+            dropped.fetch_add(buffer.lines, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The writers of the process. Logs that go to the same place share one, also those of
+/// configurations before and after a reload.
+#[derive(Debug, Default)]
+pub(crate) struct Writers {
+    writers: Mutex<Vec<Writer>>,
+}
+
+impl Writers {
+    /// Starts the writers of these logs.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a log cannot be opened: at the start nobody has to guess where the lines are.
+    pub(crate) fn open(configs: &[AccessLogConfig]) -> anyhow::Result<Self> {
+        let writers = Self::default();
+        for config in configs {
+            let mut open = writers.lock();
+            if !open
+                .iter()
+                .any(|writer| writer.shared.target == config.target)
+            {
+                let writer = Writer::start(config.target.clone(), true).map_err(|error| {
+                    anyhow::anyhow!("cannot open the access log {}: {error}", config.target)
+                })?;
+                open.push(writer);
+            }
+        }
+        Ok(writers)
+    }
+
+    /// A worker's end of these logs; `None`: there are none. What is not open yet is opened by its
+    /// writer, which tries until it succeeds.
+    pub(crate) fn worker_end(&self, configs: &[AccessLogConfig], seed: u64) -> Option<AccessLog> {
+        let mut wanted = Wanted::default();
+        let logs = configs.iter().filter_map(|config| {
+            let (shared, sender) = self.writer(config)?;
+            let fields = config.format.fields();
+            fields.into_iter().for_each(|field| wanted.add(field));
+            Some(Log {
+                config: config.clone(),
+                buffer: RefCell::default(),
+                shared,
+                sender,
+            })
+        });
+        let logs: Box<[Log]> = logs.collect();
+        (!logs.is_empty()).then(|| AccessLog {
+            logs,
+            wanted,
+            clock: Clock::default(),
+            random: Random::seeded(seed),
+            scratch: RefCell::default(),
+        })
+    }
+
+    fn writer(&self, config: &AccessLogConfig) -> Option<(Arc<Shared>, SyncSender<Buffer>)> {
+        let mut writers = self.lock();
+        let known = writers
+            .iter()
+            .position(|writer| writer.shared.target == config.target);
+        let place = match known {
+            Some(place) => place,
+            None => match Writer::start(config.target.clone(), false) {
+                Ok(writer) => {
+                    writers.push(writer);
+                    writers.len() - 1
+                }
+                Err(error) => {
+                    tracing::error!(log = %config.target, %error, "no thread for the access log");
+                    return None;
+                }
+            },
+        };
+        let writer = &writers[place];
+        Some((Arc::clone(&writer.shared), writer.sender.clone()))
+    }
+
+    /// Ends the writers that no worker writes to any more.
+    pub(crate) fn prune(&self) {
+        self.lock().retain(Writer::is_used);
+    }
+
+    /// Opens every log again: files were moved away. Returns their number.
+    pub(crate) fn reopen(&self) -> usize {
+        let writers = self.lock();
+        writers.iter().for_each(Writer::reopen);
+        writers.len()
     }
 
     /// Waits until everything handed over is written. The workers' ends must be gone.
-    pub(crate) fn finish(self) {
-        drop(self.sender);
-        if self.thread.join().is_err() {
-            tracing::error!("the access log writer panicked");
-        }
+    pub(crate) fn finish(&self) {
+        let writers = std::mem::take(&mut *self.lock());
+        writers.into_iter().for_each(Writer::finish);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Writer>> {
+        self.writers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn write_all(buffers: &Receiver<Buffer>, mut output: impl Write, lines_dropped: &AtomicU64) {
-    let mut failing = false;
-    for buffer in buffers {
-        let written = output
-            .write_all(&buffer.bytes)
-            .and_then(|()| output.flush());
-        match written {
-            Ok(()) => failing = false,
-            Err(error) => {
-                lines_dropped.fetch_add(buffer.lines, Ordering::Relaxed);
-                // Once per outage: a full disk must not fill the other log too.
-                if !std::mem::replace(&mut failing, true) {
-                    tracing::error!(%error, "cannot write the access log; lines are being lost");
+impl Collect for Writers {
+    fn collect(&self, page: &mut Page<'_>) {
+        let shared: Vec<Arc<Shared>> = {
+            let writers = self.lock();
+            writers
+                .iter()
+                .map(|writer| Arc::clone(&writer.shared))
+                .collect()
+        };
+        type Count = fn(&writer::Counts) -> u64;
+        let counters: [(&str, &str, Count); 5] = [
+            ("access_log_lines", "Log lines written.", |counts| {
+                counts.written.load(Ordering::Relaxed)
+            }),
+            (
+                "access_log_bytes",
+                "Bytes of log lines written.",
+                |counts| counts.bytes.load(Ordering::Relaxed),
+            ),
+            (
+                "access_log_lines_dropped",
+                "Log lines that were lost.",
+                |counts| counts.dropped.load(Ordering::Relaxed),
+            ),
+            (
+                "access_log_failures",
+                "Attempts to write or open that failed.",
+                |counts| counts.failures.load(Ordering::Relaxed),
+            ),
+            (
+                "access_log_reopened",
+                "How often the log was opened again.",
+                |counts| counts.reopened.load(Ordering::Relaxed),
+            ),
+        ];
+        for (name, help, of) in counters {
+            page.counters(name, help, |family| {
+                for one in &shared {
+                    family.count(&[("log", one.target.to_string())], of(&one.counts));
                 }
-            }
+            });
         }
+        let help = "1 while the log cannot be written.";
+        page.gauges("access_log_failing", help, |family| {
+            for one in &shared {
+                let failing = one.counts.failing.load(Ordering::Relaxed);
+                let labels = [("log", one.target.to_string())];
+                family.level(&labels, f64::from(u8::from(failing)));
+            }
+        });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn line() -> Line<'static> {
-        Line {
-            time: "2026-11-21T08:30:00.25Z".parse().unwrap(),
-            request_id: "abc",
-            client: [192, 0, 2, 7].into(),
-            subject: Some("partner-7"),
-            method: "GET",
-            host: "api.example.com",
-            path: "/a\"b",
-            route: Some("orders"),
-            service: Some("orders"),
-            instance: None,
-            status: 404,
-            reason: Some("route-not-found"),
-            duration_us: 12,
-            upstream_us: None,
-            retries: 0,
-            bytes_in: 0,
-            bytes_out: 5,
-            protocol: "HTTP/1.1",
-            tls: Some("TLSv1.3"),
-        }
-    }
-
-    #[test]
-    fn a_line_is_one_json_object() {
-        let text = serde_json::to_string(&line()).unwrap();
-        let expected = concat!(
-            r#"{"time":"2026-11-21T08:30:00.250000Z","request_id":"abc","client":"192.0.2.7","#,
-            r#""subject":"partner-7","#,
-            r#""method":"GET","host":"api.example.com","path":"/a\"b","route":"orders","#,
-            r#""service":"orders","status":404,"reason":"route-not-found","duration_us":12,"#,
-            r#""retries":0,"bytes_in":0,"bytes_out":5,"protocol":"HTTP/1.1","tls":"TLSv1.3"}"#,
-        );
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn a_writer_that_is_behind_costs_lines_not_time() {
-        let (writer, buffers) = sync_channel(1);
-        let lines_dropped = Arc::new(AtomicU64::new(0));
-        let log = AccessLog {
-            buffer: RefCell::default(),
-            writer,
-            lines_dropped: Arc::clone(&lines_dropped),
-        };
-        for _ in 0..3 {
-            log.write(&line());
-            log.write(&line());
-            log.flush();
-        }
-        assert_eq!(
-            lines_dropped.load(Ordering::Relaxed),
-            4,
-            "one buffer of two lines fits"
-        );
-        drop(log);
-        let kept: Vec<Buffer> = buffers.into_iter().collect();
-        assert_eq!(kept.len(), 1);
-        assert_eq!(
-            kept[0].bytes.iter().filter(|byte| **byte == b'\n').count(),
-            2
-        );
-    }
-
-    #[test]
-    fn a_failing_disk_is_counted() {
-        struct Full;
-        impl Write for Full {
-            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
-                Err(io::ErrorKind::StorageFull.into())
-            }
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (sender, receiver) = sync_channel(2);
-        sender
-            .send(Buffer {
-                bytes: b"x\n".to_vec(),
-                lines: 1,
-            })
-            .unwrap();
-        drop(sender);
-        let lines_dropped = AtomicU64::new(0);
-        write_all(&receiver, Full, &lines_dropped);
-        assert_eq!(lines_dropped.load(Ordering::Relaxed), 1);
-    }
-}
+mod tests;

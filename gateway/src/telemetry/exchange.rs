@@ -5,9 +5,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
-use super::access_log::Line;
+use super::access_log::field::{Captured, Line};
 use super::metrics::{Outcome, Shard};
 use crate::filter::Identity;
 use crate::filter::reject::Reject;
@@ -70,6 +70,8 @@ pub(crate) struct Record {
     pub(crate) class: Class,
     /// The places it holds until the response was sent, where places are limited.
     pub(crate) admission: Option<Admission>,
+    /// What the access logs want to know besides, if anything.
+    pub(crate) captured: Option<Box<Captured>>,
     status: Option<StatusCode>,
     reason: Option<&'static str>,
     bytes_sent: u64,
@@ -105,6 +107,7 @@ impl Exchange {
             hedge_won: false,
             class: Class::Default,
             admission: None,
+            captured: None,
             status: None,
             reason: None,
             bytes_sent: 0,
@@ -135,6 +138,15 @@ impl Exchange {
     /// The status of the response that is about to be sent.
     pub(crate) fn status(&mut self, status: StatusCode) {
         self.record.status = Some(status);
+    }
+
+    /// The headers of the response that is about to be sent, for logs that show some.
+    pub(crate) fn response_headers(&mut self, headers: &HeaderMap) {
+        if let Some(captured) = &mut self.record.captured
+            && let Some(log) = self.client.worker.access_log()
+        {
+            log.capture_response(headers, captured);
+        }
     }
 
     /// The gateway refuses the request.
@@ -193,8 +205,8 @@ impl Drop for Exchange {
         if let Some(reason) = record.reason {
             metrics.reason(reason);
         }
-        if let Some(log) = &worker.access_log {
-            log.write(&record.line(status, duration, &self.plane));
+        if let Some(log) = worker.access_log() {
+            log.write(&record.line(status, duration, &self.plane, &self.client));
         }
         self.client.exchange_ends(now);
     }
@@ -227,7 +239,13 @@ impl Record {
         }
     }
 
-    fn line<'a>(&'a self, status: u16, duration: Duration, plane: &'a Plane) -> Line<'a> {
+    fn line<'a>(
+        &'a self,
+        status: u16,
+        duration: Duration,
+        plane: &'a Plane,
+        client: &'a Client,
+    ) -> Line<'a> {
         let service = self
             .route
             .as_ref()
@@ -235,8 +253,12 @@ impl Record {
             .map(|service| &*plane.clusters[service].name);
         Line {
             time: self.started_at,
-            request_id: self.request_id.to_str().unwrap_or_default(),
+            request_id: self.request_id.as_bytes(),
+            trace: None,
             client: self.client,
+            peer: client.transport.peer,
+            listener: &client.listener.name,
+            scheme: client.transport.scheme(),
             subject: self
                 .identity
                 .as_ref()
@@ -256,10 +278,12 @@ impl Record {
             duration_us: duration.as_micros() as u64,
             upstream_us: self.upstream.map(|upstream| upstream.as_micros() as u64),
             retries: self.retries,
+            hedges: self.hedges,
             bytes_in: self.upload.as_ref().map_or(0, |upload| upload.bytes()),
             bytes_out: self.bytes_sent,
             protocol: protocol(self.version),
             tls: self.tls,
+            captured: self.captured.as_deref(),
         }
     }
 }

@@ -40,7 +40,8 @@
 //! | `overload_connections_total` | result | turned away, closed while idle, cut |
 //! | `descriptors_max` | | open files the process may have |
 //! | `reloads_total` | result | configurations applied and refused |
-//! | `access_log_lines_dropped_total` | | log lines lost |
+//! | `access_log_lines_total`, `_bytes_total`, `_lines_dropped_total` | log | log lines written and lost |
+//! | `access_log_failures_total`, `_reopened_total`, `_failing` | log | how well the log takes them |
 //! | `build_info` | version | 1 |
 //!
 //! Beside them stand `process_cpu_seconds_total`, `process_resident_memory_bytes`,
@@ -98,7 +99,6 @@ pub struct Metrics {
     pub(crate) shards: Vec<Arc<Shard>>,
     /// Changed by a reload.
     pub(crate) configured: ArcSwap<Configured>,
-    pub(crate) log_lines_dropped: Arc<AtomicU64>,
     pub(crate) reloads: Arc<Reloads>,
     parts: Mutex<Vec<Arc<dyn Collect>>>,
     scrapes: Arc<Semaphore>,
@@ -140,7 +140,6 @@ impl Metrics {
         let metrics = Self {
             shards: (0..workers).map(|_| Arc::default()).collect(),
             configured: ArcSwap::new(configured),
-            log_lines_dropped: Arc::default(),
             reloads: Arc::clone(&reloads),
             parts: Mutex::default(),
             scrapes: Scrape::slots(),

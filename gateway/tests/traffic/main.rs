@@ -9,6 +9,7 @@
 )]
 
 mod abuse;
+mod access_log;
 mod balance;
 mod ceilings;
 mod drain;

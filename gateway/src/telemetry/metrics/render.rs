@@ -1,7 +1,6 @@
 //! What the page shows, part by part.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -234,9 +233,6 @@ pub(super) fn totals(page: &mut Page<'_>, metrics: &Metrics) {
     page.counter("connections_refused_by_source", help, refused);
     let help = "Upgraded connections open.";
     page.gauge("tunnels_open", help, level(|s| &s.tunnels_open));
-    let dropped = metrics.log_lines_dropped.load(Ordering::Relaxed);
-    let help = "Log lines that were lost.";
-    page.counter("access_log_lines_dropped", help, dropped);
 }
 
 /// TLS handshakes.
