@@ -10,6 +10,7 @@ mod deliver;
 pub(crate) mod forwarded;
 mod headers;
 pub mod hedge;
+mod mirror;
 mod patience;
 pub(crate) mod upgrade;
 mod verdict;
@@ -121,7 +122,10 @@ pub(crate) async fn forward(
         upload_idle: plane.limits().body_idle_timeout,
     };
     let pass = cluster.care.admit().map_err(verdict::circuit_open)?;
-    let request = Request::from_parts(head, body);
+    let mut request = Request::from_parts(head, body);
+    if !forwarding.mirrors.is_empty() && upgrade.is_none() {
+        mirror::copy(&decision, forwarding, &plane, context, &mut request);
+    }
     let mut delivery = Delivery::new(request, cluster, affinity, route, &upload);
     let delivered = patience.spend(&upload, pin!(delivery.run(record))).await;
     record.upstream = Some(started.elapsed());

@@ -117,7 +117,17 @@ fn check_says_what_a_configuration_means() {
 
 #[test]
 fn explain_names_the_route_and_why_not_the_others() {
-    let cases: [&[&str]; 7] = [
+    let cases: [&[&str]; 11] = [
+        &["explain", "GET", "http://shop.example.com/orders/7"],
+        &[
+            "explain",
+            "GET",
+            "http://shop.example.com/orders/7",
+            "-H",
+            "cookie: canary=1",
+        ],
+        &["explain", "GET", "http://old.example.com/shop/a?b=1"],
+        &["explain", "GET", "http://any.test/robots.txt"],
         &[
             "explain",
             "GET",

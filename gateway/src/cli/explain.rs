@@ -13,7 +13,9 @@ use super::{ConfigFile, Failure, output};
 use crate::config::{self, Config};
 use crate::filter::reject::Reject;
 use crate::normalise::target::LastHost;
+use crate::route::action::Action;
 use crate::route::predicate::{Mismatch, Rule};
+use crate::route::split::{Split, Target};
 use crate::route::table::Outcome;
 use crate::{normalise, route};
 
@@ -49,7 +51,7 @@ struct Answer {
     refused: Option<Refusal>,
     #[serde(skip_serializing_if = "Option::is_none")]
     route: Option<Taken>,
-    /// All other routes, the most specific first.
+    /// All other routes, the nearest first: those that fail last, and whose paths are most alike.
     others: Vec<Other>,
 }
 
@@ -69,9 +71,22 @@ struct Taken {
     parameters: BTreeMap<String, String>,
     /// In the order they run.
     filters: Vec<Step>,
-    service: String,
-    endpoints: Vec<String>,
+    /// What is done once all filters have accepted, in order.
+    steps: Vec<String>,
+    /// Where the request may go, with the share of each.
+    services: Vec<Share>,
     timeout_ms: u128,
+}
+
+/// A service and its part of the requests.
+#[derive(Serialize)]
+struct Share {
+    service: String,
+    /// Of all requests that no condition sends elsewhere.
+    percent: f64,
+    /// Whether this very request goes there by a condition.
+    pinned: bool,
+    endpoints: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -164,31 +179,16 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
     };
     let found = config.routes.find(&request);
     let chosen = found.as_ref().ok().map(|found| &found.route.name);
-    let others = config.routes.explain(&request);
+    let mut others = config.routes.explain(&request);
+    others.retain(|(rule, _)| Some(&rule.route.name) != chosen);
+    // A stable sort: among equals the order of precedence stays.
+    others.sort_by_key(|(rule, outcome)| distance(rule, outcome, &request));
     let others = others
         .into_iter()
-        .filter(|(rule, _)| Some(&rule.route.name) != chosen);
-    let others = others
         .map(|(rule, outcome)| other(rule, &outcome))
         .collect();
     let refused = found.as_ref().err().map(refusal);
-    let route = found.ok().map(|found| {
-        let service = found.route.service(Some(0)).unwrap_or_default();
-        let service = &config.services[service];
-        let step = |filter: &crate::filter::chain::FilterKind| Step {
-            kind: filter.kind(),
-            name: filter.name().to_owned(),
-        };
-        let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
-        Taken {
-            name: found.route.name.to_string(),
-            parameters: found.parameters(&path).into_iter().map(owned).collect(),
-            filters: found.route.chain.filters().iter().map(step).collect(),
-            service: service.name.clone(),
-            endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
-            timeout_ms: found.route.timeout.as_millis(),
-        }
-    });
+    let route = found.ok().map(|found| taken(config, &found, &request));
     Answer {
         method,
         host,
@@ -197,6 +197,111 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
         route,
         others,
     }
+}
+
+/// What becomes of a request that takes this route.
+fn taken(config: &Config, found: &route::Match<'_>, request: &route::Request<'_>) -> Taken {
+    let route = found.route;
+    let step = |filter: &crate::filter::chain::FilterKind| Step {
+        kind: filter.kind(),
+        name: filter.name().to_owned(),
+    };
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    let parameters = found.parameters(request.path).into_iter();
+    let services = match &route.action {
+        Action::Forward(forwarding) => services(config, &forwarding.split, request),
+        Action::Redirect(_) | Action::Respond(_) => Vec::new(),
+    };
+    Taken {
+        name: route.name.to_string(),
+        parameters: parameters.map(owned).collect(),
+        filters: route.chain.filters().iter().map(step).collect(),
+        steps: steps(config, found, request),
+        services,
+        timeout_ms: route.timeout.as_millis(),
+    }
+}
+
+fn services(config: &Config, split: &Split, request: &route::Request<'_>) -> Vec<Share> {
+    let pinned = split.pinned_by(request.headers, request.query);
+    let share = |(index, target): (usize, &Target)| {
+        let service = &config.services[target.service];
+        Share {
+            service: service.name.clone(),
+            percent: split.percent(target),
+            pinned: pinned == Some(index),
+            endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
+        }
+    };
+    split.targets().iter().enumerate().map(share).collect()
+}
+
+/// What a route does, step by step, as sentences without a subject.
+fn steps(config: &Config, found: &route::Match<'_>, request: &route::Request<'_>) -> Vec<String> {
+    let route = found.route;
+    let mut steps = Vec::new();
+    if route.cors.is_some() {
+        steps.push("answers preflights; tells pages of other sites what they may".to_owned());
+    }
+    match &route.action {
+        Action::Redirect(redirect) => steps.push(format!("redirects, {redirect}")),
+        Action::Respond(respond) => {
+            let (status, bytes) = (respond.status.as_u16(), respond.body.len());
+            steps.push(format!("answers {status} itself, with {bytes} bytes"));
+        }
+        Action::Forward(forwarding) => {
+            let split = &forwarding.split;
+            let pinned = split.pinned_by(request.headers, request.query);
+            let only = (split.targets().len() == 1).then_some(0);
+            let target = pinned.or(only).map(|index| &split.targets()[index]);
+            if let Some(by) = split.by() {
+                steps.push(format!("chooses a service by {by}"));
+            }
+            let own = target.and_then(|target| target.rewrite.as_ref());
+            if let Some(rewrite) = own.or(forwarding.rewrite.as_ref()) {
+                if let Some(host) = &rewrite.host {
+                    steps.push(format!(
+                        "rewrites the host to {}",
+                        host.to_str().unwrap_or("?")
+                    ));
+                }
+                if let Some(path) = &rewrite.path {
+                    let made = path.make(found.path, request.path);
+                    steps.push(format!("rewrites the path to {made}"));
+                }
+            }
+            let changed = forwarding.request_headers.iter();
+            let own = target.and_then(|target| target.request_headers.as_ref());
+            for changes in changed.chain(own) {
+                steps.push(format!("changes request headers: {changes}"));
+            }
+            for mirror in &forwarding.mirrors {
+                let service = &config.services[mirror.service].name;
+                let percent = mirror.share.as_percent();
+                steps.push(format!("copies {percent}% of requests to {service}"));
+            }
+        }
+    }
+    if let Some(changes) = &route.response_headers {
+        steps.push(format!("changes response headers: {changes}"));
+    }
+    steps
+}
+
+/// How far a route is from taking the request: the least is the nearest.
+fn distance(rule: &Rule, outcome: &Outcome, request: &route::Request<'_>) -> (u8, usize) {
+    let stage = match outcome {
+        Outcome::Chosen | Outcome::LessSpecific => 0,
+        Outcome::Mismatch(Mismatch::Method) => 1,
+        Outcome::Mismatch(Mismatch::Condition(_)) => 2,
+        Outcome::Mismatch(Mismatch::Listener) => 3,
+        Outcome::Mismatch(Mismatch::Path) => 4,
+        Outcome::Mismatch(Mismatch::Host) => 5,
+    };
+    let path = rule.path.to_string();
+    let alike = path.bytes().zip(request.path.bytes());
+    let alike = alike.take_while(|(wanted, is)| wanted == is).count();
+    (stage, usize::MAX - alike)
 }
 
 fn refusal(reject: &Reject) -> Refusal {
@@ -260,8 +365,20 @@ fn text(answer: &Answer) -> String {
         for filter in &route.filters {
             let _ = writeln!(text, "must pass: {} ({})", filter.name, filter.kind);
         }
-        let endpoints = route.endpoints.join(", ");
-        let _ = writeln!(text, "service: {} ({endpoints})", route.service);
+        for step in &route.steps {
+            let _ = writeln!(text, "then: {step}");
+        }
+        for share in &route.services {
+            let endpoints = share.endpoints.join(", ");
+            let _ = write!(text, "service: {} ({endpoints})", share.service);
+            let pinned = route.services.iter().any(|one| one.pinned);
+            let _ = match (share.pinned, route.services.len()) {
+                (_, 1) => writeln!(text),
+                (true, _) => writeln!(text, ": this request, by a condition"),
+                (false, _) if pinned => writeln!(text, ": not this request"),
+                (false, _) => writeln!(text, ": {}%", share.percent),
+            };
+        }
         let _ = writeln!(text, "timeout: {} ms", route.timeout_ms);
     }
     if !answer.others.is_empty() {
@@ -272,7 +389,7 @@ fn text(answer: &Answer) -> String {
     }
     if answer.others.len() > OTHERS_SHOWN_MAX {
         let more = answer.others.len() - OTHERS_SHOWN_MAX;
-        let _ = writeln!(text, "  … and {more} more; --json shows all");
+        let _ = writeln!(text, "  … and {more} others; --json shows all");
     }
     text
 }

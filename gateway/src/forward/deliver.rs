@@ -21,6 +21,7 @@ use http::request::Parts;
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
 
+pub(super) use self::attempt::discard;
 use self::attempt::{Cause, Slot};
 use super::body::{KeptBody, RequestBody, Upload};
 use crate::config::RetryConfig;
@@ -219,7 +220,7 @@ struct Next<'r> {
 }
 
 /// The head of a request, for another one.
-fn head_of(request: &Request<RequestBody>) -> Parts {
+pub(super) fn head_of(request: &Request<RequestBody>) -> Parts {
     let mut copy = Request::new(());
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

@@ -76,6 +76,26 @@ pub(super) fn prepare_request(
     Ok(())
 }
 
+/// Makes a head that is ready to be sent ready for another protocol; nothing if that is not
+/// possible.
+pub(super) fn translate(head: &mut Parts, protocol: UpstreamProtocol) -> Option<()> {
+    match (protocol, head.version) {
+        (UpstreamProtocol::Http1, Version::HTTP_2) => {
+            let authority = HeaderValue::try_from(head.uri.authority()?.as_str()).ok()?;
+            head.headers.insert(HOST, authority);
+            head.uri = head.uri.path_and_query()?.clone().into();
+            head.version = Version::HTTP_11;
+        }
+        (UpstreamProtocol::Http2, Version::HTTP_11) => {
+            let authority = head.headers.remove(HOST)?;
+            head.uri = absolute(&head.uri, authority.to_str().ok()?).ok()?;
+            head.version = Version::HTTP_2;
+        }
+        _ => {}
+    }
+    Some(())
+}
+
 /// Makes an instance's response head the one the client gets.
 pub(super) fn prepare_response(headers: &mut HeaderMap) {
     strip(headers);

@@ -1,5 +1,6 @@
 //! Header fields that are set, added or removed on the way.
 
+use std::fmt;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -54,6 +55,29 @@ impl HeaderChanges {
             }
         }
         Arc::new(settled)
+    }
+}
+
+/// As people read it: `set x-a, x-b; add via; remove x-c`.
+impl fmt::Display for HeaderChanges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let made = |add| self.made.iter().filter(move |made| made.add == add);
+        let names = |fixed: &[(HeaderName, HeaderValue)], add| -> Vec<String> {
+            let fixed = fixed.iter().map(|(name, _)| name);
+            let all = fixed.chain(made(add).map(|made| &made.name));
+            all.map(ToString::to_string).collect()
+        };
+        let remove = self.fixed.remove.iter().map(ToString::to_string).collect();
+        let lists: [(&str, Vec<String>); 3] = [
+            ("set", names(&self.fixed.set, false)),
+            ("add", names(&self.fixed.add, true)),
+            ("remove", remove),
+        ];
+        let lists = lists.iter().filter(|(_, names)| !names.is_empty());
+        let lists: Vec<String> = lists
+            .map(|(what, names)| format!("{what} {}", names.join(", ")))
+            .collect();
+        f.write_str(&lists.join("; "))
     }
 }
 

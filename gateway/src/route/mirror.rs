@@ -1,5 +1,8 @@
 //! Copies of requests for a service whose answers nobody waits for.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
 /// Sends copies of some requests to a service.
 #[derive(Clone, Debug)]
 pub struct Mirror {
@@ -9,8 +12,10 @@ pub struct Mirror {
     pub share: Share,
     /// Request bodies up to this size are copied; requests with larger ones are not.
     pub body_bytes_max: usize,
-    /// Copies under way at a time, per worker; further ones are not made.
+    /// Copies under way at a time, over all workers; further ones are not made.
     pub in_flight_max: usize,
+    /// Copies under way.
+    pub in_flight: Arc<AtomicUsize>,
 }
 
 /// A part of all requests, from none to all.

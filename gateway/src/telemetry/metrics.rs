@@ -19,6 +19,7 @@
 //! | `hedges_total`, `hedges_won_total` | | further instances asked because the first was slow, and those that were quicker |
 //! | `instance_ejected`, `instance_ejections_total` | service, instance | outliers, where they are looked for |
 //! | `circuit_open`, `circuit_openings_total` | service | circuit breakers, where there are any |
+//! | `mirrored_total` | service, result | copies of requests: `answered`, `failed`, `timeout`, `too-large`, `too-many`, `broken` |
 //! | `requests_in_flight` | | requests under way |
 //! | `connections_total`, `_open`, `_refused_total` | | client connections |
 //! | `tls_handshakes_total` | version, resumed | TLS handshakes that were done |

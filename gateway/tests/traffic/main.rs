@@ -23,6 +23,7 @@ mod hedge;
 mod hostile;
 mod http2;
 mod limits;
+mod mirror;
 mod origins;
 mod overload;
 mod policy;

@@ -1,6 +1,8 @@
 //! What a route does with its requests: services and their shares, rewrites, mirrors, redirects,
 //! answers of the gateway's own.
 
+use std::sync::Arc;
+
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode};
 
@@ -325,6 +327,7 @@ impl Compiler<'_> {
             share: share.unwrap_or(everything),
             body_bytes_max: self.bytes(&typed.body_bytes_max, 0..=MIRRORED_BODY_BYTES_MAX),
             in_flight_max: self.within(&typed.in_flight_max, 1..=10_000, "in_flight_max"),
+            in_flight: Arc::default(),
         }
     }
 

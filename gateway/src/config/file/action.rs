@@ -273,7 +273,7 @@ pub struct Mirror {
     /// Requests with larger bodies are not copied.
     #[serde(default = "copied_body")]
     pub body_bytes_max: Placed<Size>,
-    /// Copies under way at a time, per worker; further ones are not made.
+    /// Copies under way at a time, over all workers; further ones are not made.
     #[serde(default = "copies")]
     pub in_flight_max: Placed<usize>,
 }

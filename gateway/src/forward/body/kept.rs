@@ -6,6 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body as _, Frame};
 use http_body_util::BodyExt as _;
+use tokio::sync::oneshot;
 
 use super::{BoxError, Pace, RequestBody, TrailerLimits, Upload};
 
@@ -23,7 +24,7 @@ impl KeptBody {
     }
 
     /// Bytes that were not taken yet.
-    pub(super) fn len(&self) -> u64 {
+    pub(crate) fn len(&self) -> u64 {
         self.data.len() as u64
     }
 
@@ -34,6 +35,40 @@ impl KeptBody {
         } else {
             Some(Frame::data(std::mem::take(&mut self.data)))
         }
+    }
+}
+
+/// A body being copied on its way.
+#[derive(Debug)]
+pub(super) struct Copying {
+    data: Vec<u8>,
+    trailers: Option<HeaderMap>,
+    bytes_max: usize,
+    whole: oneshot::Sender<Result<KeptBody, &'static str>>,
+}
+
+impl Copying {
+    /// Adds a piece; gives the copy up when that is too much.
+    pub(super) fn add(mut self: Box<Self>, frame: &Frame<Bytes>) -> Option<Box<Self>> {
+        if let Some(piece) = frame.data_ref() {
+            if self.data.len() + piece.len() > self.bytes_max {
+                // Whoever waits for it may have gone.
+                let _ = self.whole.send(Err("too-large"));
+                return None;
+            }
+            self.data.extend_from_slice(piece);
+        }
+        self.trailers = frame.trailers_ref().cloned().or(self.trailers);
+        Some(self)
+    }
+
+    /// The body is complete.
+    pub(super) fn finish(self) {
+        let kept = KeptBody {
+            data: self.data.into(),
+            trailers: self.trailers,
+        };
+        let _ = self.whole.send(Ok(kept));
     }
 }
 
@@ -69,6 +104,27 @@ impl RequestBody {
         Ok(kept)
     }
 
+    /// The body of a copy of a request, of which nobody asks how far it has come.
+    pub(crate) fn copied(kept: &KeptBody) -> Self {
+        Self::kept(kept.clone(), Upload::new(true))
+    }
+
+    /// Copies what passes from now on. The copy comes when the body is complete, or the reason
+    /// why there is none; nothing at all if the body breaks off.
+    pub(crate) fn copy(
+        &mut self,
+        bytes_max: usize,
+    ) -> oneshot::Receiver<Result<KeptBody, &'static str>> {
+        let (sender, receiver) = oneshot::channel();
+        self.copying = Some(Box::new(Copying {
+            data: Vec::new(),
+            trailers: None,
+            bytes_max,
+            whole: sender,
+        }));
+        receiver
+    }
+
     /// The body of a request that is sent again.
     pub(crate) fn kept(kept: KeptBody, upload: Rc<Upload>) -> Self {
         Self {
@@ -78,6 +134,7 @@ impl RequestBody {
             // They were looked at when they were read.
             trailers: TrailerLimits::NONE,
             pace: Pace::new(None),
+            copying: None,
             upload,
         }
     }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::kept::Copying;
 use super::trailers::{self, TrailerFault, TrailerLimits};
 use super::{BoxError, KeptBody, Pace};
 use crate::config::{BodyRate, ServerLimits};
@@ -64,7 +65,7 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
-    fn new(finished: bool) -> Rc<Self> {
+    pub(super) fn new(finished: bool) -> Rc<Self> {
         Rc::new(Self {
             bytes: Cell::new(0),
             moved: Cell::new(Instant::now()),
@@ -115,6 +116,8 @@ pub(crate) struct RequestBody {
     pub(super) bytes_left: u64,
     pub(super) trailers: TrailerLimits,
     pub(super) pace: Pace,
+    /// A copy in the making, for mirrors.
+    pub(super) copying: Option<Box<Copying>>,
     pub(super) upload: Rc<Upload>,
 }
 
@@ -133,6 +136,7 @@ impl RequestBody {
             bytes_left: limits.bytes_max,
             trailers: limits.trailers,
             pace: Pace::new(limits.rate),
+            copying: None,
             upload,
         })
     }
@@ -142,7 +146,10 @@ impl RequestBody {
         Rc::clone(&self.upload)
     }
 
-    fn finish(&self) {
+    fn finish(&mut self) {
+        if let Some(copying) = self.copying.take() {
+            copying.finish();
+        }
         self.upload.finished.set(true);
         self.upload.moved.set(Instant::now());
     }
@@ -190,6 +197,9 @@ impl Body for RequestBody {
             return Poll::Ready(Some(Err(this.upload.fail(UploadFailure::TooLarge))));
         };
         this.bytes_left = bytes_left;
+        if let Some(copying) = this.copying.take() {
+            this.copying = copying.add(&frame);
+        }
         this.upload.bytes.set(this.upload.bytes.get() + length);
         this.upload.moved.set(Instant::now());
         if this.is_end_stream() {

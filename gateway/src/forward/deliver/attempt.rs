@@ -192,7 +192,7 @@ fn refusal(failure: &ConnectFailure) -> Reject {
 
 /// Reads an answer nobody gets to its end, if that is near, so that its connection can be used
 /// again.
-pub(super) fn discard((response, lease): Answer) {
+pub(in crate::forward) fn discard((response, lease): Answer) {
     let body = response.into_body();
     if body.is_end_stream() {
         lease.release();

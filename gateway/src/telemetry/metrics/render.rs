@@ -220,6 +220,7 @@ pub(super) fn totals(page: &mut Page<'_>, metrics: &Metrics) {
             family.count(&[("reason", *reason)], *total);
         }
     });
+    mirrored(page, shards);
     let help = "Requests under way.";
     page.gauge("requests_in_flight", help, level(|s| &s.in_flight));
     let help = "Client connections accepted.";
@@ -260,5 +261,24 @@ pub(super) fn handshakes(page: &mut Page<'_>, shards: &[Arc<Shard>]) {
 pub(super) fn build(page: &mut Page<'_>) {
     page.gauges("build_info", "The version that is running.", |family| {
         family.level(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    });
+}
+
+/// What came of the copies of requests.
+fn mirrored(page: &mut Page<'_>, shards: &[Arc<Shard>]) {
+    let mut totals = BTreeMap::new();
+    for shard in shards {
+        for ((service, result), count) in lock(&shard.mirrored).iter() {
+            *totals.entry((Arc::clone(service), *result)).or_insert(0) += count;
+        }
+    }
+    if totals.is_empty() {
+        return;
+    }
+    let help = "Copies of requests for mirrors, by what came of them.";
+    page.counters("mirrored", help, |family| {
+        for ((service, result), total) in &totals {
+            family.count(&[("service", &**service), ("result", *result)], *total);
+        }
     });
 }

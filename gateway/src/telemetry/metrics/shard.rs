@@ -26,6 +26,8 @@ pub(crate) struct Shard {
     pub(super) services: Mutex<Ledger<ServiceSeries>>,
     pub(super) instances: Mutex<Ledger<InstanceSeries>>,
     pub(super) reasons: Mutex<BTreeMap<&'static str, u64>>,
+    /// By service and what came of it.
+    pub(super) mirrored: Mutex<BTreeMap<(Arc<str>, &'static str), u64>>,
     /// Attempts after the first.
     pub(crate) repeats: Repeats,
     pub(super) in_flight: Gauge,
@@ -58,6 +60,7 @@ impl Shard {
             services: Mutex::new(Ledger::new(SERVICE_SERIES_MAX)),
             instances: Mutex::new(Ledger::new(INSTANCE_SERIES_MAX)),
             reasons: Mutex::default(),
+            mirrored: Mutex::default(),
             repeats: Repeats::default(),
             in_flight: Gauge::default(),
             connections: Counter::default(),
@@ -90,6 +93,12 @@ impl Shard {
     pub(crate) fn reason(&self, reason: &'static str) {
         // Contended by scrapes alone, and refusals are not the common case.
         *lock(&self.reasons).entry(reason).or_default() += 1;
+    }
+
+    /// A copy of a request was meant for this service; `result` is one of few.
+    pub(crate) fn mirrored(&self, service: &Arc<str>, result: &'static str) {
+        let key = (Arc::clone(service), result);
+        *lock(&self.mirrored).entry(key).or_default() += 1;
     }
 
     /// A client connection was accepted.
