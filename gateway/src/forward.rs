@@ -103,7 +103,7 @@ pub(crate) async fn forward(
     let route = found.route;
     let target = choose(&decision, &forwarding.split, context, &head);
     exchange.record().target = Some(target);
-    let admission = admit(exchange, context, route, target).await?;
+    let mut admission = admit(exchange, context, route, target).await?;
     let target = &forwarding.split.targets()[target];
     let cluster = &plane.clusters[target.service];
     let limits = BodyLimits::new(route.body_bytes_max, plane.limits());
@@ -130,7 +130,7 @@ pub(crate) async fn forward(
     let delivered = patience.spend(&upload, pin!(delivery.run(record))).await;
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);
-    if let Some(admission) = &admission {
+    if let Some(admission) = &mut admission {
         admission.answered(delivered.as_ref().map(|(head, _)| head.status()), &upload);
     }
     let (mut response, lease) = delivered.map_err(|reject| match upload.failure() {

@@ -5,7 +5,10 @@
 //! 2. The route's gate: a number of requests in flight.
 //! 3. The service's gate: a number, fixed or adaptive, with a queue.
 //!
-//! A place is held until the response was sent to its end, or the upgraded connection is over.
+//! A place is held until the response was sent to its end, or the upgraded connection is over. That
+//! of an adaptive limit is given back with the head of the answer, where its latency ends: a limit
+//! that follows the one cannot count the other, or a few long downloads, event streams and
+//! WebSockets would take it up for good, with no latency left to be measured.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -91,11 +94,10 @@ impl Admission {
     }
 
     /// The service has answered with this status, or not at all.
-    pub(crate) fn answered(&self, answer: Result<StatusCode, &Reject>, upload: &Upload) {
-        let gate = self.service.as_ref().map(Permit::gate);
-        let Some(gate) = gate.filter(|gate| gate.is_adaptive()) else {
-            return;
-        };
+    pub(crate) fn answered(&mut self, answer: Result<StatusCode, &Reject>, upload: &Upload) {
+        // Given back at the end of this, so that the number in flight still includes this one.
+        let permit = self.service.take_if(|permit| permit.gate().is_adaptive());
+        let Some(permit) = permit else { return };
         let outcome = match answer {
             Ok(StatusCode::SERVICE_UNAVAILABLE)
             | Err(Reject::UpstreamTimeout | Reject::UpstreamTryTimeout) => Outcome::Overloaded,
@@ -106,7 +108,7 @@ impl Admission {
             }
             _ => return,
         };
-        gate.observe(outcome);
+        permit.gate().observe(outcome);
     }
 }
 

@@ -21,7 +21,8 @@ use super::queue::{Pushed, Queue};
 pub struct Policy {
     /// Requests in flight at most, at least 1.
     pub in_flight_max: u32,
-    /// Follows the latency, below `in_flight_max`; `None`: the limit is fixed.
+    /// Follows the latency, below `in_flight_max`; `None`: the limit is fixed. Requests count
+    /// until the head of their answer where it is adaptive, else until the end.
     pub adaptive: Option<AdaptivePolicy>,
     /// Requests that wait for a place; 0: none do.
     pub queue_max: usize,

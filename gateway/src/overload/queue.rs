@@ -151,6 +151,8 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const CLASSES: [(char, Class); 3] = [
@@ -276,5 +278,73 @@ mod tests {
         let start = Instant::now();
         let mut queue = Queue::new(0, start);
         assert_eq!(queue.push(Class::Critical, 1, start), Pushed::Full(1));
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Push(usize),
+        Pop,
+        Leave(usize),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<(Step, u64)>> {
+        let step = prop_oneof![
+            4 => (0..3_usize).prop_map(Step::Push),
+            2 => Just(Step::Pop),
+            1 => (0..20_usize).prop_map(Step::Leave),
+        ];
+        proptest::collection::vec((step, 0..40_u64), 0..200)
+    }
+
+    proptest! {
+        /// Whoever comes leaves once: served, refused or by itself. Nobody waits behind a lower
+        /// class, and nobody is turned away for one.
+        #[test]
+        fn everybody_leaves_once_and_in_order_of_class(steps in steps(), max in 0..8_usize) {
+            let start = Instant::now();
+            let mut now = start;
+            let mut queue = Queue::new(max, start);
+            let mut waiting: Vec<(Class, u64, usize)> = Vec::new();
+            for (name, (step, millis)) in steps.into_iter().enumerate() {
+                now += Duration::from_millis(millis);
+                match step {
+                    Step::Push(class) => {
+                        let class = Class::ALL[class];
+                        match queue.push(class, name, now) {
+                            Pushed::Full(back) => {
+                                prop_assert_eq!(back, name);
+                                prop_assert_eq!(waiting.len(), max);
+                                prop_assert!(waiting.iter().all(|one| one.0 >= class));
+                            }
+                            Pushed::Waiting(number, displaced) => {
+                                if let Some(gone) = displaced {
+                                    let at = waiting.iter().position(|one| one.2 == gone);
+                                    let (theirs, ..) = waiting.remove(at.unwrap());
+                                    prop_assert!(theirs <= class);
+                                }
+                                waiting.push((class, number, name));
+                            }
+                        }
+                    }
+                    Step::Pop => {
+                        let highest = waiting.iter().map(|one| one.0).max();
+                        prop_assert_eq!(queue.highest(), highest);
+                        if let Some(class) = highest {
+                            let (served, _) = queue.pop(class, now).unwrap();
+                            let at = waiting.iter().position(|one| one.2 == served);
+                            prop_assert_eq!(waiting.remove(at.unwrap()).0, class);
+                        }
+                    }
+                    Step::Leave(which) if which < waiting.len() => {
+                        let (class, number, _) = waiting.remove(which);
+                        prop_assert!(queue.remove(class, number));
+                        prop_assert!(!queue.remove(class, number));
+                    }
+                    Step::Leave(_) => {}
+                }
+                prop_assert_eq!(queue.len(), waiting.len());
+                prop_assert!(queue.len() <= max);
+            }
+        }
     }
 }

@@ -267,15 +267,29 @@ async fn an_upgraded_connection_keeps_its_place() {
     let concurrency = "in_flight_max = 1, queue_max = 0";
     let gateway = Gateway::start(&by_priority(&[origin.address], concurrency)).await;
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
-    let head =
+    let ask =
         b"GET /upgrade HTTP/1.1\r\nhost: test\r\nconnection: upgrade\r\nupgrade: echo\r\n\r\n";
-    stream.write_all(head).await.unwrap();
+    stream.write_all(ask).await.unwrap();
     let head = read_until(&mut stream, "\r\n\r\n").await;
     assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
     is_refused(&client::get(gateway.address(), "/").await, "service-busy");
     drop(stream);
     level(&gateway, "in_flight", 0.0).await;
     assert_eq!(client::get(gateway.address(), "/").await.status, 200);
+
+    // But not that of an adaptive limit: a few of them would take it up for good.
+    let concurrency =
+        "adaptive = true, in_flight_max = 1, in_flight_min = 1, in_flight_start = 1, queue_max = 0";
+    let gateway = Gateway::start(&by_priority(&[origin.address], concurrency)).await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    stream.write_all(ask).await.unwrap();
+    read_until(&mut stream, "\r\n\r\n").await;
+    assert_eq!(client::get(gateway.address(), "/").await.status, 200);
+    // While it waits for its answer, a request does have the place.
+    let held = sent(&gateway, "/hold");
+    origin.holds(1).await;
+    is_refused(&client::get(gateway.address(), "/").await, "service-busy");
+    served(&origin, [held]).await;
 }
 
 /// An instance that works on `at_a_time` requests, `work` long each; others wait inside. Returns

@@ -41,7 +41,8 @@ impl Default for Overload {
 #[serde(deny_unknown_fields)]
 pub struct Concurrency {
     /// Whether the limit follows the measured latency, between `in_flight_min` and
-    /// `in_flight_max`; otherwise it is `in_flight_max`.
+    /// `in_flight_max`, where requests count until the head of their answer. Otherwise the limit
+    /// is `in_flight_max`, and they count until the end, upgraded connections too.
     #[serde(default)]
     pub adaptive: bool,
     /// Requests in flight at most; must be given unless `adaptive`, where it is 1000.
