@@ -9,13 +9,14 @@ pub mod client;
 pub(crate) mod set;
 pub mod types;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{Either, Full};
 use hyper::server::conn::http1;
@@ -109,15 +110,21 @@ async fn serve<S>(stream: S, admin: &Rc<Admin>, trust: Trust)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let asked = Cell::new(false);
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
+        asked.set(true);
         let admin = Rc::clone(admin);
         async move {
             let path = request.uri().path();
-            let response = if trust == Trust::Operator && path.starts_with("/v1/") {
+            let mut response = if trust == Trust::Operator && path.starts_with("/v1/") {
                 admin.api.answer(request).await.map(Body::Left)
             } else {
                 admin.answer(request.method(), path, request.headers())
             };
+            if *admin.retired.borrow() {
+                let connection = response.headers_mut().entry(CONNECTION);
+                connection.or_insert(HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response)
         }
     });
@@ -131,9 +138,12 @@ where
     let mut retired = admin.retired.subscribe();
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        // Whoever asks again should reach the process that answers now.
+        // Whoever asks again should reach the process that answers now. Where nothing was asked
+        // yet, the first request may be on its way.
         _ = retired.wait_for(|retired| *retired) => {
-            connection.as_mut().graceful_shutdown();
+            if asked.get() {
+                connection.as_mut().graceful_shutdown();
+            }
             connection.await
         }
     };

@@ -7,6 +7,7 @@
 mod compile;
 pub mod error;
 pub mod file;
+pub mod fingerprint;
 pub mod model;
 pub mod units;
 
@@ -32,24 +33,39 @@ pub fn load(path: &Path) -> Result<Config, Error> {
 /// Like [`load`], for a gateway that serves by `previous`: limits and authentications that have
 /// not changed are taken over with all they remember, so that a reload hands no sender a new
 /// burst and no token needs to be verified again.
-pub fn reload(path: &Path, previous: &Config) -> Result<Config, Error> {
-    read_after(path, Some(previous)).map(|(_, config)| config)
+///
+/// `None`: nothing has changed, neither the file nor one it refers to.
+pub fn reload(path: &Path, previous: &Config) -> Result<Option<Config>, Error> {
+    let (name, text) = read_named(path)?;
+    if previous.fingerprint.is_current(&text) {
+        return Ok(None);
+    }
+    let (_, config) = parse(&text, &name, folder(path), Some(previous))?;
+    Ok(Some(config))
+}
+
+/// Whether `config` is what the file at `path` says now. A file that cannot be read says nothing
+/// else.
+pub fn is_current(path: &Path, config: &Config) -> bool {
+    read_text(path).map_or(true, |text| config.fingerprint.is_current(&text))
 }
 
 /// Like [`load`], with the file as typed beside what it means.
 pub fn read(path: &Path) -> Result<(File, Config), Error> {
-    read_after(path, None)
+    let (name, text) = read_named(path)?;
+    parse(&text, &name, folder(path), None)
 }
 
-fn read_after(path: &Path, previous: Option<&Config>) -> Result<(File, Config), Error> {
+/// What errors call the file, and its text.
+fn read_named(path: &Path) -> Result<(String, String), Error> {
     let name = path.display().to_string();
     let text = read_text(path).map_err(|problem| Error::unreadable(&name, problem))?;
-    parse(
-        &text,
-        &name,
-        path.parent().unwrap_or(Path::new("")),
-        previous,
-    )
+    Ok((name, text))
+}
+
+/// What paths in the file are relative to.
+fn folder(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
 }
 
 fn read_text(path: &Path) -> Result<String, Problem> {
@@ -76,7 +92,8 @@ fn parse(
     let refuse = |(problems, sources)| Error::new(name, text, problems).with_sources(sources);
     let file: File = toml::from_str(text)
         .map_err(|error| refuse((vec![Problem::from_toml(&error)], Vec::new())))?;
-    let config = compile::compile(&file, base_dir, previous).map_err(refuse)?;
+    let mut config = compile::compile(&file, base_dir, previous).map_err(refuse)?;
+    config.fingerprint.note_text(text);
     Ok((file, config))
 }
 

@@ -10,11 +10,12 @@
 //! not changed keep their counts. What threads were made from needs a new process, and a file that
 //! changes it is refused: `weir-gateway upgrade` applies it without losing a request either.
 //!
-//! Reading, checking and compiling happen beside the traffic, on a thread of their own; workers
+//! Where neither the file nor one it refers to has changed, what was compiled is used again, but
+//! put into force all the same. Reading, checking and compiling happen beside the traffic, on a thread of their own; workers
 //! are only given the result.
 
 use std::cell::RefCell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -122,9 +123,14 @@ impl Reloader {
         let (source, current) = (self.source.clone(), Arc::clone(current));
         let workers = self.workers.len();
         let load = move || {
-            let config = config::reload(&source, &current.config)?;
-            upgrade_free(&current.config, &config)?;
-            Ok(Arc::new(Generation::new(config, workers, Some(&current))))
+            let next = match config::reload(&source, &current.config)? {
+                Some(config) => {
+                    upgrade_free(&current.config, &config)?;
+                    Generation::new(config, workers, Some(&current))
+                }
+                None => current.again(),
+            };
+            Ok(Arc::new(next))
         };
         let loaded = tokio::task::spawn_blocking(load).await;
         loaded.unwrap_or(Err(Refused::Internal))
@@ -147,9 +153,15 @@ impl Reloader {
     /// Every file that may change what is in force, or make valid what was refused.
     pub(crate) fn files(&self) -> Vec<PathBuf> {
         let generation = self.generations.borrow();
-        let sources = generation.config.sources.iter();
-        let files = sources.chain(&self.hoped_for).chain([&self.source]);
-        files.cloned().collect()
+        let sources = generation.config.fingerprint.sources();
+        let others = self.hoped_for.iter().chain([&self.source]);
+        let files = sources.map(Path::to_owned).chain(others.cloned());
+        files.collect()
+    }
+
+    /// Whether what is in force is still what the files say.
+    pub(crate) fn is_current(&self) -> bool {
+        config::is_current(&self.source, &self.generations.borrow().config)
     }
 
     /// Whether files are to be watched.
@@ -169,8 +181,6 @@ fn upgrade_free(old: &Config, new: &Config) -> Result<(), Refused> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     const BASE: &str = "[listeners.public]\nbind = \"127.0.0.1:8080\"\n\

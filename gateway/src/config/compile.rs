@@ -16,7 +16,7 @@ mod resilience;
 mod route;
 mod service;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::env::VarError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use super::error::Problem;
 use super::file::{File, Named, Placed, Source};
+use super::fingerprint::Fingerprint;
 use super::model::Config;
 use super::units::{Duration, Size};
 use crate::filter::chain::FilterKind;
@@ -34,7 +35,7 @@ use crate::overload::Gates;
 const NAME_CHARS_MAX: usize = 64;
 
 /// Bytes of a key set, or another file the configuration refers to, at most.
-const SOURCE_BYTES_MAX: u64 = 1 << 20;
+pub(super) const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
 /// Turns a file into a configuration, or says everything that is wrong with it, and which files
 /// it refers to. What is as it was in `previous` is taken over from there.
@@ -48,15 +49,15 @@ pub(super) fn compile(
         previous,
         zone: None,
         problems: Vec::new(),
-        sources: BTreeSet::new(),
+        fingerprint: Fingerprint::default(),
     };
     let mut config = compiler.config(file);
-    let sources = compiler.sources.into_iter().collect();
     if compiler.problems.is_empty() {
-        config.sources = sources;
+        config.fingerprint = compiler.fingerprint;
         Ok(config)
     } else {
-        Err((compiler.problems, sources))
+        let sources = compiler.fingerprint.sources().map(Path::to_owned);
+        Err((compiler.problems, sources.collect()))
     }
 }
 
@@ -68,8 +69,8 @@ struct Compiler<'a> {
     /// The zone the gateway runs in.
     zone: Option<Arc<str>>,
     problems: Vec<Problem>,
-    /// Files the configuration refers to, whether or not they could be read.
-    sources: BTreeSet<PathBuf>,
+    /// Files the configuration refers to, and what they hold.
+    fingerprint: Fingerprint,
 }
 
 impl Compiler<'_> {
@@ -92,7 +93,7 @@ impl Compiler<'_> {
                 .as_ref()
                 .map(|n| self.within(n, 1..=1024, "workers")),
             watch: *file.server.watch,
-            sources: Vec::new(),
+            fingerprint: Fingerprint::default(),
             listeners,
             services,
             routes,
@@ -211,7 +212,6 @@ impl Compiler<'_> {
     /// The content of a file named in the configuration.
     fn read(&mut self, path: &str, span: std::ops::Range<usize>) -> Option<Vec<u8>> {
         let path = self.path(path);
-        self.sources.insert(path.clone());
         let read = || {
             let bytes = std::fs::metadata(&path)?.len();
             if bytes > SOURCE_BYTES_MAX {
@@ -219,14 +219,15 @@ impl Compiler<'_> {
             }
             std::fs::read(&path)
         };
-        read()
-            .inspect_err(|error| {
-                self.problems.push(
-                    Problem::at(span, format!("cannot read {}: {error}", path.display()))
-                        .hint("paths are relative to the folder of the configuration"),
-                );
-            })
-            .ok()
+        let read = read().inspect_err(|error| {
+            self.problems.push(
+                Problem::at(span, format!("cannot read {}: {error}", path.display()))
+                    .hint("paths are relative to the folder of the configuration"),
+            );
+        });
+        let bytes = read.ok();
+        self.fingerprint.note(path, bytes.as_deref());
+        bytes
     }
 
     /// The text behind a reference. Never part of a problem.

@@ -16,6 +16,7 @@ pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::balance::*;
 pub use self::reading::*;
 pub use self::resilience::*;
+use super::fingerprint::Fingerprint;
 use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
@@ -31,10 +32,10 @@ use crate::telemetry::access_log::sink::Target;
 pub struct Config {
     /// Worker threads, each with a runtime and listeners of its own; `None`: one per core.
     pub workers: Option<usize>,
-    /// Whether to reload when one of `sources` changes.
+    /// Whether to reload when one of the files it was made from changes.
     pub watch: bool,
-    /// Every file that was read for it, the configuration itself not included.
-    pub sources: Vec<PathBuf>,
+    /// What it was made from.
+    pub fingerprint: Fingerprint,
     /// Where clients connect, in order of name.
     pub listeners: Vec<ListenerConfig>,
     /// Where requests go, in order of name; routes refer to them by index.

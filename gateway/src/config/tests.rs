@@ -470,7 +470,9 @@ fn a_reload_keeps_what_has_not_changed() {
     write("rate = \"1/s\"\nkey = \"route\"");
     let first = load(&path).unwrap();
     write("rate = \"2/s\"\nkey = \"route\"");
-    let second = reload(&path, &first).unwrap();
+    let second = reload(&path, &first).unwrap().expect("a change");
+    assert!(is_current(&path, &second) && !is_current(&path, &first));
+    assert!(reload(&path, &second).unwrap().is_none(), "no change");
     let same_limit = |n: usize| Arc::ptr_eq(&first.rate_limits[n], &second.rate_limits[n]);
     assert!(!same_limit(0), "limit `a` has another rate");
     assert!(same_limit(1), "limit `b` keeps its senders");
@@ -484,7 +486,7 @@ fn a_reload_keeps_what_has_not_changed() {
         JWKS.replace("\"x\"", "\"kid\": \"2\", \"x\""),
     )
     .unwrap();
-    let third = reload(&path, &second).unwrap();
+    let third = reload(&path, &second).unwrap().expect("a change");
     assert!(
         !Arc::ptr_eq(&second.tokens[0], &third.tokens[0]),
         "tokens of old keys go"

@@ -51,6 +51,15 @@ impl Generation {
         Self::with(Arc::new(config), services, workers)
     }
 
+    /// The next generation with all as it is.
+    pub(crate) fn again(&self) -> Self {
+        Self::with(
+            Arc::clone(&self.config),
+            self.services.clone(),
+            self.workers,
+        )
+    }
+
     fn with(config: Arc<Config>, services: Vec<Arc<SharedService>>, workers: usize) -> Self {
         let metrics = Arc::new(Configured::new(&config, &services));
         Self {

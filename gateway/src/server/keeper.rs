@@ -150,8 +150,16 @@ impl Keeper {
             }
         };
         let mut bury = tokio::time::interval(BURY_EVERY);
+        let mut looked = 0;
         loop {
             self.set_watch(watch.as_mut());
+            // A file may have changed after it was read and before it was watched.
+            let loads = self.overview.history.borrow().reloads + 1;
+            let unseen = std::mem::replace(&mut looked, loads) != loads;
+            if unseen && self.reloader.watches() && !self.reloader.is_current() {
+                let _ = self.reload().await;
+                continue;
+            }
             let changed = async {
                 match &mut watch {
                     Some(watch) => watch.changed().await,

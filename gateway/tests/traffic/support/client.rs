@@ -151,7 +151,7 @@ pub(crate) async fn read_to_end(stream: &mut TcpStream) -> String {
 }
 
 /// Reads until `end` has arrived.
-pub(crate) async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+pub(crate) async fn read_until<S: AsyncRead + Unpin>(stream: &mut S, end: &str) -> String {
     let mut seen = Vec::new();
     let read = async {
         while !seen.ends_with(end.as_bytes()) {
