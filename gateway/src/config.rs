@@ -4,7 +4,7 @@
 //! [`model`] is what it means: names resolved, units read, keys loaded, routes compiled. A wrong
 //! file gives an [`Error`] with every problem found, each with file, line, column and a hint.
 
-mod compile;
+pub(crate) mod compile;
 pub mod error;
 pub mod file;
 pub mod fingerprint;

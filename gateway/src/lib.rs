@@ -22,6 +22,7 @@
 pub mod admin;
 pub mod cli;
 pub mod config;
+mod discovery;
 pub mod drain;
 pub mod filter;
 pub mod forward;

@@ -21,18 +21,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use crate::admin::set::Sockets;
 use crate::admin::types::Reloaded;
 use crate::config::{self, Config};
+use crate::discovery::{self, Discovery, Found};
 use crate::listen::Listener;
 use crate::listen::set::Listeners;
 use crate::server;
 use crate::server::generation::Generation;
 use crate::telemetry::metrics::Metrics;
 use crate::upgrade::Inherited;
-use crate::upstream::health;
+use crate::upstream::health::Checks;
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,9 @@ pub(crate) struct Reloader {
     pub(crate) generations: watch::Sender<Arc<Generation>>,
     pub(crate) metrics: Arc<Metrics>,
     /// The health checks of the generation in force.
-    pub(crate) checks: JoinSet<()>,
+    pub(crate) checks: Checks,
+    /// What looks for instances of the generation in force.
+    pub(crate) discovery: Discovery,
     /// Generations that connections may still use.
     pub(crate) former: Vec<Arc<Generation>>,
 }
@@ -91,6 +93,10 @@ impl Reloader {
         let started = Instant::now();
         let current = Arc::clone(&self.generations.borrow());
         let next = self.load(&current).await?;
+        let next = match discovery::first(&next.services).await {
+            found if found.is_empty() => next,
+            found => Arc::new(next.with_found(found)),
+        };
         let compiled = Instant::now();
 
         let config = &next.config;
@@ -101,7 +107,8 @@ impl Reloader {
         let sockets = sockets.map_err(Refused::Socket)?;
 
         // From here on nothing can fail.
-        self.checks = health::start(&next.services);
+        self.checks.follow(&next.services);
+        self.discovery.follow(&next.services);
         self.metrics.configured.store(Arc::clone(&next.metrics));
         self.generations.send_replace(Arc::clone(&next));
         next.followed_by(self.workers.len()).await;
@@ -116,6 +123,16 @@ impl Reloader {
             load_us: (compiled - started).as_micros() as u64,
             effect_us: effect.as_micros() as u64,
         })
+    }
+
+    /// Puts other instances of a service into force.
+    pub(crate) async fn found(&mut self, found: Found) {
+        let current = Arc::clone(&self.generations.borrow());
+        let next = Arc::new(current.with_found(vec![found]));
+        self.checks.follow(&next.services);
+        self.metrics.configured.store(Arc::clone(&next.metrics));
+        self.generations.send_replace(Arc::clone(&next));
+        self.former.push(current);
     }
 
     /// Reads, checks and compiles the file on a thread of its own.

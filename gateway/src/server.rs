@@ -30,6 +30,7 @@ use crate::admin::Admin;
 use crate::admin::api::Api;
 use crate::admin::set::Sockets;
 use crate::config::Config;
+use crate::discovery::{self, Discovery};
 use crate::drain::{self, Drain, End, Phase};
 use crate::listen::Listener;
 use crate::listen::set::{self, Listeners};
@@ -42,7 +43,7 @@ use crate::telemetry::access_log::Writers;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
 use crate::upgrade::{Handover, Inherited, Program};
-use crate::upstream::health;
+use crate::upstream::health::Checks;
 
 /// Serves until SIGTERM or SIGINT, or until another process takes over, then drains. SIGHUP loads
 /// `source` again, SIGUSR1 opens the access logs again, SIGUSR2 hands over to the binary that stands in the place of this one. With
@@ -56,7 +57,8 @@ pub fn run(config: Config, source: &Path, handover: Option<&Handover>) -> anyhow
     log::start();
     let runtime = runtime()?;
     let outcome = runtime.block_on(async {
-        let prepared = Prepared::new(config, source, handover)?;
+        let mut prepared = Prepared::new(config, source, handover)?;
+        prepared.discover().await;
         prepared.serve(handover).await
     });
     // A reload that is still reading need not finish.
@@ -108,6 +110,16 @@ impl Prepared {
         })
     }
 
+    /// Looks for the first instances of services that do not list them.
+    async fn discover(&mut self) {
+        let found = discovery::first(&self.generation.services).await;
+        if !found.is_empty() {
+            self.generation = Arc::new(self.generation.with_found(found));
+            let metrics = Arc::clone(&self.generation.metrics);
+            self.metrics.configured.store(metrics);
+        }
+    }
+
     /// Starts everything, and returns when nothing is left to be served.
     async fn serve(mut self, handover: Option<&Handover>) -> anyhow::Result<Served> {
         let (commands, received) = mpsc::unbounded_channel();
@@ -133,8 +145,8 @@ impl Prepared {
         };
         let admin = Admin::new(Arc::clone(&self.metrics), drain.clone(), api);
         let mut sockets = Sockets::new(Rc::clone(&admin));
-        let config = &self.generation.config;
-        let for_operators = sockets.prepare(config.admin.as_ref(), &mut self.inherited)?;
+        let operators = self.generation.config.admin.as_ref();
+        let for_operators = sockets.prepare(operators, &mut self.inherited)?;
         drop(self.inherited);
 
         let shared = ForWorkers {
@@ -150,6 +162,7 @@ impl Prepared {
         workers.started(&self.generation).await?;
         announce(handover, sockets.has_control())?;
 
+        let (checks, discovery) = looking_after(&self.generation, commands.clone());
         let sockets = Rc::new(RefCell::new(sockets));
         let keeper = Keeper {
             reloader: Reloader {
@@ -160,7 +173,8 @@ impl Prepared {
                 workers: senders,
                 generations,
                 metrics: self.metrics,
-                checks: health::start(&self.generation.services),
+                checks,
+                discovery,
                 former: Vec::new(),
             },
             program: self.program,
@@ -172,12 +186,23 @@ impl Prepared {
         tokio::task::spawn_local(pass_on(self.signals, commands, ending, writers));
         let outcome = supervise(&phase, &current, ends, &listeners, &mut workers).await;
         admin.idle().await;
-        Ok(Served {
-            outcome,
-            workers,
-            writers: self.writers,
-        })
+        let writers = self.writers;
+        Ok(Served::new(outcome, workers, writers))
     }
+}
+
+/// Begins to check instances and to look for others.
+fn looking_after(
+    generation: &Generation,
+    commands: mpsc::UnboundedSender<Command>,
+) -> (Checks, Discovery) {
+    let mut checks = Checks::default();
+    checks.follow(&generation.services);
+    // Nobody listens only when the process is ending anyway.
+    let report = move |found| drop(commands.send(Command::Found(found)));
+    let mut discovery = Discovery::new(Rc::new(report));
+    discovery.follow(&generation.services);
+    (checks, discovery)
 }
 
 /// What has to be waited for at the end.
@@ -188,6 +213,14 @@ struct Served {
 }
 
 impl Served {
+    fn new(outcome: anyhow::Result<()>, workers: Workers, writers: Arc<Writers>) -> Self {
+        Self {
+            outcome,
+            workers,
+            writers,
+        }
+    }
+
     fn finish(self) -> anyhow::Result<()> {
         let outcome = self.workers.join().and(self.outcome);
         self.writers.finish();

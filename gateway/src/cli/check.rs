@@ -69,7 +69,7 @@ fn summary(file: &str, config: &Config) -> String {
         );
     }
     for service in &config.services {
-        let endpoints: Vec<String> = service.endpoints.iter().map(ToString::to_string).collect();
+        let endpoints: Vec<String> = service.shown();
         let _ = writeln!(text, "service {}: {}", service.name, endpoints.join(", "));
     }
     let heading = match config.routes.rules() {

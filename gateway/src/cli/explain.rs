@@ -230,7 +230,7 @@ fn services(config: &Config, split: &Split, request: &route::Request<'_>) -> Vec
             service: service.name.clone(),
             percent: split.percent(target),
             pinned: pinned == Some(index),
-            endpoints: service.endpoints.iter().map(ToString::to_string).collect(),
+            endpoints: service.shown(),
         }
     };
     split.targets().iter().enumerate().map(share).collect()

@@ -2,6 +2,7 @@
 
 mod admin;
 mod balance;
+mod discover;
 mod reading;
 mod resilience;
 
@@ -14,6 +15,7 @@ use ipnet::IpNet;
 
 pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::balance::*;
+pub use self::discover::*;
 pub use self::reading::*;
 pub use self::resilience::*;
 use super::fingerprint::Fingerprint;
@@ -100,6 +102,8 @@ pub struct ServiceConfig {
     pub name: String,
     /// Its instances as listed, none twice.
     pub endpoints: Vec<EndpointConfig>,
+    /// Where more of them are found; `None`: nowhere.
+    pub discover: Option<DiscoverConfig>,
     /// How an instance is chosen.
     pub balance: Balance,
     /// Active health checks; `None`: instances count as healthy.
@@ -127,6 +131,15 @@ pub struct ServiceConfig {
     pub protocol: UpstreamProtocol,
     /// Its limit of requests in flight; `None`: as many as come.
     pub gate: Option<Arc<Gate>>,
+}
+
+impl ServiceConfig {
+    /// Its instances for people: those that are listed, and where others are found.
+    pub fn shown(&self) -> Vec<String> {
+        let listed = self.endpoints.iter().map(ToString::to_string);
+        let found = self.discover.iter().map(|found| found.source.to_string());
+        listed.chain(found).collect()
+    }
 }
 
 /// The HTTP version spoken to instances.

@@ -10,6 +10,7 @@ use std::time::Instant;
 use tokio::sync::Semaphore;
 
 use crate::config::{Config, ServiceConfig};
+use crate::discovery::Found;
 use crate::telemetry::metrics::Configured;
 use crate::upstream::service::SharedService;
 
@@ -37,13 +38,8 @@ impl Generation {
                 Some(known) if known.config == *config => Arc::clone(known),
                 known => {
                     let known = known.map(|known| &**known);
-                    let endpoints = config.endpoints.clone();
-                    Arc::new(SharedService::new(
-                        Arc::clone(config),
-                        endpoints,
-                        now,
-                        known,
-                    ))
+                    let found = known.and_then(|known| known.known_to(config));
+                    Arc::new(SharedService::new(Arc::clone(config), found, now, known))
                 }
             }
         };
@@ -71,12 +67,34 @@ impl Generation {
         }
     }
 
+    /// The generation after this one, by the same configuration, with the instances that were
+    /// `found`.
+    pub(crate) fn with_found(&self, found: Vec<Found>) -> Self {
+        let mut services = self.services.clone();
+        for Found { service, endpoints } in found {
+            let Some(at) = self.position(&service) else {
+                // A reload has taken the service away meanwhile.
+                continue;
+            };
+            let known = &services[at];
+            let config = Arc::clone(&known.config);
+            let now = Instant::now();
+            let next = SharedService::new(config, Some(endpoints), now, Some(known));
+            services[at] = Arc::new(next);
+        }
+        Self::with(Arc::clone(&self.config), services, self.workers)
+    }
+
     /// The service of this name.
     fn service(&self, name: &str) -> Option<&Arc<SharedService>> {
+        Some(&self.services[self.position(name)?])
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
         // In order of name.
         let services = &self.services;
-        let index = services.binary_search_by(|known| known.config.name.as_str().cmp(name));
-        Some(&services[index.ok()?])
+        let found = services.binary_search_by(|known| known.config.name.as_str().cmp(name));
+        found.ok()
     }
 
     /// A worker serves by it from now on.

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::generation::Generation;
 use crate::admin::types::{self, Problem, Reason, Reloaded, Status, Upgraded};
+use crate::discovery::Found;
 use crate::drain::{Drain, End};
 use crate::listen::set::Listeners;
 use crate::notify;
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Upgrade(Reply<Upgraded>),
     /// To hand over to the process at the other end.
     Give(UnixStream),
+    /// To use other instances of a service.
+    Found(Found),
 }
 
 /// What [`Status`] is told from.
@@ -197,6 +200,7 @@ impl Keeper {
             Command::Upgrade(reply) => answer(reply, self.upgrade().await),
             // The process at the other end is told what came of it.
             Command::Give(stream) => drop(self.hand_over(stream).await),
+            Command::Found(found) => self.reloader.found(found).await,
         }
     }
 

@@ -20,6 +20,8 @@
 //! | `instance_ejected`, `instance_ejections_total` | service, instance | outliers, where they are looked for |
 //! | `circuit_open`, `circuit_openings_total` | service | circuit breakers, where there are any |
 //! | `mirrored_total` | service, result | copies of requests: `answered`, `failed`, `timeout`, `too-large`, `too-many`, `broken` |
+//! | `discovery_answers_total` | service, result | answers to where instances are: `found`, `nothing`, `failed` |
+//! | `discovery_stale`, `discovery_instances` | service | whether the last question was not answered; instances, where they are looked for |
 //! | `requests_in_flight` | | requests under way |
 //! | `connections_total`, `_open`, `_refused_total` | | client connections |
 //! | `tls_handshakes_total` | version, resumed | TLS handshakes that were done |
@@ -52,6 +54,7 @@
 
 mod configured;
 mod counter;
+mod discovery;
 mod format;
 mod overload;
 mod page;
@@ -236,6 +239,7 @@ impl Collector for Everything {
         render::health(page, &configured, *now);
         resilience::repeats(page, shards);
         resilience::faults(page, &configured, *now);
+        discovery::answers(page, &configured);
         let parts = shard::lock(&metrics.parts).clone();
         for part in parts {
             part.collect(page);

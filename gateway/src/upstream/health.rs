@@ -4,6 +4,7 @@
 //! that cannot connect marks the instance *suspect* for a moment, which all workers see at once:
 //! it is then used only where no other is left. The state machine (`Streak`) is pure.
 
+mod checks;
 mod probe;
 
 use std::hash::{BuildHasher as _, RandomState};
@@ -11,13 +12,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::task::JoinSet;
-
+pub(crate) use self::checks::Checks;
 use super::availability::Bar;
 use super::balance::Random;
 use super::instance::Instance;
 use super::outlier;
-use super::service::SharedService;
 use crate::config::{HealthConfig, UpstreamProtocol};
 
 /// Counts checks in a row until they turn the verdict.
@@ -58,31 +57,6 @@ struct Target {
     protocol: UpstreamProtocol,
     check: HealthConfig,
     instance: Arc<Instance>,
-}
-
-/// Starts the checks of every service that has them, and what looks for outliers, on the current
-/// [`tokio::runtime::LocalRuntime`]. They end when the returned set is dropped.
-pub(crate) fn start(services: &[Arc<SharedService>]) -> JoinSet<()> {
-    let mut checks = JoinSet::new();
-    for shared in services {
-        let service = &shared.config;
-        if let Some(outliers) = &shared.faults.outliers {
-            checks.spawn_local(outlier::watch(Arc::clone(outliers)));
-        }
-        let Some(check) = &service.health else {
-            continue;
-        };
-        for instance in &shared.instances {
-            checks.spawn_local(watch(Target {
-                service: service.name.clone(),
-                address: checked(instance.address, check.port),
-                protocol: service.protocol,
-                check: check.clone(),
-                instance: Arc::clone(instance),
-            }));
-        }
-    }
-    checks
 }
 
 /// Where an instance is checked.

@@ -3,7 +3,7 @@
 //! Immutable. A reload or a discovery makes the next one; instances that both have are the same
 //! values, with all that is known of them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,7 +13,8 @@ use super::balance::maglev::Maglev;
 use super::faults::Faults;
 use super::instance::Instance;
 use super::sticky::StickyTable;
-use crate::config::{EndpointConfig, Method, ServiceConfig};
+use crate::config::{ENDPOINTS_MAX, EndpointConfig, Method, ServiceConfig};
+use crate::discovery::record::Record;
 
 /// What all workers share of a service.
 #[derive(Debug)]
@@ -25,6 +26,10 @@ pub(crate) struct SharedService {
     pub(crate) instances: Vec<Arc<Instance>>,
     /// Counted up whenever something about the instances changes.
     pub(crate) changes: Arc<Changes>,
+    /// Those that were found; `None`: nothing was found yet.
+    discovered: Option<Vec<EndpointConfig>>,
+    /// What came of looking for them.
+    pub(crate) record: Arc<Record>,
     /// What their answers lead to.
     pub(crate) faults: Faults,
     /// Where requests go first, and where next.
@@ -43,14 +48,15 @@ pub(super) struct SharedTier {
 }
 
 impl SharedService {
-    /// What is shared of a service with these endpoints in force, after `previous` if there was
-    /// one. An instance that joins a service already in use starts slowly.
+    /// What is shared of a service whose endpoints were listed and `discovered`, after `previous`
+    /// if there was one. An instance that joins a service already in use starts slowly.
     pub(crate) fn new(
         config: Arc<ServiceConfig>,
-        endpoints: Vec<EndpointConfig>,
+        discovered: Option<Vec<EndpointConfig>>,
         now: Instant,
         previous: Option<&Self>,
     ) -> Self {
+        let endpoints = in_force(&config, discovered.as_deref().unwrap_or_default());
         let changes = previous.map_or_else(Arc::default, |known| Arc::clone(&known.changes));
         let known: HashMap<SocketAddr, &Arc<Instance>> = previous
             .iter()
@@ -83,10 +89,40 @@ impl SharedService {
             sticky: sticky.map(|sticky| StickyTable::new(sticky, &config.name, &endpoints)),
             config,
             endpoints,
+            discovered,
+            record: previous.map_or_else(Arc::default, |known| Arc::clone(&known.record)),
             instances,
             changes,
         }
     }
+
+    /// The instances that were found.
+    pub(crate) fn discovered(&self) -> &[EndpointConfig] {
+        self.discovered.as_deref().unwrap_or_default()
+    }
+
+    /// Whether instances were found, if only that there are none.
+    pub(crate) fn was_discovered(&self) -> bool {
+        self.discovered.is_some()
+    }
+
+    /// What was found, for a service that looks in the same place.
+    pub(crate) fn known_to(&self, config: &ServiceConfig) -> Option<Vec<EndpointConfig>> {
+        let source =
+            |config: &ServiceConfig| config.discover.as_ref().map(|one| one.source.clone());
+        let same = source(&self.config) == source(config);
+        same.then(|| self.discovered.clone()).flatten()
+    }
+}
+
+/// All endpoints; one that is both listed and found is as listed.
+fn in_force(config: &ServiceConfig, found: &[EndpointConfig]) -> Vec<EndpointConfig> {
+    let mut endpoints = config.endpoints.clone();
+    let listed: HashSet<SocketAddr> = endpoints.iter().map(|one| one.address).collect();
+    let found = found.iter().filter(|one| !listed.contains(&one.address));
+    endpoints.extend(found.cloned());
+    endpoints.truncate(ENDPOINTS_MAX);
+    endpoints
 }
 
 fn tiers(config: &ServiceConfig, endpoints: &[EndpointConfig]) -> Vec<SharedTier> {
@@ -127,9 +163,7 @@ mod tests {
              [services.app]\nendpoints = [{endpoints}]\n"
         );
         let config = Config::parse(&text, std::path::Path::new("")).unwrap();
-        let config = Arc::clone(&config.services[0]);
-        let endpoints = config.endpoints.clone();
-        SharedService::new(config, endpoints, Instant::now(), None)
+        SharedService::new(Arc::clone(&config.services[0]), None, Instant::now(), None)
     }
 
     #[test]
@@ -153,17 +187,26 @@ mod tests {
 
     #[test]
     fn instances_that_stay_are_the_same_and_new_ones_start_slowly() {
-        let before = shared("", "\"10.0.0.1:80\", \"10.0.0.2:80\"");
+        let discover = "\"10.0.0.1:80\"]\ndiscover = { file = \"more.toml\" }\nunused = [";
+        let discover = discover.replace("\nunused = [", "\n#");
+        let listed = shared("", &discover);
+        let found = |addresses: [&str; 2]| {
+            let endpoint = |address: &str| EndpointConfig::new(address.parse().unwrap());
+            Some(addresses.map(endpoint).to_vec())
+        };
+        let config = Arc::clone(&listed.config);
+        let found_before = found(["10.0.0.1:80", "10.0.0.2:80"]);
+        let before = SharedService::new(Arc::clone(&config), found_before, Instant::now(), None);
         before.instances[1].availability.bar(Bar::Check, None);
-        let endpoints = ["10.0.0.2:80", "10.0.0.3:80"];
-        let endpoints = endpoints.map(|address| EndpointConfig::new(address.parse().unwrap()));
         let now = Instant::now();
-        let config = Arc::clone(&before.config);
-        let after = SharedService::new(config, endpoints.to_vec(), now, Some(&before));
+        let found_after = found(["10.0.0.3:80", "10.0.0.2:80"]);
+        let after = SharedService::new(config, found_after, now, Some(&before));
 
-        assert!(Arc::ptr_eq(&before.instances[1], &after.instances[0]));
-        assert!(!after.instances[0].availability.is_usable(now));
-        assert_eq!(before.instances[0].availability.usable_since(), None);
+        let names: Vec<&str> = after.instances.iter().map(|one| &*one.name).collect();
+        assert_eq!(names, ["10.0.0.1:80", "10.0.0.3:80", "10.0.0.2:80"]);
+        assert!(Arc::ptr_eq(&before.instances[1], &after.instances[2]));
+        assert!(!after.instances[2].availability.is_usable(now));
+        assert_eq!(after.instances[0].availability.usable_since(), None);
         assert!(after.instances[1].availability.usable_since().is_some());
     }
 
@@ -173,9 +216,8 @@ mod tests {
         before.instances[0].availability.bar(Bar::Check, None);
         let mut config = (*before.config).clone();
         config.connect_timeout *= 2;
-        let endpoints = config.endpoints.clone();
         let now = Instant::now();
-        let same = SharedService::new(Arc::new(config), endpoints, now, Some(&before));
+        let same = SharedService::new(Arc::new(config), None, now, Some(&before));
         assert!(!same.instances[0].availability.is_usable(now));
     }
 }

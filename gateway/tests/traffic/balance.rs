@@ -60,6 +60,92 @@ async fn round_robin_is_exact() {
 }
 
 #[tokio::test]
+async fn weights_and_priorities_are_kept() {
+    let origins = instances(3).await;
+    let [one, two, three] = &*origins else {
+        panic!("three")
+    };
+    let service = format!(
+        "[services.app]\nendpoints = [{{ address = \"{}\", weight = 2 }}, \"{}\", \
+         {{ address = \"{}\", priority = 1 }}]\n",
+        one.address, two.address, three.address
+    );
+    let route = crate::support::gateway::route("all", "/{*rest}", "app", "");
+    let gateway = Gateway::start(&format!("{service}{route}")).await;
+    let spread = spread(&gateway, 30, None).await;
+    assert_eq!(spread.into_values().collect::<Vec<_>>(), [20, 10]);
+    one.stop();
+    two.stop();
+    // Once connections to both have failed, the third takes over.
+    eventually("the next priority", async || {
+        let answer = client::get(gateway.address(), "/").await.json();
+        (answer["instance"] == "instance-2").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_cookie_brings_a_client_back_until_its_instance_is_gone() {
+    let origins = instances(3).await;
+    let gateway = gateway(&origins, "sticky = { cookie = \"id\", max_age = \"1h\" }").await;
+    let first = client::get(gateway.address(), "/").await;
+    let cookie = first.header("set-cookie").to_owned();
+    let (pair, attributes) = cookie.split_once("; ").unwrap();
+    assert_eq!(attributes, "Path=/; Max-Age=3600; SameSite=Lax; HttpOnly");
+    let instance = first.json()["instance"].as_str().unwrap().to_owned();
+    let again = async || {
+        let request = client::request("/").header("cookie", format!("a=b; {pair}"));
+        client::send(
+            gateway.address(),
+            request.body(Empty::<bytes::Bytes>::new()).unwrap(),
+        )
+        .await
+    };
+    for _ in 0..10 {
+        let answer = again().await;
+        assert_eq!(answer.json()["instance"], instance.as_str());
+        assert_eq!(answer.header("set-cookie"), "", "the client knows it");
+    }
+    let index: usize = instance.strip_prefix("instance-").unwrap().parse().unwrap();
+    origins[index].stop();
+    let moved = again().await;
+    assert_ne!(moved.json()["instance"], instance.as_str());
+    assert!(
+        moved.header("set-cookie").starts_with("id="),
+        "another name is given out"
+    );
+    assert_ne!(moved.header("set-cookie"), cookie);
+}
+
+#[tokio::test]
+async fn a_reload_keeps_connections_to_instances_that_stay() {
+    let origins = instances(2).await;
+    let addresses: Vec<_> = origins.iter().map(|origin| origin.address).collect();
+    let configuration = |count: usize| {
+        let service = crate::support::gateway::service("app", &addresses[..count], "");
+        let route = crate::support::gateway::route("all", "/{*rest}", "app", "");
+        format!("{}{service}{route}", crate::support::gateway::BASE)
+    };
+    let gateway = Gateway::start_with(&configuration(1), &[]).await;
+    for _ in 0..20 {
+        client::get(gateway.address(), "/").await;
+    }
+    let before = origins[0].connections();
+    std::fs::write(gateway.file("gateway.toml"), configuration(2)).unwrap();
+    gateway.signal("-HUP").await;
+    eventually("both are used", async || {
+        client::get(gateway.address(), "/").await;
+        (origins[1].requests() > 0).then_some(())
+    })
+    .await;
+    for _ in 0..20 {
+        client::get(gateway.address(), "/").await;
+    }
+    // One for each worker at most: the reload has opened none anew.
+    assert!(origins[0].connections() <= before.max(2), "{before} before");
+}
+
+#[tokio::test]
 async fn least_request_avoids_the_instance_that_hangs() {
     let origins = instances(2).await;
     let gateway = gateway(&origins, "balance = \"least-request\"").await;

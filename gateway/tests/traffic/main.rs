@@ -12,6 +12,7 @@ mod abuse;
 mod access_log;
 mod balance;
 mod ceilings;
+mod discovery;
 mod drain;
 mod failure;
 mod framing;

@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod hostile;
+pub(crate) mod names;
 pub(crate) mod origin;
 
 use std::time::Duration;

@@ -19,9 +19,20 @@ const ZONE_CHARS_MAX: usize = 64;
 const STICKY_KEY_BYTES_MIN: usize = 16;
 
 impl Compiler<'_> {
-    pub(super) fn endpoints(&mut self, service: &Service) -> Vec<EndpointConfig> {
-        let listed = &service.endpoints;
-        if listed.is_empty() {
+    pub(super) fn endpoints(
+        &mut self,
+        name: &Placed<String>,
+        service: &Service,
+    ) -> Vec<EndpointConfig> {
+        let Some(listed) = &service.endpoints else {
+            if service.discover.is_none() {
+                let message = format!("service `{name}` has no endpoints");
+                let hint = "add `endpoints = [\"10.0.1.11:8080\"]`, or `discover = { … }`";
+                self.refuse(Problem::at(name.span(), message).hint(hint));
+            }
+            return Vec::new();
+        };
+        if listed.is_empty() && service.discover.is_none() {
             let problem = Problem::at(listed.span(), "a service needs at least one endpoint");
             self.refuse(problem.hint("write for example endpoints = [\"10.0.1.11:8080\"]"));
         }

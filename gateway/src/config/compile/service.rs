@@ -30,7 +30,11 @@ impl Compiler<'_> {
         ServiceConfig {
             name: name.to_string(),
             gate: self.service_gate(name, service, gates),
-            endpoints: self.endpoints(service),
+            endpoints: self.endpoints(name, service),
+            discover: service
+                .discover
+                .as_ref()
+                .and_then(|discover| self.discover(name, discover)),
             balance: self.balance(service),
             health: service
                 .health

@@ -4,7 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Balance, Breaker, Concurrency, Endpoint, Failover, Health, Outlier, Placed, RetryBudget, Sticky,
+    Balance, Breaker, Concurrency, Discover, Endpoint, Failover, Health, Outlier, Placed,
+    RetryBudget, Sticky,
 };
 use crate::config::units::Duration;
 
@@ -14,7 +15,12 @@ use crate::config::units::Duration;
 pub struct Service {
     /// Equal instances: addresses such as `10.0.1.11:8080`, or tables with `address`, `weight`,
     /// `priority` and `zone`.
-    pub endpoints: Placed<Vec<Placed<Endpoint>>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<Placed<Vec<Placed<Endpoint>>>>,
+    /// Where more of them are found: `{ dns = "name:port" }`, `{ srv = "_http._tcp.name" }` or
+    /// `{ file = "path" }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discover: Option<Discover>,
     /// How an instance is chosen.
     #[serde(default = "defaults::balance")]
     pub balance: Placed<Balance>,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::discovery::record::Record;
 use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
@@ -17,6 +18,8 @@ pub(crate) struct ServiceHealth {
     pub(super) service: String,
     pub(super) instances: Vec<Arc<Instance>>,
     pub(super) faults: Faults,
+    /// What came of looking for instances; `None`: they are listed.
+    pub(super) found: Option<Arc<Record>>,
 }
 
 /// What the configuration in force adds to the page.
@@ -37,6 +40,10 @@ impl Configured {
             service: service.name.clone(),
             instances: shared.instances.clone(),
             faults: shared.faults.clone(),
+            found: service
+                .discover
+                .as_ref()
+                .map(|_| Arc::clone(&shared.record)),
         });
         Self {
             services: health.collect(),
@@ -55,6 +62,7 @@ impl ServiceHealth {
             service: service.to_owned(),
             instances: vec![instance],
             faults: Faults::default(),
+            found: None,
         }
     }
 }

@@ -15,8 +15,7 @@ fn service(settings: &str, endpoints: &str) -> Arc<SharedService> {
     );
     let config = Config::parse(&text, Path::new("")).unwrap();
     let config = Arc::clone(&config.services[0]);
-    let endpoints = config.endpoints.clone();
-    Arc::new(SharedService::new(config, endpoints, Instant::now(), None))
+    Arc::new(SharedService::new(config, None, Instant::now(), None))
 }
 
 fn many(count: u16) -> String {
@@ -162,10 +161,9 @@ fn an_instance_that_joins_starts_slowly() {
         BTreeMap::from([(0, 50), (1, 50)]),
         "at first none"
     );
-    let mut endpoints = before.endpoints.clone();
-    endpoints.push(EndpointConfig::new("10.9.9.9:80".parse().unwrap()));
+    let joins = Some(vec![EndpointConfig::new("10.9.9.9:80".parse().unwrap())]);
     let config = Arc::clone(&before.config);
-    let after = SharedService::new(config, endpoints, Instant::now(), Some(&before));
+    let after = SharedService::new(config, joins, Instant::now(), Some(&before));
     let after = Arc::new(after);
     let spread = spread(
         &Cluster::new(&after, (0, 1), 1, Some(&cluster(&before))),
@@ -179,10 +177,10 @@ fn an_instance_that_joins_starts_slowly() {
 fn links_are_taken_over_when_an_instance_stays() {
     let before = service("", &many(3));
     let first = cluster(&before);
-    let make = |config: ServiceConfig, endpoints: &[usize]| {
+    let make = |mut config: ServiceConfig, endpoints: &[usize]| {
         let endpoints = endpoints.iter().map(|at| before.endpoints[*at].clone());
-        let endpoints = endpoints.collect();
-        let shared = SharedService::new(Arc::new(config), endpoints, Instant::now(), Some(&before));
+        config.endpoints = endpoints.collect();
+        let shared = SharedService::new(Arc::new(config), None, Instant::now(), Some(&before));
         Cluster::new(&Arc::new(shared), (0, 1), 1, Some(&first))
     };
     let same = |next: &Cluster, at: usize, was: usize| {
