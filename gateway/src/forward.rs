@@ -95,7 +95,7 @@ pub(crate) async fn forward(
     forwarding: &Forwarding,
     exchange: &mut Exchange,
     context: &mut Context,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: Incoming,
 ) -> Result<Reply, Reject> {
     let plane = exchange.plane();
@@ -122,7 +122,7 @@ pub(crate) async fn forward(
         upload_idle: plane.limits().body_idle_timeout,
     };
     let pass = cluster.care.admit().map_err(verdict::circuit_open)?;
-    let mut request = Request::from_parts(head, body);
+    let mut request = Request::from_parts(*head, body);
     if !forwarding.mirrors.is_empty() && upgrade.is_none() {
         mirror::copy(&decision, forwarding, &plane, context, &mut request);
     }

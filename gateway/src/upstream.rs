@@ -22,3 +22,4 @@ pub(crate) mod pool;
 pub(crate) mod service;
 mod sticky;
 mod stream;
+pub(crate) mod wire;

@@ -117,8 +117,8 @@ fn absolute(uri: &Uri, authority: &str) -> Result<Uri, Reject> {
 
 /// Removes what ends here: the known fields, and those `Connection` lists.
 pub(super) fn strip(headers: &mut HeaderMap) {
-    // One look over the names is cheaper than asking for each, and most messages have none.
-    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+    let present = present(headers, &HOP_BY_HOP);
+    if present == 0 {
         return;
     }
     let lists: Vec<HeaderValue> = headers
@@ -137,7 +137,7 @@ pub(super) fn strip(headers: &mut HeaderMap) {
             headers.remove(name.as_str());
         }
     }
-    remove_all(headers, &HOP_BY_HOP);
+    remove(headers, &HOP_BY_HOP, present);
 }
 
 /// Whether a `Connection` field is one of the usual two, which list no other field.
@@ -148,11 +148,24 @@ fn names_no_field(list: &HeaderValue) -> bool {
 
 /// Removes those of `names` that are there.
 pub(super) fn remove_all(headers: &mut HeaderMap, names: &[HeaderName]) {
-    for name in names {
-        if headers.keys().any(|present| present == name) {
+    let present = present(headers, names);
+    remove(headers, names, present);
+}
+
+fn remove(headers: &mut HeaderMap, names: &[HeaderName], present: u32) {
+    for (index, name) in names.iter().enumerate() {
+        if present & 1 << index != 0 {
             headers.remove(name);
         }
     }
+}
+
+/// Which of `names`, 32 at most, are there, as bits. One look over the fields is cheaper than to
+/// ask for each name, and most messages have none.
+fn present(headers: &HeaderMap, names: &[HeaderName]) -> u32 {
+    let bit = |present: &HeaderName| names.iter().position(|name| name == present);
+    let bits = headers.keys().filter_map(bit);
+    bits.fold(0, |bits, index| bits | 1 << index)
 }
 
 /// `TE: trailers` is the one transfer preference that is passed on (RFC 9110 section 10.1.4).

@@ -226,7 +226,7 @@ impl Scanner {
 
     /// The position after the empty line that ends the head, remembering what was searched already.
     fn find_end(&mut self, rest: &[u8]) -> Result<Option<usize>, Violation> {
-        while let Some(at) = rest[self.searched..].iter().position(|byte| *byte == b'\n') {
+        while let Some(at) = memchr::memchr(b'\n', &rest[self.searched..]) {
             let newline = self.searched + at;
             if newline == 0 || rest[newline - 1] != b'\r' {
                 return Err(Violation::BareLineFeed);

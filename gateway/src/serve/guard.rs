@@ -138,9 +138,9 @@ impl<S> Guard<S> {
         self.cleared = self.held.len();
     }
 
-    /// Whether no part of a message lies here: the connection may rest.
+    /// Whether the connection may rest: a head may have begun, but nothing is due to hyper.
     pub(super) fn is_clear(&self) -> bool {
-        self.held.is_empty() && self.refused.is_none() && !self.scanner.in_body()
+        self.cleared == 0 && self.refused.is_none() && !self.scanner.in_body()
     }
 
     /// Takes in what the scanner made of the bytes.

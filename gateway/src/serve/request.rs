@@ -33,6 +33,8 @@ pub(super) async fn handle(
     request: Request<Incoming>,
 ) -> Result<Response<ResponseBody>, Infallible> {
     let (head, body) = request.into_parts();
+    // Boxed, because it is handed from one step to the next, each of which would have room for it.
+    let head = Box::new(head);
     let number = client.next_request();
     let version = head.version;
     let request_id = request_id(&head.headers).unwrap_or_else(|| client.worker.request_id());
@@ -71,7 +73,7 @@ async fn process(
     client: &Rc<Client>,
     exchange: &mut Exchange,
     context: &mut Context,
-    mut head: Parts,
+    mut head: Box<Parts>,
     body: Incoming,
 ) -> Result<Reply, Reject> {
     let plane = exchange.plane();

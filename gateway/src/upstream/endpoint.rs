@@ -1,13 +1,16 @@
 //! One instance as one worker sees it: its connections and the requests it has in flight.
 
 use std::cell::OnceCell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Context;
 use std::time::Instant;
 
 use futures_util::FutureExt as _;
 use futures_util::future::Either;
 use http::{Request, Response};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::instance::Instance;
 use super::link::Link;
 use super::pool::{ConnectFailure, Sender};
+use super::wire::PolledFrame;
 use crate::forward::body::RequestBody;
 use crate::telemetry::metrics::{InstanceSeries, Shard};
 
@@ -113,7 +117,7 @@ impl Lease {
         let sender = sender.expect("only release takes it, and release consumes the lease");
         let timing = self.in_flight.0.link.time();
         let answer = match sender {
-            Sender::Http1(sender) => Either::Left(sender.try_send_request(request)),
+            Sender::Http1(wire) => Either::Left(wire.send(request)),
             Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
         };
         answer.inspect(|answer| {
@@ -121,6 +125,21 @@ impl Lease {
                 timing.answered();
             }
         })
+    }
+
+    /// Polls the body of the response.
+    pub(crate) fn poll_body(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> PolledFrame {
+        match &mut self.sender {
+            Some(Sender::Http1(wire)) => wire.poll_body(body, cx),
+            _ => Pin::new(body).poll_frame(cx),
+        }
+    }
+
+    /// Gives the connection a task of its own: the body will be polled without the lease.
+    pub(crate) fn detach(&mut self) {
+        if let Some(Sender::Http1(wire)) = &mut self.sender {
+            wire.detach();
+        }
     }
 
     /// The response was read to its end: the connection may serve another request.

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::stream::AnswerFirst;
+use super::wire::Wire;
 use crate::config::{ServiceConfig, UpstreamProtocol};
 use crate::forward::body::RequestBody;
 use crate::overload::descriptors;
@@ -57,9 +58,9 @@ impl ConnectFailure {
     }
 }
 
-/// The sending half of a connection.
+/// A connection, or a share of one, to send on.
 pub(crate) enum Sender {
-    Http1(http1::SendRequest<RequestBody>),
+    Http1(Wire),
     Http2(http2::SendRequest<RequestBody>),
 }
 
@@ -71,7 +72,7 @@ pub(super) struct Taken {
 }
 
 struct Idle {
-    sender: http1::SendRequest<RequestBody>,
+    wire: Wire,
     since: Instant,
 }
 
@@ -130,13 +131,13 @@ impl Pool {
             self.pop(Instant::now())
         };
         let reused = idle.is_some();
-        let sender = match idle {
-            Some(sender) => sender,
+        let wire = match idle {
+            Some(wire) => wire,
             // Boxed: connecting is the exception, and takes much room in every request's future.
             None => Box::pin(self.connect_http1()).await?,
         };
         Ok(Taken {
-            sender: Sender::Http1(sender),
+            sender: Sender::Http1(wire),
             reused,
             permit,
         })
@@ -145,19 +146,19 @@ impl Pool {
     /// Takes back a connection whose response was read to its end.
     pub(super) fn put(&self, sender: Sender, now: Instant) {
         // An HTTP/2 sender is one of many handles: the connection itself stays in `shared`.
-        let Sender::Http1(sender) = sender else {
+        let Sender::Http1(wire) = sender else {
             return;
         };
         let mut idle = self.idle.borrow_mut();
-        if !sender.is_closed() && idle.len() < self.idle_max.get() {
-            idle.push(Idle { sender, since: now });
+        if idle.len() < self.idle_max.get() {
+            idle.push(Idle { wire, since: now });
         }
     }
 
     /// Closes what was idle for too long or was closed by the instance.
     pub(super) fn sweep(&self, now: Instant) {
-        let keep = |idle: &Idle| self.usable(idle, now);
-        self.idle.borrow_mut().retain(keep);
+        let keep = |idle: &mut Idle| self.is_fresh(idle, now) && !idle.wire.has_ended();
+        self.idle.borrow_mut().retain_mut(keep);
     }
 
     /// Keeps no idle connections any more: another configuration is in force.
@@ -166,17 +167,15 @@ impl Pool {
         self.idle.borrow_mut().clear();
     }
 
-    fn usable(&self, idle: &Idle, now: Instant) -> bool {
-        !idle.sender.is_closed() && now.duration_since(idle.since) < self.idle_timeout
+    fn is_fresh(&self, idle: &Idle, now: Instant) -> bool {
+        now.saturating_duration_since(idle.since) < self.idle_timeout
     }
 
-    fn pop(&self, now: Instant) -> Option<http1::SendRequest<RequestBody>> {
+    fn pop(&self, now: Instant) -> Option<Wire> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(last) = idle.pop() {
-            // Not ready: the instance answered before it had read the whole request. Such a
-            // connection is not worth waiting for.
-            if self.usable(&last, now) && last.sender.is_ready() {
-                return Some(last.sender);
+        while let Some(mut last) = idle.pop() {
+            if self.is_fresh(&last, now) && last.wire.is_ready() {
+                return Some(last.wire);
             }
         }
         None
@@ -223,7 +222,7 @@ impl Pool {
         Ok((sender, false))
     }
 
-    async fn connect_http1(&self) -> Result<http1::SendRequest<RequestBody>, ConnectFailure> {
+    async fn connect_http1(&self) -> Result<Wire, ConnectFailure> {
         let io = TokioIo::new(AnswerFirst::new(self.connect().await?));
         let mut builder = http1::Builder::new();
         builder
@@ -233,8 +232,7 @@ impl Pool {
             .in_time(builder.handshake(io))
             .await?
             .map_err(ConnectFailure::Handshake)?;
-        drive(connection.with_upgrades());
-        Ok(sender)
+        Ok(Wire::new(sender, connection))
     }
 
     async fn connect(&self) -> Result<TcpStream, ConnectFailure> {

@@ -294,7 +294,7 @@ async fn pipelining_without_reading_costs_little() {
 #[tokio::test]
 async fn bodies_that_never_come_end_in_408() {
     let origin = Origin::start("one").await;
-    let gateway = limited(origin.address, "body_idle_timeout = \"1s\"").await;
+    let gateway = limited(origin.address, "body_idle_timeout = \"3s\"").await;
     serves_others(&gateway).await;
     let before = gateway.memory_peak();
     let attackers = (0..200).map(|_| async {

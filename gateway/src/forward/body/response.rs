@@ -16,6 +16,7 @@ use crate::config::ServerLimits;
 use crate::serve::stream::Taking;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::endpoint::Lease;
+use crate::upstream::wire::PolledFrame;
 
 /// A response body, and with it the end of the exchange: when it is dropped, the request is over,
 /// its connection returned and its line in the access log written.
@@ -36,6 +37,8 @@ enum Source {
         trailers: TrailerLimits,
         lease: Option<Lease>,
     },
+    /// An instance's body that broke off.
+    Broken(Option<BoxError>),
 }
 
 impl ResponseBody {
@@ -68,6 +71,20 @@ impl ResponseBody {
         }
     }
 
+    /// The body ends here with an error, but only at the next poll: hyper closes the connection at
+    /// once for it, and the client is to have what came before.
+    fn break_off(
+        &mut self,
+        reason: &'static str,
+        error: BoxError,
+        cx: &Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.exchange.broke_off(reason);
+        self.source = Source::Broken(Some(error));
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     fn end(&mut self) {
         self.exchange.body_complete();
         if let Source::Upstream { lease, .. } = &mut self.source
@@ -95,30 +112,27 @@ impl Body for ResponseBody {
                 inner,
                 stall,
                 trailers,
-                ..
-            } => match Pin::new(inner).poll_frame(cx) {
+                lease,
+            } => match poll_upstream(inner, lease.as_mut(), cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     stall.touch();
                     let fields = frame.trailers_ref();
                     match fields.map_or(Ok(()), |fields| trailers::check(fields, *trailers)) {
                         Ok(()) => Poll::Ready(Some(Ok(frame))),
-                        Err(fault) => {
-                            this.exchange.broke_off("upstream-trailers");
-                            Poll::Ready(Some(Err(fault.into())))
-                        }
+                        Err(fault) => this.break_off("upstream-trailers", fault.into(), cx),
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    this.exchange.broke_off("upstream-broken");
-                    Poll::Ready(Some(Err(error.into())))
+                    this.break_off("upstream-broken", error.into(), cx)
                 }
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Pending if stall.poll(cx).is_ready() => {
-                    this.exchange.broke_off("upstream-stalled");
-                    Poll::Ready(Some(Err("the instance stopped sending".into())))
+                    let error = "the instance stopped sending".into();
+                    this.break_off("upstream-stalled", error, cx)
                 }
                 Poll::Pending => Poll::Pending,
             },
+            Source::Broken(error) => Poll::Ready(error.take().map(Err)),
         };
         let mut handed = None;
         match &polled {
@@ -140,6 +154,7 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.is_end_stream(),
             Source::Upstream { inner, .. } => inner.is_end_stream(),
+            Source::Broken(_) => false,
         }
     }
 
@@ -147,7 +162,19 @@ impl Body for ResponseBody {
         match &self.source {
             Source::Own(body) => body.size_hint(),
             Source::Upstream { inner, .. } => inner.size_hint(),
+            Source::Broken(_) => SizeHint::default(),
         }
+    }
+}
+
+fn poll_upstream(
+    body: &mut Incoming,
+    lease: Option<&mut Lease>,
+    cx: &mut Context<'_>,
+) -> PolledFrame {
+    match lease {
+        Some(lease) => lease.poll_body(body, cx),
+        None => Pin::new(body).poll_frame(cx),
     }
 }
 

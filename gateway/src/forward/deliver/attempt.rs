@@ -192,12 +192,13 @@ fn refusal(failure: &ConnectFailure) -> Reject {
 
 /// Reads an answer nobody gets to its end, if that is near, so that its connection can be used
 /// again.
-pub(in crate::forward) fn discard((response, lease): Answer) {
+pub(in crate::forward) fn discard((response, mut lease): Answer) {
     let body = response.into_body();
     if body.is_end_stream() {
         lease.release();
         return;
     }
+    lease.detach();
     tokio::task::spawn_local(async move {
         // Otherwise dropping the lease closes the connection.
         if let Ok(true) = tokio::time::timeout(DISCARD_TIMEOUT, ends(body)).await {

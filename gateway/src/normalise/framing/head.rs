@@ -166,31 +166,32 @@ fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(Violation::FoldedHeader);
     }
-    let colon = line
-        .iter()
-        .position(|byte| *byte == b':')
-        .ok_or(Violation::HeaderName)?;
+    let colon = line.iter().position(|byte| !is_token(*byte));
+    let Some(colon) = colon.filter(|colon| *colon > 0 && line[*colon] == b':') else {
+        return Err(no_name(line));
+    };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if name.is_empty() || !name.iter().copied().all(is_token) {
-        let plain = name.trim_ascii_end();
-        let spaced = plain.len() < name.len() && !plain.is_empty();
-        return Err(if spaced && plain.iter().copied().all(is_token) {
-            Violation::SpaceBeforeColon
+    if value.iter().any(|byte| is_control(*byte)) {
+        // A CR inside a line is how one header becomes two for a lenient reader.
+        return Err(if value.contains(&b'\r') {
+            Violation::BareLineFeed
         } else {
-            Violation::HeaderName
+            Violation::HeaderValue
         });
     }
-    // A CR inside a line is how one header becomes two for a lenient reader.
-    if value.contains(&b'\r') {
-        return Err(Violation::BareLineFeed);
-    }
-    if value
-        .iter()
-        .any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f)
-    {
-        return Err(Violation::HeaderValue);
-    }
     Ok((name, value.trim_ascii()))
+}
+
+/// What is wrong with a line that does not begin with a name and a colon.
+fn no_name(line: &[u8]) -> Violation {
+    let name = line.split(|byte| *byte == b':').next().unwrap_or_default();
+    let plain = name.trim_ascii_end();
+    let spaced = name.len() < line.len() && plain.len() < name.len() && !plain.is_empty();
+    if spaced && plain.iter().copied().all(is_token) {
+        Violation::SpaceBeforeColon
+    } else {
+        Violation::HeaderName
+    }
 }
 
 /// The framing headers seen so far.
@@ -242,5 +243,36 @@ fn parse_length(value: &[u8]) -> Option<u64> {
 
 /// `tchar` of RFC 9110 section 5.6.2.
 pub(super) fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    KINDS[byte as usize] & TOKEN != 0
 }
+
+/// What no field value may hold (RFC 9110 section 5.5).
+fn is_control(byte: u8) -> bool {
+    KINDS[byte as usize] & CONTROL != 0
+}
+
+const TOKEN: u8 = 1;
+const CONTROL: u8 = 2;
+
+/// What each byte is, looked up: every byte of every head is asked for.
+const KINDS: [u8; 256] = {
+    let mut kinds = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
+        if character.is_ascii_alphanumeric() {
+            kinds[byte] |= TOKEN;
+        }
+        if character.is_ascii_control() && character != b'\t' {
+            kinds[byte] |= CONTROL;
+        }
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut mark = 0;
+    while mark < marks.len() {
+        kinds[marks[mark] as usize] |= TOKEN;
+        mark += 1;
+    }
+    kinds
+};
