@@ -24,7 +24,7 @@ use crate::server::worker::Worker;
 
 /// A connection without a request gives up its buffers after this: most clients that will send
 /// another request have done so by then.
-const REST_AFTER: Duration = Duration::from_secs(1);
+const REST_AFTER: Duration = Duration::from_millis(200);
 
 /// What is known of a connection before anything was read from it.
 #[derive(Debug, Clone, Copy)]

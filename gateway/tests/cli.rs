@@ -189,6 +189,7 @@ fn schema_is_json_that_knows_the_sections() {
     sections.sort();
     let expected = [
         "access_log",
+        "access_logs",
         "admin",
         "auth",
         "concurrency",

@@ -26,7 +26,7 @@ use crate::upstream::balance::Random;
 /// Between looks for upstream connections that were idle for too long.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// Between looks at client connections: how late an idle one may be noticed.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Longer than any idle upstream connection is kept.
 const IDLE_FOR_EVER: Duration = Duration::from_secs(400 * 24 * 3600);
