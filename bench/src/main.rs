@@ -10,6 +10,7 @@ mod maglev;
 mod mixed;
 mod publish;
 mod report;
+mod routes;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -40,6 +41,8 @@ enum Bench {
     },
     /// Tables: milliseconds to build and to publish them, and what moves in them.
     Maglev,
+    /// The gateway's routes: nanoseconds to look one up among few and among many.
+    Routes,
 }
 
 fn main() -> ExitCode {
@@ -59,7 +62,8 @@ fn rows(bench: Option<Bench>) -> Result<Value> {
     Ok(match bench {
         Some(Bench::Datapath { only }) => datapath(&only)?,
         Some(Bench::Maglev) => maglev()?,
-        None => json!({ "datapath": datapath("")?, "maglev": maglev()? }),
+        Some(Bench::Routes) => json!(routes::run()?),
+        None => json!({ "datapath": datapath("")?, "maglev": maglev()?, "routes": routes::run()? }),
     })
 }
 

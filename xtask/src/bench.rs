@@ -26,6 +26,7 @@ pub(crate) struct Args {
 enum Suite {
     Datapath,
     Maglev,
+    Routes,
 }
 
 impl Suite {
@@ -33,6 +34,7 @@ impl Suite {
         match self {
             Self::Datapath => "datapath",
             Self::Maglev => "maglev",
+            Self::Routes => "routes",
         }
     }
 }
