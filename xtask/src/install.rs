@@ -1,8 +1,12 @@
 //! Debian packages: which are missing, and putting them in, said before it is done.
 use std::collections::BTreeSet;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{output, process, workspace};
 
@@ -27,6 +31,37 @@ pub(crate) const NETWORK_PROGRAMS: &[Program] = &[
         package: "curl",
     },
 ];
+
+/// The servers the gateway's tests put behind it.
+pub(crate) const ORIGIN_PROGRAMS: &[Program] = &[
+    Program {
+        name: "nginx",
+        package: "nginx-light",
+    },
+    Program {
+        name: "haproxy",
+        package: "haproxy",
+    },
+    Program {
+        // Only the program: no configuration, no service.
+        name: "apache2",
+        package: "apache2-bin",
+    },
+    Program {
+        name: "node",
+        package: "nodejs",
+    },
+    Program {
+        name: "python3",
+        package: "python3",
+    },
+];
+
+/// Packages that come with a service, and its name: it is neither started now nor with the system.
+const SERVICES: [(&str, &str); 2] = [("nginx-light", "nginx"), ("haproxy", "haproxy")];
+
+/// What packages ask before they start a service (Debian's `invoke-rc.d`); exit code 101 says no.
+const SERVICE_POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Makes sure that `programs` are there.
 ///
@@ -71,8 +106,67 @@ pub(crate) fn packages(names: &[String]) -> Result<()> {
     install
         .args(["install", "--yes", "--no-install-recommends"])
         .args(names);
+    let refused = ServicesRefused::begin()?;
     process::run("apt-get install", install)?;
+    drop(refused);
+    disable_services(names);
     Ok(())
+}
+
+/// Keeps packages from starting services while it lives.
+struct ServicesRefused {
+    /// Whether the policy is ours to take away.
+    ours: bool,
+}
+
+impl ServicesRefused {
+    fn begin() -> Result<Self> {
+        let created = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o755)
+            .open(SERVICE_POLICY);
+        match created {
+            Ok(mut file) => {
+                file.write_all(b"#!/bin/sh\nexit 101\n")?;
+                Ok(Self { ours: true })
+            }
+            // Somebody's own policy stays as it is.
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(Self { ours: false }),
+            Err(error) => Err(error).context(format!("cannot write {SERVICE_POLICY}")),
+        }
+    }
+}
+
+impl Drop for ServicesRefused {
+    fn drop(&mut self) {
+        if self.ours
+            && let Err(error) = std::fs::remove_file(SERVICE_POLICY)
+        {
+            output::say(&format!("cannot remove {SERVICE_POLICY}: {error}"));
+        }
+    }
+}
+
+/// Keeps the services that came with `packages` from starting with the system.
+fn disable_services(packages: &[String]) {
+    let of_packages = |(package, _): &&(&str, &str)| packages.iter().any(|name| name == package);
+    let services: Vec<&str> = SERVICES
+        .iter()
+        .filter(of_packages)
+        .map(|(_, service)| *service)
+        .collect();
+    if services.is_empty() || !Path::new("/run/systemd/system").exists() {
+        return;
+    }
+    let mut disable = Command::new("systemctl");
+    disable.args(["disable", "--quiet"]).args(&services);
+    if let Err(error) = process::run("systemctl disable", disable) {
+        output::say(&format!(
+            "{} may start with the system: {error:#}",
+            services.join(", ")
+        ));
+    }
 }
 
 fn apt_get() -> Command {
@@ -146,6 +240,14 @@ mod tests {
                 said.contains(expected.unwrap_or_default()),
                 "{description}: {said}"
             );
+        }
+    }
+
+    #[test]
+    fn every_service_belongs_to_a_package_we_install() {
+        for (package, _) in SERVICES {
+            let ours = ORIGIN_PROGRAMS.iter().any(|one| one.package == package);
+            assert!(ours, "{package}");
         }
     }
 

@@ -26,6 +26,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         ", or run `cargo test --workspace` for what needs no rights",
     )?;
     install::ensure_programs(install::NETWORK_PROGRAMS)?;
+    install::ensure_programs(install::ORIGIN_PROGRAMS)?;
     ebpf::build(&args.toolchain)?;
     // The network suites start the programs as processes. Built as part of all targets, they
     // share every dependency with the tests.
