@@ -4,6 +4,7 @@
 //! method.
 
 mod datapath;
+mod gateway;
 mod harness;
 mod live;
 mod maglev;
@@ -14,10 +15,10 @@ mod routes;
 
 use std::{path::PathBuf, process::ExitCode};
 
+use ::tests::object;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
-use tests::object;
 
 /// Benchmarks of Weir.
 #[derive(Parser)]
@@ -25,6 +26,9 @@ struct Arguments {
     /// One of them; all by default.
     #[command(subcommand)]
     bench: Option<Bench>,
+    /// With all of them: where the gateway and its peers are.
+    #[command(flatten)]
+    gateway: gateway::Args,
     /// Also write the rows to this file: a JSON array, or an object of arrays when all are run.
     #[arg(long, global = true, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -43,13 +47,17 @@ enum Bench {
     Maglev,
     /// The gateway's routes: nanoseconds to look one up among few and among many.
     Routes,
+    /// The gateway beside nginx, HAProxy, Envoy and Caddy: requests per CPU-second, latency, memory.
+    Gateway(Box<gateway::Args>),
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let written =
-        rows(arguments.bench).and_then(|rows| report::write_json(arguments.json.as_deref(), &rows));
-    match written {
+    let rows = match arguments.bench {
+        Some(bench) => one(bench),
+        None => all(&arguments.gateway),
+    };
+    match rows.and_then(|rows| report::write_json(arguments.json.as_deref(), &rows)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::complain(&format!("error: {error:#}"));
@@ -58,13 +66,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn rows(bench: Option<Bench>) -> Result<Value> {
-    Ok(match bench {
-        Some(Bench::Datapath { only }) => datapath(&only)?,
-        Some(Bench::Maglev) => maglev()?,
-        Some(Bench::Routes) => json!(routes::run()?),
-        None => json!({ "datapath": datapath("")?, "maglev": maglev()?, "routes": routes::run()? }),
-    })
+fn one(bench: Bench) -> Result<Value> {
+    match bench {
+        Bench::Datapath { only } => datapath(&only),
+        Bench::Maglev => maglev(),
+        Bench::Routes => Ok(json!(routes::run()?)),
+        Bench::Gateway(args) => Ok(json!(gateway::run(&args)?)),
+    }
+}
+
+fn all(gateway: &gateway::Args) -> Result<Value> {
+    Ok(json!({
+        "datapath": datapath("")?, "maglev": maglev()?,
+        "routes": routes::run()?, "gateway": gateway::run(gateway)?,
+    }))
 }
 
 fn datapath(only: &str) -> Result<Value> {
@@ -90,4 +105,24 @@ fn joined<const N: usize>(parts: [Value; N]) -> Value {
         _ => None,
     });
     rows.flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+        let parse = |line: &[&str]| Arguments::try_parse_from(line);
+        for line in [
+            &["bench", "--weir", "w"][..],
+            &["bench", "gateway", "--weir", "w", "--json", "f"],
+            &["bench", "maglev"],
+        ] {
+            assert!(parse(line).is_ok(), "{line:?}");
+        }
+    }
 }

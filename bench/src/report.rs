@@ -21,7 +21,7 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) {
         let cells = rows.iter().chain([&header]);
         cells
             .filter_map(|row| row.get(column))
-            .map(String::len)
+            .map(|cell| cell.chars().count())
             .max()
             .unwrap_or(0)
     };

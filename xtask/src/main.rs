@@ -93,6 +93,18 @@ mod tests {
             (&["bench", "datapath", "--json", "rows.json"], true),
             (&["disasm", "--json", "rows.json", "--write-budget"], true),
             (&["disasm", "--row", "v4", "--json", "rows.json"], false),
+            (&["bench", "gateway", "--quick", "--only", "h1"], true),
+            (
+                &[
+                    "bench",
+                    "gateway",
+                    "--binary",
+                    "b",
+                    "--proxies",
+                    "weir,weir-b",
+                ],
+                true,
+            ),
             (&["bench", "nothing"], false),
             (&["load"], false),
         ];

@@ -1,0 +1,228 @@
+//! The gateway beside its peers: requests per CPU-second, latency and memory of the same work.
+//!
+//! Proxies run on CPU 0 with one thread each, generator and origin on CPU 1; within a round each
+//! proxy has its turn, in an order that changes, so that what disturbs the machine disturbs all.
+
+mod awake;
+mod case;
+mod chain;
+mod cores;
+mod footprint;
+mod latency;
+mod load;
+mod proxy;
+mod row;
+mod target;
+mod usage;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ::tests::certs::Authority;
+use anyhow::{Context, Result, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use self::case::Case;
+use self::load::{Bed, HOST};
+use self::proxy::{Kind, Program, Running, Setup, free_address};
+pub(crate) use self::row::Row;
+use crate::report::{complain, say};
+
+/// Where the proxies run, and where the rest does.
+const PROXY_CPU: usize = 0;
+const LOAD_CPU: usize = 1;
+
+/// Options of `bench gateway`.
+#[derive(clap::Args, Clone, Debug)]
+pub(crate) struct Args {
+    /// Our gateway; `cargo xtask bench` says where it is
+    #[arg(long, value_name = "PATH")]
+    weir: Option<PathBuf>,
+    /// Another build of it, as proxy `weir-b`
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// A peer; those that are not given are left out
+    #[arg(long, value_name = "PATH")]
+    nginx: Option<PathBuf>,
+    /// A peer
+    #[arg(long, value_name = "PATH")]
+    haproxy: Option<PathBuf>,
+    /// A peer
+    #[arg(long, value_name = "PATH")]
+    envoy: Option<PathBuf>,
+    /// A peer
+    #[arg(long, value_name = "PATH")]
+    caddy: Option<PathBuf>,
+    /// Only cases whose name contains this
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    only: String,
+    /// Only these proxies, by the names in the table
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    proxies: Vec<String>,
+    /// Turns of each proxy in each case; the median counts
+    #[arg(long, value_name = "COUNT")]
+    rounds: Option<usize>,
+    /// Seconds of each turn that count
+    #[arg(long, value_name = "SECONDS")]
+    seconds: Option<f64>,
+    /// A short run: fewer and shorter turns
+    #[arg(long)]
+    quick: bool,
+}
+
+/// Runs the cases that are asked for, and prints their tables.
+pub(crate) fn run(args: &Args) -> Result<Vec<Row>> {
+    let programs = programs(args)?;
+    stay_on(LOAD_CPU)?;
+    raise_descriptors()?;
+    let mut ground = Ground::new(args)?;
+    let mut rows = shared(&mut ground, &programs)?;
+    // These start proxies of their own.
+    for part in [chain::run as Part, cores::run, footprint::run] {
+        match part(&mut ground, &programs) {
+            Ok(more) => rows.extend(more),
+            Err(error) => complain(&format!("error: {error:#}")),
+        }
+    }
+    ensure!(!rows.is_empty(), "no case contains {:?}", ground.only);
+    target::table(&rows);
+    Ok(rows)
+}
+
+type Part = fn(&mut Ground, &[Program]) -> Result<Vec<Row>>;
+
+/// What is measured on proxies that all run the whole time.
+fn shared(ground: &mut Ground, programs: &[Program]) -> Result<Vec<Row>> {
+    let cases: Vec<Case> = Case::all()
+        .filter(|case| ground.wants(&case.name()))
+        .collect();
+    let mut rows = Vec::new();
+    if cases.is_empty() && !latency::CASES.iter().any(|case| ground.wants(case)) {
+        return Ok(rows);
+    }
+    let running = ground.start_all(programs)?;
+    for case in &cases {
+        rows.extend(case::run(ground, &running, case)?);
+    }
+    rows.extend(latency::one_connection(ground, &running)?);
+    rows.extend(latency::open_loop(ground, &running)?);
+    Ok(rows)
+}
+
+/// What all measurements need.
+pub(crate) struct Ground {
+    bed: Bed,
+    directory: TempDir,
+    certificate: PathBuf,
+    only: String,
+    rounds: usize,
+    window: Duration,
+    warm_up: Duration,
+}
+
+impl Ground {
+    fn new(args: &Args) -> Result<Self> {
+        let directory = tempfile::tempdir().context("a directory for the proxies")?;
+        let identity = Authority::new()?.issue(&[HOST])?;
+        let certificate = directory.path().join("certificate.pem");
+        let text = identity.certificate_pem + &identity.key_pem;
+        std::fs::write(&certificate, text).context("writing the certificate")?;
+        let (rounds, seconds, warm_up) = if args.quick {
+            (3, 0.3, 0.1)
+        } else {
+            (5, 0.8, 0.2)
+        };
+        Ok(Self {
+            bed: Bed::new()?,
+            directory,
+            certificate,
+            only: args.only.clone(),
+            rounds: args.rounds.unwrap_or(rounds).max(1),
+            window: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
+            warm_up: Duration::from_secs_f64(warm_up),
+        })
+    }
+
+    fn wants(&self, case: &str) -> bool {
+        case.contains(&self.only)
+    }
+
+    /// A proxy of one worker that passes everything on.
+    fn setup(&self, name: &str) -> Result<Setup> {
+        Ok(Setup {
+            directory: self.directory.path().join(name),
+            certificate: self.certificate.clone(),
+            origin: self.bed.origin(),
+            plain: free_address()?,
+            tls: free_address()?,
+            cpus: &[PROXY_CPU],
+            routes: 0,
+            chain: None,
+        })
+    }
+
+    /// Those of `programs` that start; of the others it is said why not.
+    fn start_all(&self, programs: &[Program]) -> Result<Vec<Running>> {
+        let mut running = Vec::new();
+        for program in programs {
+            match program.start(&self.setup(program.name)?) {
+                Ok(proxy) => running.push(proxy),
+                Err(error) => complain(&format!("without {}: {error:#}", program.name)),
+            }
+        }
+        ensure!(!running.is_empty(), "no proxy has started");
+        Ok(running)
+    }
+}
+
+/// The proxies that are wanted and there, ours first.
+fn programs(args: &Args) -> Result<Vec<Program>> {
+    let offered = [
+        ("weir", Kind::Weir, args.weir.as_ref()),
+        ("weir-b", Kind::Weir, args.binary.as_ref()),
+        ("nginx", Kind::Nginx, args.nginx.as_ref()),
+        ("haproxy", Kind::Haproxy, args.haproxy.as_ref()),
+        ("envoy", Kind::Envoy, args.envoy.as_ref()),
+        ("caddy", Kind::Caddy, args.caddy.as_ref()),
+    ];
+    let wanted = |name: &str| args.proxies.is_empty() || args.proxies.iter().any(|n| n == name);
+    let mut programs = Vec::new();
+    for (name, kind, path) in offered {
+        let Some(path) = path.filter(|_| wanted(name)) else {
+            continue;
+        };
+        match Program::new(name, kind, path) {
+            Ok(program) => {
+                say(&format!("{name} {}", program.version));
+                programs.push(program);
+            }
+            Err(error) => complain(&format!("without {name}: {error:#}")),
+        }
+    }
+    ensure!(
+        !programs.is_empty(),
+        "none of the proxies can be run: give paths to them"
+    );
+    Ok(programs)
+}
+
+/// As many descriptors as we may have, and the proxies with us.
+fn raise_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).context("the limit of descriptors")?;
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("raising the limit of descriptors")
+}
+
+fn stay_on(cpu: usize) -> Result<()> {
+    let this = Pid::from_raw(0);
+    let usable = sched_getaffinity(this).context("our own CPUs")?;
+    ensure!(
+        usable.is_set(PROXY_CPU)? && usable.is_set(LOAD_CPU)?,
+        "needs the CPUs {PROXY_CPU} and {LOAD_CPU}"
+    );
+    let mut cpus = CpuSet::new();
+    cpus.set(cpu)?;
+    sched_setaffinity(this, &cpus).with_context(|| format!("moving to CPU {cpu}"))
+}

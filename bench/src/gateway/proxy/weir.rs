@@ -1,0 +1,56 @@
+//! Ours: one worker, no access log.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use super::{CONNECTIONS_MAX, Setup, write};
+
+pub(super) fn command(program: &Path, setup: &Setup) -> Result<Command> {
+    let path = write(setup, "gateway.toml", &configuration(setup))?;
+    let mut command = Command::new(program);
+    command.args(["run", "--config"]).arg(path);
+    Ok(command)
+}
+
+fn configuration(setup: &Setup) -> String {
+    let Setup {
+        certificate,
+        origin,
+        plain,
+        tls,
+        cpus,
+        routes,
+        chain,
+        ..
+    } = setup;
+    let workers = cpus.len();
+    let log = "[access_log]\nto = \"off\"\n";
+    let (sections, used) = match chain {
+        None => (log, String::new()),
+        Some(chain) => (chain.sections.as_str(), format!("use = {}\n", chain.used)),
+    };
+    let mut text = format!(
+        "[server]\nworkers = {workers}\nconnections_max = {CONNECTIONS_MAX}\n\n\
+         [listeners.plain]\nbind = \"{plain}\"\n\n\
+         [listeners.tls]\nbind = \"{tls}\"\ntls = {{ certificates = [{certificate:?}] }}\n\n\
+         [services.origin]\nendpoints = [\"{origin}\"]\n\n\
+         {sections}\n"
+    );
+    if *routes == 0 {
+        let _ = write!(
+            text,
+            "[routes.all]\nmatch = {{}}\n{used}service = \"origin\"\n"
+        );
+    }
+    for route in 0..*routes {
+        let _ = write!(
+            text,
+            "[routes.r{route}]\nmatch = {{ path = \"/r/{route}/{{*rest}}\" }}\n\
+             {used}service = \"origin\"\n\n"
+        );
+    }
+    text
+}
