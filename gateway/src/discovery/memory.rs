@@ -97,6 +97,14 @@ fn orderly(endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
         .rev()
         .map(|endpoint| (endpoint.address, endpoint))
         .collect();
+    if by_address.len() > ENDPOINTS_MAX {
+        let (found, used) = (by_address.len(), ENDPOINTS_MAX);
+        tracing::warn!(
+            found,
+            used,
+            "too many instances: those of the highest addresses are left out"
+        );
+    }
     by_address.into_values().take(ENDPOINTS_MAX).collect()
 }
 
