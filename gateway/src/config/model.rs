@@ -75,7 +75,7 @@ pub struct ListenerConfig {
     pub ipv6_only: bool,
     /// TLS; `None`: plain HTTP (HTTP/2 by prior knowledge).
     pub tls: Option<TlsConfig>,
-    /// Peers whose `Forwarded` and `X-Forwarded-For` are believed.
+    /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     pub trusted_proxies: Vec<IpNet>,
 }
 

@@ -24,7 +24,7 @@ use crate::{normalise, route};
 
 /// The field that ties together what client, gateway and instance know of a request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Longer ids of clients are replaced.
+/// Longer ids, and those with other characters than letters, digits and `-_.`, are replaced.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
 /// Handles one request. A refusal is an answer too, so this never fails.
@@ -37,7 +37,8 @@ pub(super) async fn handle(
     let head = Box::new(head);
     let number = client.next_request();
     let version = head.version;
-    let request_id = request_id(&head.headers).unwrap_or_else(|| client.worker.request_id());
+    let told = client.hop.is_trusted().then(|| request_id(&head.headers));
+    let request_id = (told.flatten()).unwrap_or_else(|| client.worker.request_id());
     let mut exchange = Exchange::begin(Rc::clone(&client), request_id.clone());
     let mut context = Context::new(client.transport.peer.ip());
 
@@ -213,9 +214,14 @@ fn ends_connection(reject: &Reject) -> bool {
     )
 }
 
-/// The client's own id, if it is one token of a sensible length.
+/// The id a trusted peer gave the request, if it is one token of a sensible length. An id of
+/// anybody else is never kept: who chooses it could pass his requests off as those of others in
+/// every log behind us.
 fn request_id(headers: &HeaderMap) -> Option<HeaderValue> {
-    let id = headers.get(&REQUEST_ID)?;
+    let mut ids = headers.get_all(&REQUEST_ID).iter();
+    let (Some(id), None) = (ids.next(), ids.next()) else {
+        return None;
+    };
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
     let bytes = id.as_bytes();
     let fits = (1..=REQUEST_ID_BYTES_MAX).contains(&bytes.len());
@@ -242,5 +248,8 @@ mod tests {
             let headers = HeaderMap::from_iter([(REQUEST_ID, id.parse().unwrap())]);
             assert_eq!(request_id(&headers).is_some(), kept, "{id:?}");
         }
+        let mut several = HeaderMap::from_iter([(REQUEST_ID, HeaderValue::from_static("a"))]);
+        several.append(REQUEST_ID, HeaderValue::from_static("b"));
+        assert_eq!(request_id(&several), None, "which of them?");
     }
 }

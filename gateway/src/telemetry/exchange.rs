@@ -38,7 +38,7 @@ pub(crate) struct Exchange {
 pub(crate) struct Record {
     started: Instant,
     started_at: jiff::Timestamp,
-    /// Taken from the client or made here; sent to the instance and back to the client.
+    /// Of a trusted peer, or made here; sent to the instance and back to the client.
     pub(crate) request_id: HeaderValue,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,

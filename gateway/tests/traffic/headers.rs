@@ -100,13 +100,7 @@ async fn what_an_untrusted_client_says_about_itself_is_replaced() {
 #[tokio::test]
 async fn what_a_trusted_proxy_says_is_kept() {
     let origin = Origin::start("one").await;
-    let configuration = format!(
-        "[listeners.public]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n\
-         [access_log]\nto = \"file\"\npath = \"access.log\"\n{}{}",
-        service("app", &[origin.address], ""),
-        route("all", "/{*rest}", "app", ""),
-    );
-    let gateway = Gateway::start_with(&configuration, &[]).await;
+    let gateway = trusting(&origin, "").await;
     let request = client::request("/kept")
         .header("x-forwarded-for", "203.0.113.9, 198.51.100.1")
         .header("x-forwarded-proto", "https")
@@ -121,25 +115,50 @@ async fn what_a_trusted_proxy_says_is_kept() {
     assert_eq!(gateway.logged("/kept").await["client"], "198.51.100.1");
 }
 
+/// A gateway that trusts its clients, with more of the configuration.
+async fn trusting(origin: &Origin, more: &str) -> Gateway {
+    let configuration = format!(
+        "[listeners.public]\nbind = \"127.0.0.1:0\"\ntrusted_proxies = [\"127.0.0.0/8\"]\n\
+         [access_log]\nto = \"file\"\npath = \"access.log\"\n{more}{}{}",
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", ""),
+    );
+    Gateway::start_with(&configuration, &[]).await
+}
+
 #[tokio::test]
-async fn request_ids_are_kept_or_made_and_tie_everything_together() {
+async fn request_ids_of_trusted_peers_are_kept_and_tie_everything_together() {
+    let origin = Origin::start("one").await;
+    let gateway = trusting(&origin, "").await;
+    let longest = "a".repeat(64);
+    for (path, sent, kept) in [
+        ("/id", "mine-1", true),
+        ("/longest", longest.as_str(), true),
+        ("/too-long", &"a".repeat(65), false),
+        ("/space", "a b", false),
+        ("/quote", "a\"b", false),
+    ] {
+        let request = client::request(path).header("x-request-id", sent);
+        let request = request.body(Empty::new()).unwrap();
+        let answer = client::send(gateway.address(), request).await;
+        let id = answer.header("x-request-id");
+        assert_eq!(id == sent, kept, "{sent}");
+        assert!(kept || id.len() == 32, "{id}");
+        assert_eq!(seen(&answer, "x-request-id"), [id], "{sent}");
+        assert_eq!(gateway.logged(path).await["request_id"], id, "{sent}");
+    }
+}
+
+#[tokio::test]
+async fn request_ids_of_anybody_else_are_replaced() {
     let origin = Origin::start("one").await;
     let gateway = Gateway::in_front_of(&[origin.address]).await;
-    let request = client::request("/id")
-        .header("x-request-id", "mine-1")
-        .body(Empty::new());
-    let answer = client::send(gateway.address(), request.unwrap()).await;
-    assert_eq!(answer.header("x-request-id"), "mine-1");
-    assert_eq!(seen(&answer, "x-request-id"), ["mine-1"]);
-    assert_eq!(gateway.logged("/id").await["request_id"], "mine-1");
-
-    let request = client::request("/made")
-        .header("x-request-id", "a b")
-        .body(Empty::new());
-    let answer = client::send(gateway.address(), request.unwrap()).await;
+    let request = client::request("/id").header("x-request-id", "mine-1");
+    let answer = client::send(gateway.address(), request.body(Empty::new()).unwrap()).await;
     let made = answer.header("x-request-id");
-    assert_eq!(made.len(), 32);
+    assert_eq!(made.len(), 32, "{made}");
     assert_eq!(seen(&answer, "x-request-id"), [made]);
+    assert_eq!(gateway.logged("/id").await["request_id"], made);
 }
 
 #[tokio::test]

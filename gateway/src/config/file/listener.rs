@@ -17,7 +17,7 @@ pub struct Listener {
     /// TLS; left out: plain HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Networks whose `Forwarded` and `X-Forwarded-For` are believed.
+    /// Networks whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Placed<String>>,
 }
