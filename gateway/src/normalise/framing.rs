@@ -51,6 +51,8 @@ pub struct Scanner {
     state: State,
     /// Bytes of the current head already searched for its end.
     searched: usize,
+    /// Where the request line of the current head ends, once its LF was found.
+    line_end: Option<usize>,
     /// No head was complete yet: the next may be the preface of HTTP/2.
     first: bool,
     /// The request line of a head that is not complete yet was looked at.
@@ -74,6 +76,7 @@ impl Scanner {
             limits,
             state: State::Head,
             searched: 0,
+            line_end: None,
             first: true,
             line_checked: false,
         }
@@ -179,6 +182,7 @@ impl Scanner {
             });
         };
         self.searched = 0;
+        self.line_end = None;
         self.line_checked = false;
         if std::mem::take(&mut self.first) && &rest[..end] == PREFACE_HEAD {
             self.state = State::Opaque;
@@ -203,9 +207,9 @@ impl Scanner {
         if self.line_checked || (self.first && PREFACE_HEAD.starts_with(rest)) {
             return Ok(());
         }
-        let limit = self.limits.header_bytes_max.min(rest.len());
-        // Before the first line end nothing is searched twice: `find_end` has just gone over it.
-        let Some(end) = rest[..limit].iter().position(|byte| *byte == b'\n') else {
+        // Found by `find_end`: a line that comes in many pieces is not searched again with each.
+        let limit = self.limits.header_bytes_max;
+        let Some(end) = self.line_end.filter(|end| *end < limit) else {
             return Ok(());
         };
         self.line_checked = true;
@@ -232,6 +236,7 @@ impl Scanner {
                 return Err(Violation::BareLineFeed);
             }
             self.searched = newline + 1;
+            self.line_end.get_or_insert(newline);
             if newline >= 3 && rest[newline - 2] == b'\n' {
                 return Ok(Some(newline + 1));
             }

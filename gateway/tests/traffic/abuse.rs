@@ -2,6 +2,7 @@
 //! anything.
 
 use std::net::SocketAddr;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -198,6 +199,20 @@ async fn connections_over_the_limit_are_closed() {
 /// Memory one attack may cost, in bytes: buffers of its connections, far less than it sends.
 const GROWTH_MAX: u64 = 12 << 20;
 
+/// What a connection of an attack may cost, in time on a processor.
+const CONNECTION_COST_MAX: Duration = Duration::from_millis(5);
+
+/// While clients do nothing but stay, so does the gateway, once it has done what it can for them: a
+/// loop that spins for one of them would take all of a processor.
+async fn comes_to_rest(gateway: &Gateway, what: &str) {
+    eventually(&format!("at rest: {what}"), async || {
+        let (before, since) = (gateway.cpu(), Instant::now());
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        (gateway.cpu() - before < since.elapsed() / 10).then_some(())
+    })
+    .await;
+}
+
 /// Good requests on connections of their own, each of which must be answered.
 async fn serves_others(gateway: &Gateway) {
     for _ in 0..20 {
@@ -221,7 +236,7 @@ async fn flood(gateway: &Gateway, bytes: &[u8]) -> TcpStream {
     let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
     let mut left = bytes;
     // What the gateway does not read fills the sockets' buffers, and then writing waits.
-    let quiet = std::time::Duration::from_millis(300);
+    let quiet = Duration::from_millis(300);
     while !left.is_empty() {
         match tokio::time::timeout(quiet, stream.write(left)).await {
             Ok(Ok(count)) => left = &left[count..],
@@ -234,9 +249,9 @@ async fn flood(gateway: &Gateway, bytes: &[u8]) -> TcpStream {
 #[tokio::test]
 async fn slowloris_ends_in_408_and_costs_little() {
     let origin = Origin::start("one").await;
-    let gateway = limited(origin.address, "header_timeout = \"1s\"").await;
+    let gateway = limited(origin.address, "header_timeout = \"2s\"").await;
     serves_others(&gateway).await;
-    let before = gateway.memory_peak();
+    let (before, spent) = (gateway.memory_peak(), gateway.cpu());
     let attackers = (0..200).map(|_| async {
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
         let head = b"GET /slow HTTP/1.1\r\nHost: test\r\nX-A: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -244,7 +259,7 @@ async fn slowloris_ends_in_408_and_costs_little() {
             if stream.write_all(&[*byte]).await.is_err() {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
         read_to_end(&mut stream).await
     });
@@ -259,6 +274,91 @@ async fn slowloris_ends_in_408_and_costs_little() {
     assert_eq!(origin.requests(), 40, "none of theirs reached the instance");
     let growth = gateway.memory_peak() - before;
     assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
+    let cost = gateway.cpu() - spent;
+    assert!(cost < 200 * CONNECTION_COST_MAX, "took {cost:?}");
+}
+
+#[tokio::test]
+async fn heads_and_answers_left_half_way_cost_nothing_while_they_stay() {
+    let origin = Origin::start("one").await;
+    let gateway = limited(origin.address, "").await;
+    serves_others(&gateway).await;
+    let (before, spent) = (gateway.memory_peak(), gateway.cpu());
+    let table: [(&str, &[u8]); 4] = [
+        ("no byte", b""),
+        (
+            "half a head",
+            b"GET /slow HTTP/1.1\r\nHost: test\r\nX-A: aaa",
+        ),
+        (
+            "a body not read",
+            b"GET /zeros/100000000 HTTP/1.1\r\nHost: test\r\n\r\n",
+        ),
+        (
+            "an answer not there",
+            b"GET /hang HTTP/1.1\r\nHost: test\r\n\r\n",
+        ),
+    ];
+    for (what, bytes) in table {
+        let held = (0..50).map(|_| async {
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            stream.write_all(bytes).await.unwrap();
+            stream
+        });
+        let held = futures_util::future::join_all(held).await;
+        serves_others(&gateway).await;
+        comes_to_rest(&gateway, what).await;
+        drop(held);
+    }
+    let growth = gateway.memory_peak() - before;
+    assert!(growth < 2 * GROWTH_MAX, "grew by {growth} bytes");
+    let cost = gateway.cpu() - spent;
+    assert!(cost < 4 * 50 * CONNECTION_COST_MAX, "took {cost:?}");
+}
+
+#[tokio::test]
+async fn a_head_in_many_pieces_costs_what_its_pieces_cost() {
+    let origin = Origin::start("one").await;
+    let limits = "header_bytes_max = \"256KiB\"\nuri_bytes_max = \"64KiB\"";
+    let gateway = limited(origin.address, limits).await;
+    serves_others(&gateway).await;
+    let field = |index| format!("X-{index}: {}\r\n", "a".repeat(4000));
+    let fields: String = (0..50).map(field).collect();
+    let target = "a".repeat(60_000);
+    let table = [
+        (
+            "fields",
+            format!("GET / HTTP/1.1\r\nHost: test\r\n{fields}\r\n"),
+            200,
+        ),
+        (
+            "a target",
+            format!("GET /{target} HTTP/1.1\r\nHost: test\r\n\r\n"),
+            200,
+        ),
+        ("no line end", "a".repeat((256 << 10) + 1), 431),
+    ];
+    for (what, head, status) in table {
+        for bytes in [1, 10, 100] {
+            let before = gateway.cpu();
+            let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+            stream.set_nodelay(true).unwrap();
+            for piece in head.as_bytes().chunks(bytes) {
+                stream.write_all(piece).await.unwrap();
+            }
+            let answer = client::read_until(&mut stream, "}").await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{what}: {answer}"
+            );
+            let cost = gateway.cpu() - before;
+            // A tenth of a second where each byte is looked at once.
+            assert!(
+                cost < Duration::from_secs(2),
+                "{what} by {bytes} bytes: {cost:?}"
+            );
+        }
+    }
 }
 
 #[tokio::test]
@@ -272,6 +372,7 @@ async fn pipelining_without_reading_costs_little() {
         (0..20).map(|_| async { flood(&gateway, &one.repeat(10_000)).await }),
     );
     let (held, ()) = tokio::join!(held, serves_others(&gateway));
+    comes_to_rest(&gateway, "answers that nobody reads").await;
     let growth = gateway.memory_peak() - before;
     assert!(growth < GROWTH_MAX, "grew by {growth} bytes");
     drop(held);
@@ -305,7 +406,11 @@ async fn bodies_that_never_come_end_in_408() {
         read_to_end(&mut stream).await
     });
     let attack = futures_util::future::join_all(attackers);
-    let (answers, ()) = tokio::join!(attack, serves_others(&gateway));
+    let others = async {
+        serves_others(&gateway).await;
+        comes_to_rest(&gateway, "bodies that do not come").await;
+    };
+    let (answers, ()) = tokio::join!(attack, others);
     for answer in answers {
         let rest = answer.strip_prefix("HTTP/1.1 100 Continue\r\n\r\n");
         let answer = rest.unwrap_or(&answer);
@@ -343,6 +448,7 @@ async fn floods_of_control_frames_cost_little() {
         // Every one of them calls for an answer, or for a look, and none is read.
         let bytes = [opening.clone(), frames].concat();
         let (held, ()) = tokio::join!(flood(&gateway, &bytes), serves_others(&gateway));
+        comes_to_rest(&gateway, what).await;
         let growth = gateway.memory_peak() - before;
         assert!(growth < GROWTH_MAX, "{what}: grew by {growth} bytes");
         drop(held);

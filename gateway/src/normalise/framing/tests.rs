@@ -17,6 +17,30 @@ fn scan(input: &str) -> Progress {
     Scanner::new(LIMITS).scan(input.as_bytes())
 }
 
+/// Looking at everything again with each piece would take hours.
+#[test]
+fn a_head_in_single_bytes_is_looked_at_once() {
+    const BYTES: usize = 1 << 20;
+    let limits = HeadLimits {
+        header_bytes_max: BYTES + 64,
+        target_bytes_max: BYTES + 1,
+        ..LIMITS
+    };
+    let long = "a".repeat(BYTES);
+    let table = [
+        format!("GET /{long} HTTP/1.1\r\n\r\n"),
+        format!("GET / HTTP/1.1\r\nx: {long}\r\n\r\n"),
+    ];
+    for head in table {
+        let mut scanner = Scanner::new(limits);
+        let pieces = (1..head.len()).map(|end| scanner.scan(&head.as_bytes()[..end]));
+        let early = pieces.filter(|piece| piece.cleared > 0 || piece.violation.is_some());
+        assert_eq!(early.count(), 0);
+        let whole = scanner.scan(head.as_bytes());
+        assert_eq!((whole.cleared, whole.heads), (head.len(), 1));
+    }
+}
+
 #[test]
 fn clears_well_framed_messages() {
     let table = [
