@@ -6,3 +6,4 @@ pub mod access_log;
 pub(crate) mod exchange;
 pub(crate) mod log;
 pub mod metrics;
+pub(crate) mod trace;

@@ -201,6 +201,7 @@ fn schema_is_json_that_knows_the_sections() {
         "routes",
         "server",
         "services",
+        "tracing",
     ];
     assert_eq!(sections, expected);
     assert_eq!(schema["additionalProperties"], false);

@@ -16,6 +16,7 @@ mod reading;
 mod resilience;
 mod route;
 mod service;
+mod trace;
 
 use std::collections::BTreeMap;
 use std::env::VarError;
@@ -103,6 +104,7 @@ impl Compiler<'_> {
             gates,
             limits: self.server_limits(&file.server, file.reading),
             access_logs: self.access_logs(file),
+            tracing: self.tracing(&file.tracing),
             drain: Self::drain(&file.drain),
             tokens: filters.tokens,
             in_flight_limits: filters.in_flight_limits,

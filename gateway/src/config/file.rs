@@ -23,6 +23,7 @@ mod route;
 mod server;
 mod service;
 mod status;
+mod trace;
 
 use std::collections::BTreeMap;
 
@@ -52,6 +53,7 @@ pub use self::route::Route;
 pub use self::server::Server;
 pub use self::service::{Protocol, Service};
 pub use self::status::{RetryOn, StatusRange};
+pub use self::trace::{Traceparent, Tracing};
 
 /// Things by name.
 pub type Named<T> = BTreeMap<Placed<String>, T>;
@@ -81,6 +83,9 @@ pub struct File {
     /// Further access logs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub access_logs: Named<AccessLog>,
+    /// Its part in distributed traces.
+    #[serde(default)]
+    pub tracing: Tracing,
     /// How the gateway ends after SIGTERM.
     #[serde(default)]
     pub drain: Drain,

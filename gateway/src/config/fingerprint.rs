@@ -31,6 +31,13 @@ impl Fingerprint {
         self.sources.insert(path, bytes.and_then(content));
     }
 
+    /// The SHA-256 of the configuration file, as `sha256sum` shows it; `None`: it was no file. Of
+    /// the files it refers to nothing is told, since one may hold a secret that could be guessed.
+    pub(crate) fn sha256(&self) -> Option<String> {
+        let digits = self.text?.into_iter().map(|byte| format!("{byte:02x}"));
+        Some(digits.collect())
+    }
+
     /// Every file that the configuration refers to.
     pub fn sources(&self) -> impl Iterator<Item = &Path> {
         self.sources.keys().map(PathBuf::as_path)

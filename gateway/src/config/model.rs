@@ -28,6 +28,7 @@ use crate::route::Table;
 use crate::telemetry::access_log::choice::Choice;
 use crate::telemetry::access_log::format::Format;
 use crate::telemetry::access_log::sink::Target;
+use crate::telemetry::trace::Tracing;
 
 /// A validated configuration, compiled into what the request path needs.
 #[derive(Debug)]
@@ -50,6 +51,8 @@ pub struct Config {
     pub limits: ServerLimits,
     /// The access logs.
     pub access_logs: Vec<AccessLogConfig>,
+    /// Its part in distributed traces.
+    pub tracing: Tracing,
     /// How the gateway ends.
     pub drain: DrainConfig,
     /// What the process may need.

@@ -1,6 +1,7 @@
 //! Wrong configurations with the exact text they are refused with, and the example.
 
 mod balance;
+mod trace;
 mod wrong_routes;
 
 use std::fmt::Write;
@@ -392,8 +393,8 @@ fn wrong_configurations_are_refused_with_place_reason_and_hint() {
     let folder = folder();
     let place = folder.path().display().to_string();
     let mut report = String::new();
-    let others = balance::wrong().into_iter().chain(wrong_routes());
-    for (description, case) in wrong_configurations().into_iter().chain(others) {
+    let others = [balance::wrong(), wrong_routes(), trace::wrong()].concat();
+    for (description, case) in [wrong_configurations(), others].concat() {
         let text = if description == "no listener" {
             case
         } else {

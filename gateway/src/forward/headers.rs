@@ -27,13 +27,15 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 /// Fields that `Connection` may not remove: the request would mean something else without them,
 /// or reach the instance with less than we checked.
-const KEPT: [&str; 8] = [
+const KEPT: [&str; 10] = [
     "authorization",
     "cookie",
     "host",
     "content-length",
     "content-type",
     "forwarded",
+    "traceparent",
+    "tracestate",
     "x-forwarded-for",
     "x-request-id",
 ];

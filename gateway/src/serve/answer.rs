@@ -1,4 +1,9 @@
 //! Answers the gateway gives itself, and what routes change in the header fields of all answers.
+//!
+//! A refusal carries what its route says of answers (`response_headers`, `cors`), so that a page in
+//! a browser can read why. Some come before a route is known and carry nothing of the kind: those of
+//! the head (400, 408, 414, 431, 501, 505), of a host the connection is not for (421), and those of
+//! the look-up itself (404, 405).
 
 use std::sync::Arc;
 

@@ -20,6 +20,7 @@ use crate::forward::body::ResponseBody;
 use crate::forward::{self, Decision, Reply, forwarded};
 use crate::route::action::Action;
 use crate::telemetry::exchange::{Exchange, Record};
+use crate::telemetry::trace::Trace;
 use crate::{normalise, route};
 
 /// The field that ties together what client, gateway and instance know of a request.
@@ -102,6 +103,8 @@ async fn process(
         context.client = forwarded::client(client.transport.peer.ip(), &head.headers, trusted);
         record.client = context.client;
     }
+    let (trusted, random) = (client.hop.is_trusted(), || client.worker.random());
+    record.trace = Trace::settle(plane.config().tracing, &mut head.headers, trusted, random);
 
     let asked = route::Request {
         listener: &client.listener.name,
@@ -145,6 +148,7 @@ fn pass(
     let route = decision.found.route;
     let strain = &client.worker.strain;
     if let Some(reject) = strain.refusal(route.overload.highest_class()) {
+        answer::settle_headers(decision, context, head);
         return Err(reject);
     }
     let passed = route.chain.run(context, head, SystemTime::now());

@@ -7,7 +7,6 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -223,7 +222,7 @@ impl Keeper {
         let reloads = &self.overview.metrics.reloads;
         match outcome {
             Ok(reloaded) => {
-                reloads.applied.fetch_add(1, Ordering::Relaxed);
+                reloads.applied();
                 let Reloaded {
                     routes,
                     load_us,
@@ -234,7 +233,7 @@ impl Keeper {
                 Ok(reloaded)
             }
             Err(refused) => {
-                reloads.refused.fetch_add(1, Ordering::Relaxed);
+                reloads.refused();
                 tracing::error!("configuration not reloaded, nothing has changed: {refused}");
                 let reason = Reason::RefusedConfiguration;
                 Err(Problem::new(reason, refused.to_string()))

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 
 use super::access_log::field::{Captured, Line};
 use super::metrics::{Outcome, Shard};
+use super::trace::Trace;
 use crate::filter::Identity;
 use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
@@ -40,6 +41,8 @@ pub(crate) struct Record {
     started_at: jiff::Timestamp,
     /// Of a trusted peer, or made here; sent to the instance and back to the client.
     pub(crate) request_id: HeaderValue,
+    /// The gateway's part of the trace it belongs to, if it does.
+    pub(crate) trace: Option<Trace>,
     pub(crate) client: IpAddr,
     pub(crate) method: Method,
     pub(crate) host: Option<Rc<str>>,
@@ -88,6 +91,7 @@ impl Exchange {
             started: Instant::now(),
             started_at: jiff::Timestamp::now(),
             request_id,
+            trace: None,
             client: client.transport.peer.ip(),
             method: Method::GET,
             host: None,
@@ -254,7 +258,7 @@ impl Record {
         Line {
             time: self.started_at,
             request_id: self.request_id.as_bytes(),
-            trace: None,
+            trace: (self.trace.as_ref()).map(|trace| (trace.trace_id(), trace.span_id())),
             client: self.client,
             peer: client.transport.peer,
             listener: &client.listener.name,

@@ -42,7 +42,10 @@
 //! | `overload_refused_total` | reason, priority | requests refused for memory or lag |
 //! | `overload_connections_total` | result | turned away, closed while idle, cut |
 //! | `descriptors_max` | | open files the process may have |
-//! | `reloads_total` | result | configurations applied and refused |
+//! | `config_info` | sha256 | 1: the configuration file in force, as `sha256sum` shows it |
+//! | `config_last_reload_successful` | | 0 once a reload was refused, until one is applied |
+//! | `config_last_reload_success_timestamp_seconds` | | when what is in force was loaded |
+//! | `reloads_total` | result | configurations `applied` and `refused` |
 //! | `access_log_lines_total`, `_bytes_total`, `_lines_dropped_total` | log | log lines written and lost |
 //! | `access_log_failures_total`, `_reopened_total`, `_failing` | log | how well the log takes them |
 //! | `build_info` | version | 1 |
@@ -66,7 +69,7 @@ mod series;
 mod shard;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -108,11 +111,42 @@ pub struct Metrics {
     scrapes: Arc<Semaphore>,
 }
 
-/// Attempts to load the configuration again.
-#[derive(Debug, Default)]
+/// Attempts to load the configuration again, after the process began with one.
+#[derive(Debug)]
 pub(crate) struct Reloads {
-    pub(crate) applied: AtomicU64,
-    pub(crate) refused: AtomicU64,
+    applied: AtomicU64,
+    refused: AtomicU64,
+    /// Whether the last one was.
+    last_refused: AtomicBool,
+    /// When the configuration in force was loaded, in milliseconds since 1970.
+    loaded: AtomicI64,
+}
+
+impl Default for Reloads {
+    fn default() -> Self {
+        Self {
+            applied: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+            last_refused: AtomicBool::new(false),
+            loaded: AtomicI64::new(jiff::Timestamp::now().as_millisecond()),
+        }
+    }
+}
+
+impl Reloads {
+    /// One came into force.
+    pub(crate) fn applied(&self) {
+        let now = jiff::Timestamp::now().as_millisecond();
+        self.loaded.store(now, Ordering::Relaxed);
+        self.last_refused.store(false, Ordering::Relaxed);
+        self.applied.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One changed nothing.
+    pub(crate) fn refused(&self) {
+        self.last_refused.store(true, Ordering::Relaxed);
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 impl Collect for Reloads {
@@ -123,6 +157,16 @@ impl Collect for Reloads {
                 family.count(&[("result", result)], total.load(Ordering::Relaxed));
             }
         });
+        let good = !self.last_refused.load(Ordering::Relaxed);
+        let help = "0 once a reload was refused, until one is applied.";
+        page.gauge(
+            "config_last_reload_successful",
+            help,
+            f64::from(u8::from(good)),
+        );
+        let loaded = self.loaded.load(Ordering::Relaxed) as f64 / 1000.0;
+        let help = "When the configuration in force was loaded, in seconds since 1970.";
+        page.gauge("config_last_reload_success_timestamp_seconds", help, loaded);
     }
 }
 
@@ -228,6 +272,7 @@ impl Collector for Everything {
         let mut page = Page::new(encoder);
         let page = &mut page;
         render::build(page);
+        render::configuration(page, &configured);
         render::totals(page, metrics);
         render::handshakes(page, shards);
         render::routes(page, shards, *now);

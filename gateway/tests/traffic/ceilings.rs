@@ -19,13 +19,17 @@ use crate::support::origin::Origin;
 
 const MIB: u64 = 1 << 20;
 
+/// What the gateway's own answers for the route carry, too.
+const ROUTE: &str = "timeout = \"60s\"\ncors = { origins = [\"https://a.test\"] }\n\
+    response_headers = { set = { x-route = \"{route}\" } }";
+
 fn configuration(server: &str, overload: &str, endpoint: SocketAddr) -> String {
     format!(
         "[server]\nworkers = 1\n{server}\n[overload]\n{overload}\n\
          [listeners.public]\nbind = \"127.0.0.1:0\"\n[admin]\nbind = \"127.0.0.1:0\"\n\
          [access_log]\nto = \"off\"\n{}{}{}",
         service("app", &[endpoint], ""),
-        route("all", "/{*rest}", "app", "timeout = \"60s\""),
+        route("all", "/{*rest}", "app", ROUTE),
         route("batch", "/batch", "app", "priority = \"sheddable\""),
     )
 }
@@ -71,7 +75,8 @@ impl Uploads {
 
 /// The answer to a request of the default class, if there is one.
 async fn answer(gateway: &Gateway) -> Option<Answer> {
-    let request = client::request("/").body(Empty::<Bytes>::new()).unwrap();
+    let request = client::request("/").header("origin", "https://a.test");
+    let request = request.body(Empty::<Bytes>::new()).unwrap();
     client::try_send(gateway.address(), request).await.ok()
 }
 
@@ -103,6 +108,12 @@ async fn at_the_memory_ceiling_requests_are_refused_and_later_served_again() {
     .await;
     assert_eq!(refusal.refusal(), (503, "memory-short".to_owned()));
     assert_eq!(refusal.header("retry-after"), "5");
+    // A page of that site may read why.
+    let allowed = refusal.header("access-control-allow-origin");
+    assert_eq!(
+        (allowed, refusal.header("x-route")),
+        ("https://a.test", "all")
+    );
     assert_eq!(refusal.header("connection"), "close");
     let shed = "weir_gateway_overload_refused_total{reason=\"memory-short\",priority=\"default\"}";
     assert!(gateway.metric(shed).await > 0.5);

@@ -49,3 +49,54 @@ async fn refusals_are_problem_documents() {
         .await;
     assert!((refused - 1.0).abs() < 0.1, "{refused}");
 }
+
+#[tokio::test]
+async fn what_a_route_says_of_its_answers_holds_for_refusals_too() {
+    let origin = Origin::start("one").await;
+    let gone = Origin::start("gone").await.address;
+    let says = "cors = { origins = [\"https://a.test\"] }\n\
+        response_headers = { set = { x-route = \"{route}\" } }\n";
+    let configuration = [
+        service("app", &[origin.address], ""),
+        service("gone", &[gone], ""),
+        "[auth.partners]\ntype = \"api-key\"\nkeys = { demo = \"sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae\" }\n".into(),
+        "[limits.once]\nrate = \"1/h\"\nburst = 1\nkey = \"route\"\n".into(),
+        route("guarded", "/guarded", "app", &format!("{says}use = [\"partners\"]")),
+        route("limited", "/limited", "app", &format!("{says}use = [\"once\"]")),
+        route("small", "/small", "app", &format!("{says}body_bytes_max = \"1B\"")),
+        route("broken", "/broken", "gone", says),
+        route("late", "/hang", "app", &format!("{says}timeout = \"100ms\"")),
+        "[routes.get]\nmatch = { path = \"/get\", methods = [\"GET\"] }\nservice = \"app\"\n".to_owned() + says,
+    ];
+    let gateway = Gateway::start(&configuration.concat()).await;
+    assert_eq!(client::get(gateway.address(), "/limited").await.status, 200);
+    let table = [
+        ("/guarded", 401, "guarded"),
+        ("/limited", 429, "limited"),
+        ("/small", 413, "small"),
+        ("/broken", 502, "broken"),
+        ("/hang", 504, "late"),
+        // No route is known yet, or none at all.
+        ("/get", 405, ""),
+        ("/nothing", 404, ""),
+    ];
+    for (path, status, route) in table {
+        let request = http::Request::post(path)
+            .header("host", "test")
+            .header("origin", "https://a.test")
+            .body(http_body_util::Full::from("body"));
+        let answer = client::send(gateway.address(), request.unwrap()).await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert_eq!(answer.header("x-route"), route, "{path}");
+        let allowed = if route.is_empty() {
+            ""
+        } else {
+            "https://a.test"
+        };
+        assert_eq!(
+            answer.header("access-control-allow-origin"),
+            allowed,
+            "{path}"
+        );
+    }
+}

@@ -247,7 +247,7 @@ impl Compiler<'_> {
     }
 
     /// Of 2^64 requests so many; `None`: all.
-    fn sample(&mut self, text: &Placed<String>) -> Option<u64> {
+    pub(super) fn sample(&mut self, text: &Placed<String>) -> Option<u64> {
         let percent = text
             .strip_suffix('%')
             .and_then(|number| number.trim().parse::<f64>().ok());

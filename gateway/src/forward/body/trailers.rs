@@ -38,7 +38,7 @@ pub(crate) enum TrailerFault {
 const LINE_OVERHEAD_BYTES: usize = 3;
 
 /// Fields that may not be trailers.
-const FORBIDDEN: [&str; 30] = [
+const FORBIDDEN: [&str; 32] = [
     "authorization",
     "cache-control",
     "connection",
@@ -64,6 +64,8 @@ const FORBIDDEN: [&str; 30] = [
     "range",
     "set-cookie",
     "te",
+    "traceparent",
+    "tracestate",
     "trailer",
     "transfer-encoding",
     "upgrade",

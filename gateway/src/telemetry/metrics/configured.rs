@@ -25,6 +25,8 @@ pub(crate) struct ServiceHealth {
 /// What the configuration in force adds to the page.
 #[derive(Debug, Default)]
 pub(crate) struct Configured {
+    /// Of the configuration file.
+    pub(super) sha256: Option<String>,
     pub(super) services: Vec<ServiceHealth>,
     pub(super) tokens: Vec<Arc<Jwt>>,
     pub(super) in_flight_limits: Vec<Arc<InFlightLimit>>,
@@ -46,6 +48,7 @@ impl Configured {
                 .map(|_| Arc::clone(&shared.record)),
         });
         Self {
+            sha256: config.fingerprint.sha256(),
             services: health.collect(),
             tokens: config.tokens.clone(),
             in_flight_limits: config.in_flight_limits.clone(),

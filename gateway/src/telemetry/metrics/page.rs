@@ -48,6 +48,13 @@ impl<'e> Page<'e> {
         self.family(MetricType::Histogram, name, help, fill);
     }
 
+    /// What is so, told by labels alone.
+    pub(crate) fn info(&mut self, name: &str, help: &str, labels: &impl EncodeLabelSet) {
+        self.family(MetricType::Info, name, help, |family| {
+            family.alone(|encoder| encoder.encode_info(labels));
+        });
+    }
+
     /// A counter without labels.
     pub(crate) fn counter(&mut self, name: &str, help: &str, value: u64) {
         self.counters(name, help, |family| {

@@ -259,9 +259,16 @@ pub(super) fn handshakes(page: &mut Page<'_>, shards: &[Arc<Shard>]) {
 
 /// What is running.
 pub(super) fn build(page: &mut Page<'_>) {
-    page.gauges("build_info", "The version that is running.", |family| {
-        family.level(&[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    });
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    page.info("build", "The version that is running.", &version);
+}
+
+/// The configuration in force.
+pub(super) fn configuration(page: &mut Page<'_>, configured: &Configured) {
+    if let Some(sha256) = &configured.sha256 {
+        let help = "The configuration file in force, as `sha256sum` shows it.";
+        page.info("config", help, &[("sha256", sha256.as_str())]);
+    }
 }
 
 /// What came of the copies of requests.
