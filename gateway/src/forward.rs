@@ -106,7 +106,7 @@ pub(crate) async fn forward(
     let mut admission = admit(exchange, context, route, target).await?;
     let target = &forwarding.split.targets()[target];
     let cluster = &plane.clusters[target.service];
-    let limits = BodyLimits::new(route.body_bytes_max, plane.limits());
+    let limits = BodyLimits::new(route, plane.limits());
     let body = RequestBody::new(body, limits).map_err(|failure| broken(failure, client))?;
     let upload = body.upload();
     let affinity = cluster.affinity(context, &head, &route.name);

@@ -34,7 +34,7 @@ use self::cors::Cors;
 use self::predicate::PathRule;
 pub use self::predicate::Request;
 use self::split::Target;
-use crate::config::RetryConfig;
+use crate::config::{BodyRate, RetryConfig};
 use crate::filter::chain::Chain;
 use crate::forward::hedge::Hedge;
 use crate::overload::RoutePolicy;
@@ -60,6 +60,8 @@ pub struct Route {
     pub timeout: Duration,
     /// Request body bytes at most; `None`: as `ServerLimits` says.
     pub body_bytes_max: Option<u64>,
+    /// How fast clients must send and take bodies; `None`: no demand.
+    pub body_rate: Option<BodyRate>,
     /// How a request that failed is tried again.
     pub retry: RetryConfig,
     /// Asks further instances when the first is slow.

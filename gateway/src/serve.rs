@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use self::connection::run;
 pub(crate) use self::guard::Verdict;
-use crate::config::ListenerConfig;
+use crate::config::{BodyRate, ListenerConfig};
 use crate::forward::forwarded::Hop;
 use crate::forward::upgrade::Tunnel;
 use crate::listen::sni::Resolver;
@@ -122,6 +122,14 @@ impl Client {
             self.close();
         }
         number
+    }
+
+    /// The client must take the next response at this rate. Responses of HTTP/2 share the
+    /// connection, which keeps to that of the server; each stream is watched by itself.
+    fn demand(&self, rate: Option<BodyRate>) {
+        if !self.http2.get() {
+            self.verdict.demand(rate);
+        }
     }
 
     /// Whether a request for `host` has no business on this connection.

@@ -163,6 +163,48 @@ fn explain_names_the_route_and_why_not_the_others() {
 }
 
 #[test]
+fn explain_looks_from_the_listener_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = "[listeners.inside]\nbind = \"127.0.0.1:8080\"\n\
+                [listeners.outside]\nbind = \"127.0.0.1:8081\"\n\
+                [services.a]\nendpoints = [\"127.0.0.1:80\"]\n\
+                [routes.all]\nmatch = {}\nservice = \"a\"\n\
+                [routes.in]\nmatch = { path = \"/x\", listeners = [\"inside\"] }\nservice = \"a\"\n\
+                [routes.out]\nmatch = { path = \"/x\", listeners = [\"outside\"] }\nservice = \"a\"\n";
+    std::fs::write(folder.path().join("two.toml"), text).unwrap();
+    let table = [
+        // The first, that of the port, that asked for in spite of the port.
+        ("http://a.test/x", None, "inside", "in"),
+        ("http://a.test:8081/x", None, "outside", "out"),
+        ("https://a.test:8081/x", None, "inside", "in"),
+        ("http://a.test/x", Some("outside"), "outside", "out"),
+        ("http://a.test:8081/x", Some("inside"), "inside", "in"),
+    ];
+    for (url, listener, at, route) in table {
+        let mut arguments = vec!["explain", "GET", url, "--config", "two.toml"];
+        arguments.extend(listener.iter().flat_map(|name| ["--listener", name]));
+        let shown = run_with(folder.path(), &arguments, "");
+        let found = format!("GET /x on host a.test at listener {at}\n\nroute: {route}\n");
+        assert!(shown.contains(&found), "{shown}");
+        let json = run_with(folder.path(), &[&arguments[..], &["--json"]].concat(), "");
+        assert!(json.contains(&format!("\"listener\": \"{at}\"")), "{json}");
+    }
+    let arguments = [
+        "explain",
+        "GET",
+        "http://a.test/x",
+        "--config",
+        "two.toml",
+        "--listener",
+        "no",
+    ];
+    let shown = run_with(folder.path(), &arguments, "");
+    let refused =
+        "--- stderr\nerror: there is no listener `no`, only inside, outside\n--- exit code 1\n";
+    assert!(shown.ends_with(refused), "{shown}");
+}
+
+#[test]
 fn config_writes_out_every_default() {
     let folder = tempfile::tempdir().unwrap();
     let text = "[listeners.public]\nbind = \"127.0.0.1:8080\"\n\

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, Version};
 use serde::Serialize;
 
 use super::{ConfigFile, Failure, output};
-use crate::config::{self, Config};
+use crate::config::{self, Config, ListenerConfig};
 use crate::filter::reject::Reject;
 use crate::normalise::target::LastHost;
 use crate::route::action::Action;
@@ -32,6 +32,10 @@ pub(super) struct Arguments {
     /// A header the request carries; may be given several times
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// The listener it comes in at; left out: the one whose port the URL has, or else the first of
+    /// its scheme
+    #[arg(long, value_name = "NAME")]
+    listener: Option<String>,
     /// Print JSON for programs
     #[arg(long)]
     json: bool,
@@ -44,6 +48,8 @@ pub(super) struct Arguments {
 struct Answer {
     method: String,
     host: String,
+    /// Where it comes in.
+    listener: String,
     /// As the routes see it: normalised.
     path: String,
     /// The reason code of the refusal, if no route takes the request.
@@ -103,7 +109,9 @@ struct Other {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let config = config::load(arguments.file.path())?;
-    let answer = explain(&config, request(arguments)?);
+    let head = request(arguments)?;
+    let listener = listener(&config, arguments)?;
+    let answer = explain(&config, listener, head);
     if arguments.json {
         output::json(&answer)?;
     } else {
@@ -144,9 +152,30 @@ fn request(arguments: &Arguments) -> Result<Parts, Failure> {
     Ok(head)
 }
 
-fn explain(config: &Config, mut head: Parts) -> Answer {
+/// The listener the request comes in at.
+fn listener(config: &Config, arguments: &Arguments) -> Result<String, Failure> {
+    let listeners = &config.listeners;
+    if let Some(name) = &arguments.listener {
+        if listeners.iter().any(|listener| listener.name == *name) {
+            return Ok(name.clone());
+        }
+        let known: Vec<&str> = listeners.iter().map(|one| one.name.as_str()).collect();
+        let error = anyhow!("there is no listener `{name}`, only {}", known.join(", "));
+        return Err(Failure::Other(error, None));
+    }
+    let url = &arguments.url;
+    let https = url.scheme_str() == Some("https");
+    let port = url.port_u16().unwrap_or(if https { 443 } else { 80 });
+    let fit = |listener: &&ListenerConfig| listener.tls.is_some() == https;
+    let fitting = || listeners.iter().filter(fit);
+    let here = fitting().find(|listener| listener.bind.port() == port);
+    let listener = here.or(fitting().next()).or(listeners.first());
+    let listener = listener.context("there is no listener")?;
+    Ok(listener.name.clone())
+}
+
+fn explain(config: &Config, listener: String, mut head: Parts) -> Answer {
     let method = head.method.to_string();
-    let https = head.uri.scheme_str() == Some("https");
     let host = match normalise::normalise(&mut head, &config.limits, &LastHost::default()) {
         Ok(host) => host.name.to_string(),
         Err(reject) => {
@@ -156,6 +185,7 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
             return Answer {
                 method,
                 host,
+                listener,
                 path,
                 refused,
                 route: None,
@@ -164,11 +194,6 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
         }
     };
     let path = head.uri.path().to_owned();
-    // The first listener of the request's scheme stands for where it would come in.
-    let scheme_fits = |listener: &&crate::config::ListenerConfig| listener.tls.is_some() == https;
-    let listener = config.listeners.iter().find(scheme_fits);
-    let listener = listener.or(config.listeners.first());
-    let listener = listener.map_or_else(String::new, |listener| listener.name.clone());
     let request = route::Request {
         listener: &listener,
         host: &host,
@@ -192,6 +217,7 @@ fn explain(config: &Config, mut head: Parts) -> Answer {
     Answer {
         method,
         host,
+        listener,
         path,
         refused,
         route,
@@ -342,8 +368,8 @@ fn other(rule: &Rule, outcome: &Outcome) -> Other {
 
 fn text(answer: &Answer) -> String {
     let mut text = format!(
-        "{} {} on host {}\n\n",
-        answer.method, answer.path, answer.host
+        "{} {} on host {} at listener {}\n\n",
+        answer.method, answer.path, answer.host, answer.listener
     );
     if let Some(refusal) = &answer.refused {
         let Refusal {

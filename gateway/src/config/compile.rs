@@ -85,7 +85,8 @@ impl Compiler<'_> {
         self.zone = self.own_zone(file.server.zone.as_ref());
         let mut gates = Gates::default();
         let services = self.services(&file.services, &mut gates);
-        let routes = self.routes(file, &filters.by_name, &mut gates);
+        let limits = self.server_limits(&file.server, file.reading);
+        let routes = self.routes(file, &filters.by_name, &mut gates, limits.body_rate);
         let listeners = self.listeners(&file.listeners);
         let admin = self.admin(file.admin.as_ref(), &listeners);
         Config {
@@ -102,7 +103,7 @@ impl Compiler<'_> {
             admin,
             overload: self.overload(&file.overload),
             gates,
-            limits: self.server_limits(&file.server, file.reading),
+            limits,
             access_logs: self.access_logs(file),
             tracing: self.tracing(&file.tracing),
             drain: Self::drain(&file.drain),

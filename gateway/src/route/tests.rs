@@ -29,6 +29,7 @@ fn rule(name: &str, host: &str, path: &str, methods: &[&str], conditions_named: 
         cors: None,
         timeout: Duration::from_secs(1),
         body_bytes_max: None,
+        body_rate: None,
         retry: crate::config::RetryConfig::default(),
         hedge: None,
     };

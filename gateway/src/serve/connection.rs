@@ -252,9 +252,7 @@ fn http1_builder(client: &Client) -> http1::Builder {
 fn http2_builder(client: &Client) -> http2::Builder<StreamExecutor> {
     let plane = client.worker.plane();
     let limits = plane.limits();
-    let mut builder = http2::Builder::new(StreamExecutor {
-        rate: limits.body_rate,
-    });
+    let mut builder = http2::Builder::new(StreamExecutor);
     builder
         .timer(TokioTimer::new())
         .max_header_list_size(u32::try_from(limits.header_bytes_max).unwrap_or(u32::MAX))

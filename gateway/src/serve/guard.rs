@@ -50,6 +50,8 @@ pub(crate) struct Verdict {
     violation: Cell<Option<(u64, Violation)>>,
     /// Bytes were written and not flushed: hyper may hold more.
     unflushed: Cell<bool>,
+    /// How fast the client must take what is written now.
+    rate: Cell<Option<BodyRate>>,
     /// The client was cut because it took what was written too slowly.
     slow: Cell<bool>,
 }
@@ -85,6 +87,11 @@ impl Verdict {
         self.slow.get()
     }
 
+    /// The response that is written next must be taken at this rate.
+    pub(super) fn demand(&self, rate: Option<BodyRate>) {
+        self.rate.set(rate);
+    }
+
     fn refuse(&self, head: u64, violation: Violation) {
         self.violation.set(Some((head, violation)));
     }
@@ -116,6 +123,7 @@ impl<S> Guard<S> {
         verdict: Rc<Verdict>,
         patience: Patience,
     ) -> Self {
+        verdict.demand(patience.rate);
         Self {
             inner,
             scanner,
@@ -159,11 +167,14 @@ impl<S> Guard<S> {
     ) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Ready(Ok(bytes)) => self.pace.moved(*bytes),
-            Poll::Pending if self.pace.poll(cx).is_ready() => {
-                self.verdict.slow.set(true);
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            Poll::Pending => {
+                self.pace.demand(self.verdict.rate.get());
+                if self.pace.poll(cx).is_ready() {
+                    self.verdict.slow.set(true);
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
             }
-            _ => {}
+            Poll::Ready(Err(_)) => {}
         }
         polled
     }

@@ -80,6 +80,7 @@ async fn process(
 ) -> Result<Reply, Reject> {
     let plane = exchange.plane();
     let record = exchange.record();
+    client.demand(plane.limits().body_rate);
     record.version = head.version;
     record.method = head.method.clone();
     // As sent, for the log of a request that is refused here.
@@ -121,6 +122,7 @@ async fn process(
     }
     let found = routes.find(&asked)?;
     record.route = Some(found.route.clone());
+    client.demand(found.route.body_rate);
     let host = &host;
     let decision = Decision {
         client,

@@ -3,8 +3,8 @@
 //! A client decides how much of each stream it takes. One that gives no room holds the stream, the
 //! request behind it and the connection to the instance, while its connection looks alive; and
 //! nobody asks a body for more that cannot be sent. So each stream is watched from outside: from
-//! the moment a piece of the response is handed on, the client has a window of `body_rate_min`,
-//! and the time the piece takes at that rate.
+//! the moment a piece of the response is handed on, the client has a window of the route's
+//! `body_rate_min`, and the time the piece takes at that rate.
 
 use std::cell::{Cell, RefCell};
 use std::pin::{Pin, pin};
@@ -23,28 +23,22 @@ thread_local! {
 
 /// Runs the streams of a client's HTTP/2 connection on the thread they belong to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct StreamExecutor {
-    pub(crate) rate: Option<BodyRate>,
-}
+pub(crate) struct StreamExecutor;
 
 impl<F> hyper::rt::Executor<F> for StreamExecutor
 where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        let rate = self.rate;
-        tokio::task::spawn_local(async move {
-            match rate {
-                Some(rate) => watched(future, rate).await,
-                None => drop(future.await),
-            }
-        });
+        tokio::task::spawn_local(watched(future));
     }
 }
 
 /// Whose move it is in a response.
 #[derive(Debug, Default)]
 pub(crate) struct Taking {
+    /// At which rate the client must take it; `None`: at none.
+    rate: Cell<Option<BodyRate>>,
     /// Bytes of the piece the client has to take; `None`: we have to bring the next one.
     due: Cell<Option<u64>>,
     /// Pieces handed on so far: tells one from the next.
@@ -53,11 +47,12 @@ pub(crate) struct Taking {
 }
 
 impl Taking {
-    /// The response of the stream that is being polled begins: its client must give room. `None`
-    /// outside a watched stream.
-    pub(crate) fn begin() -> Option<Rc<Self>> {
+    /// The response of the stream that is being polled begins: its client must give room, and keep
+    /// to `rate`. `None` outside a watched stream.
+    pub(crate) fn begin(rate: Option<BodyRate>) -> Option<Rc<Self>> {
         let current = CURRENT.with_borrow(Clone::clone);
         if let Some(taking) = &current {
+            taking.rate.set(rate);
             taking.due.set(Some(0));
         }
         current
@@ -76,7 +71,7 @@ impl Taking {
 }
 
 /// Runs a stream until it is done or its client too slow. Giving it up resets the stream.
-async fn watched(stream: impl Future, rate: BodyRate) {
+async fn watched(stream: impl Future) {
     let mut stream = pin!(stream);
     let taking = Rc::new(Taking::default());
     let mut watch = Watch::default();
@@ -87,7 +82,7 @@ async fn watched(stream: impl Future, rate: BodyRate) {
         if polled.is_ready() {
             return Poll::Ready(());
         }
-        let too_slow = watch.poll(&taking, rate, cx);
+        let too_slow = watch.poll(&taking, cx);
         taking.over.set(too_slow.is_ready());
         too_slow
     })
@@ -103,8 +98,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn poll(&mut self, taking: &Taking, rate: BodyRate, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(bytes) = taking.due.get() else {
+    fn poll(&mut self, taking: &Taking, cx: &mut Context<'_>) -> Poll<()> {
+        let (Some(bytes), Some(rate)) = (taking.due.get(), taking.rate.get()) else {
             self.deadline = None;
             return Poll::Pending;
         };
@@ -148,7 +143,7 @@ mod tests {
 
     /// A response in pieces.
     async fn response(pieces: Pieces) {
-        let taking = Taking::begin().expect("a watched stream");
+        let taking = Taking::begin(Some(RATE)).expect("a watched stream");
         for (bytes, seconds) in pieces {
             taking.asked(Some(*bytes));
             tokio::time::sleep(Duration::from_secs(*seconds)).await;
@@ -168,7 +163,7 @@ mod tests {
         ];
         for (what, pieces, seconds) in table {
             let start = Instant::now();
-            watched(response(pieces), RATE).await;
+            watched(response(pieces)).await;
             assert_eq!((Instant::now() - start).as_secs(), seconds, "{what}");
         }
     }
@@ -177,19 +172,31 @@ mod tests {
     async fn room_is_due_before_the_first_piece() {
         let start = Instant::now();
         let never_asked = async {
-            let taking = Taking::begin();
+            let taking = Taking::begin(Some(RATE));
             std::future::pending::<()>().await;
             drop(taking);
         };
-        watched(never_asked, RATE).await;
+        watched(never_asked).await;
         assert_eq!((Instant::now() - start).as_secs(), 10);
-        assert!(Taking::begin().is_none(), "nothing is left behind");
+        assert!(Taking::begin(None).is_none(), "nothing is left behind");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_stream_without_a_response_yet_waits() {
         let start = Instant::now();
-        watched(tokio::time::sleep(Duration::from_secs(500)), RATE).await;
+        watched(tokio::time::sleep(Duration::from_secs(500))).await;
         assert_eq!((Instant::now() - start).as_secs(), 500);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_a_rate_a_client_has_all_the_time() {
+        let start = Instant::now();
+        let slow = async {
+            let taking = Taking::begin(None).expect("a watched stream");
+            taking.asked(Some(1_000_000));
+            tokio::time::sleep(Duration::from_secs(5000)).await;
+        };
+        watched(slow).await;
+        assert_eq!((Instant::now() - start).as_secs(), 5000);
     }
 }

@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, Version};
 use super::access_log::field::{Captured, Line};
 use super::metrics::{Outcome, Shard};
 use super::trace::Trace;
+use crate::config::BodyRate;
 use crate::filter::Identity;
 use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
@@ -132,6 +133,12 @@ impl Exchange {
     /// The configuration the request is handled by, whatever comes into force meanwhile.
     pub(crate) fn plane(&self) -> Rc<Plane> {
         Rc::clone(&self.plane)
+    }
+
+    /// How fast its client must take the response.
+    pub(crate) fn body_rate(&self) -> Option<BodyRate> {
+        let route = self.record.route.as_ref();
+        route.map_or(self.plane.limits().body_rate, |route| route.body_rate)
     }
 
     /// When the request arrived.

@@ -22,18 +22,16 @@ const UNTIL_LIFTED: u64 = u64::MAX;
 pub(crate) enum Bar {
     /// Active checks find it unhealthy.
     Check,
-    /// It answered worse than others and is left out for a while.
+    /// It answered worse than others and is left out for a while: its circuit breaker, so to say.
     Ejected,
-    /// Its circuit breaker is open.
-    Open,
     /// A connection to it failed a moment ago: it is used only where no other is left.
     Suspect,
 }
 
 impl Bar {
     /// Bars that keep an instance from being used at all.
-    const HARD: [Self; 3] = [Self::Check, Self::Ejected, Self::Open];
-    const COUNT: usize = 4;
+    const HARD: [Self; 2] = [Self::Check, Self::Ejected];
+    const COUNT: usize = 3;
 }
 
 /// Counts changes of a service's instances. Shared by all that see the same service.
@@ -219,10 +217,10 @@ mod tests {
     fn an_instance_is_usable_since_its_last_bar_ended() {
         let (instance, _, now) = availability();
         instance.bar(Bar::Check, None);
-        instance.bar(Bar::Open, None);
+        instance.bar(Bar::Ejected, None);
         instance.lift(Bar::Check, now + 5 * MS);
         assert_eq!(instance.usable_since(), None, "another bar stands");
-        instance.lift(Bar::Open, now + 7 * MS);
+        instance.lift(Bar::Ejected, now + 7 * MS);
         assert_eq!(instance.usable_since(), Some(now + 7 * MS));
         instance.bar(Bar::Ejected, Some(now + 20 * MS));
         assert_eq!(instance.usable_since(), Some(now + 20 * MS));

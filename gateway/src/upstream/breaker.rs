@@ -6,7 +6,8 @@
 //! only if all of them are answered well does it close; the first failure opens it again.
 //!
 //! Shared by all workers. While it is closed a request costs a read and two additions; the lock is
-//! taken only while it is not. What is wrong with a single instance is for `outlier`.
+//! taken only while it is not. What is wrong with a single instance is for [`outlier`](super::outlier),
+//! which is the breaker of that.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

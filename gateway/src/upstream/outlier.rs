@@ -8,6 +8,12 @@
 //! An ejection is [`Bar::Ejected`] until a time. Each one of an instance is longer than the last;
 //! an interval without one takes the next a step back. Never too many are ejected at a time: what
 //! is wrong with all of them is not put right by using none.
+//!
+//! This is the circuit breaker of a single instance; there is no other beside it. Failures in a row
+//! open it, it closes by time, and what comes then is its probe: one failure is not enough to open
+//! it again, but the next opening is longer. A breaker that let only a few requests through would
+//! add nothing where other instances take the rest; where there are none, ejection stops short of
+//! the last, and the [`breaker`](super::breaker) of the service decides.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

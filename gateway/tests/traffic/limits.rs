@@ -13,11 +13,16 @@ use crate::support::origin::Origin;
 use crate::support::{PATIENCE, eventually};
 
 async fn gateway(origin: SocketAddr, server: &str, listener: &str) -> Gateway {
+    routed(origin, (server, listener), "").await
+}
+
+/// The same with more in the route.
+async fn routed(origin: SocketAddr, (server, listener): (&str, &str), own: &str) -> Gateway {
     let configuration = format!(
         "[server]\nworkers = 2\n{server}\n[listeners.public]\nbind = \"127.0.0.1:0\"\n{listener}\n\
          [admin]\nbind = \"127.0.0.1:0\"\n[access_log]\nto = \"file\"\npath = \"access.log\"\n{}{}",
         service("app", &[origin], ""),
-        route("all", "/{*rest}", "app", ""),
+        route("all", "/{*rest}", "app", own),
     );
     Gateway::start_with(&configuration, &[]).await
 }
@@ -105,6 +110,58 @@ async fn a_reader_must_keep_to_the_rate() {
     assert!(line["bytes_out"].as_u64().unwrap() < 64 << 20, "{line}");
     let refused = "weir_gateway_refusals_total{reason=\"client-too-slow\"}";
     assert!(gateway.metric(refused).await > 0.5);
+}
+
+#[tokio::test]
+async fn a_route_has_a_rate_of_its_own() {
+    let origin = Origin::start("one").await;
+    let window = "body_rate_window = \"500ms\"";
+    // The server demands a lot and the route nothing, or the other way round.
+    for (server, own, passes) in [("64KiB/s", "0B/s", true), ("0B/s", "64KiB/s", false)] {
+        let server = format!("body_rate_min = \"{server}\"\n{window}");
+        let own = format!("body_rate_min = \"{own}\"");
+        let gateway = routed(origin.address, (&server, ""), &own).await;
+        let path = format!("/zeros/{}", 64 << 20);
+        let upload = slow_upload(&gateway, passes).await;
+        assert_eq!(upload.starts_with("HTTP/1.1 200 "), passes, "{upload}");
+        assert_eq!(upload.contains("body-too-slow"), !passes, "{upload}");
+        let mut reader = reader(&gateway, &path).await;
+        if passes {
+            // Three windows of nothing.
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+        } else {
+            let line = gateway.logged(&path).await;
+            assert_eq!(line["reason"], "client-too-slow", "{line}");
+        }
+        let mut bytes = Vec::new();
+        let read = tokio::time::timeout(PATIENCE, reader.read_to_end(&mut bytes)).await;
+        // A reset takes what was under way with it.
+        let whole = read.expect("an end in time").is_ok() && bytes.len() > 64 << 20;
+        assert_eq!(whole, passes, "{} bytes", bytes.len());
+    }
+}
+
+/// The answer to an upload of twenty bytes that takes two windows, or for ever.
+async fn slow_upload(gateway: &Gateway, ends: bool) -> String {
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let head =
+        "POST /sink HTTP/1.1\r\nHost: test\r\nContent-Length: 20\r\nConnection: close\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    for _ in 0..if ends { 20 } else { 19 } {
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        if stream.write_all(b"a").await.is_err() {
+            break;
+        }
+    }
+    read_to_end(&mut stream).await
+}
+
+/// A client that has asked and does not read yet.
+async fn reader(gateway: &Gateway, path: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
 }
 
 #[tokio::test]

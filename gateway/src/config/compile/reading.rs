@@ -1,8 +1,10 @@
 //! `[reading]` and what `[server]` says about clients: from typed to meant.
 
+use super::super::error::Problem;
 use super::Compiler;
 use crate::config::file::{Placed, Reading, Server};
 use crate::config::model::{BodyRate, PathRules, ServerLimits};
+use crate::config::units::ByteRate;
 
 /// Bytes of a trailer section at most: hyper holds 16 KiB, its last line included.
 const TRAILER_BYTES_MAX: u64 = 15 << 10;
@@ -23,6 +25,7 @@ impl Compiler<'_> {
             &server.requests_per_connection_max,
             "requests_per_connection_max",
         );
+        self.positive(&server.body_rate_window);
         ServerLimits {
             connections_max: self.within(&server.connections_max, 1..=1_000_000, "connections_max"),
             connections_per_source_max,
@@ -41,7 +44,7 @@ impl Compiler<'_> {
             handshake_timeout: self.positive(&server.handshake_timeout),
             header_timeout: self.positive(&server.header_timeout),
             body_idle_timeout: self.positive(&server.body_idle_timeout),
-            body_rate: self.body_rate(server),
+            body_rate: self.body_rate(server, &server.body_rate_min),
             idle_timeout: self.positive(&server.idle_timeout),
             upgrade_idle_timeout: self.positive(&server.upgrade_idle_timeout),
             path: PathRules {
@@ -55,9 +58,23 @@ impl Compiler<'_> {
         }
     }
 
-    fn body_rate(&mut self, server: &Server) -> Option<BodyRate> {
-        let window = self.positive(&server.body_rate_window);
-        let bytes = server.body_rate_min.bytes_in(window);
+    /// What `rate` demands over the window of `server`.
+    pub(super) fn body_rate(
+        &mut self,
+        server: &Server,
+        rate: &Placed<ByteRate>,
+    ) -> Option<BodyRate> {
+        let window = server.body_rate_window.0;
+        let bytes = rate.bytes_in(window);
+        let demands = rate.0.0 > 0 && !window.is_zero();
+        if bytes == 0 && demands {
+            let message = format!(
+                "`{rate}` is less than a byte in {}",
+                *server.body_rate_window
+            );
+            let hint = "demand more, or nothing: \"0B/s\"";
+            self.refuse(Problem::at(rate.span(), message).hint(hint));
+        }
         (bytes > 0).then_some(BodyRate { window, bytes })
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::super::error::Problem;
 use super::super::file::{self, File, Named, Placed};
+use super::super::model::BodyRate;
 use super::Compiler;
 use super::predicates::Matching;
 use crate::filter::chain::{Chain, FilterKind};
@@ -36,6 +37,7 @@ impl Compiler<'_> {
         file: &File,
         filters: &BTreeMap<String, FilterKind>,
         gates: &mut Gates,
+        body_rate: Option<BodyRate>,
     ) -> Table {
         let typed = &file.routes;
         if typed.len() > ROUTES_MAX {
@@ -64,6 +66,10 @@ impl Compiler<'_> {
                 overload,
                 timeout: self.positive(&route.timeout),
                 body_bytes_max: route.body_bytes_max.as_ref().map(|size| size.0),
+                body_rate: match &route.body_rate_min {
+                    Some(rate) => self.body_rate(&file.server, rate),
+                    None => body_rate,
+                },
                 retry: self.retry(&route.retry),
                 hedge: route
                     .hedge

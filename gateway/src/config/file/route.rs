@@ -9,7 +9,7 @@ use super::{
     Cors, HeaderChanges, Hedge, Mirror, Named, Placed, Predicates, PriorityBy, Redirect, Respond,
     Retry, Rewrite, SplitMember,
 };
-use crate::config::units::{Duration, Size};
+use crate::config::units::{ByteRate, Duration, Size};
 use crate::overload::Class;
 
 /// `[routes.NAME]`
@@ -66,6 +66,10 @@ pub struct Route {
     /// Bytes of a request body; left out: as in `server`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body_bytes_max: Option<Placed<Size>>,
+    /// What a client must send of a body, or take of a response, while we wait for it, over the
+    /// `body_rate_window` of `server`; `"0B/s"`: no demand. Left out: as in `server`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body_rate_min: Option<Placed<ByteRate>>,
     /// What is refused first when not all can be served: `sheddable`, `default`, `critical`.
     #[serde(default)]
     pub priority: Class,

@@ -35,6 +35,11 @@ impl Pace {
         Self { rate, window: None }
     }
 
+    /// What must be kept to from now on.
+    pub(crate) fn demand(&mut self, rate: Option<BodyRate>) {
+        self.rate = rate;
+    }
+
     /// The wait is over: this many bytes have moved.
     pub(crate) fn moved(&mut self, bytes: usize) {
         let Some(window) = &mut self.window else {

@@ -14,6 +14,7 @@ use super::kept::Copying;
 use super::trailers::{self, TrailerFault, TrailerLimits};
 use super::{BoxError, KeptBody, Pace};
 use crate::config::{BodyRate, ServerLimits};
+use crate::route::Route;
 
 /// Why a request body was not passed on to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,12 +45,12 @@ pub(crate) struct BodyLimits {
 }
 
 impl BodyLimits {
-    /// The limits of a route that lets `bytes_max` through, or as much as the server does.
-    pub(crate) fn new(bytes_max: Option<u64>, server: &ServerLimits) -> Self {
+    /// The limits of a route. What it does not say, the server does.
+    pub(crate) fn new(route: &Route, server: &ServerLimits) -> Self {
         Self {
-            bytes_max: bytes_max.unwrap_or(server.body_bytes_max),
+            bytes_max: route.body_bytes_max.unwrap_or(server.body_bytes_max),
             trailers: server.trailers(),
-            rate: server.body_rate,
+            rate: route.body_rate,
         }
     }
 }

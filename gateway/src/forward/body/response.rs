@@ -46,7 +46,7 @@ impl ResponseBody {
     pub(crate) fn own(body: Full<Bytes>, exchange: Exchange) -> Self {
         Self {
             source: Source::Own(body),
-            taking: Taking::begin(),
+            taking: Taking::begin(exchange.body_rate()),
             exchange,
         }
     }
@@ -66,7 +66,7 @@ impl ResponseBody {
                 trailers: limits.trailers(),
                 lease: Some(lease),
             },
-            taking: Taking::begin(),
+            taking: Taking::begin(exchange.body_rate()),
             exchange,
         }
     }

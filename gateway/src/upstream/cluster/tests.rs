@@ -70,7 +70,7 @@ fn every_method_leaves_out_what_is_barred_and_what_was_tried() {
     for method in METHODS {
         let service = service(method, &many(4));
         let cluster = cluster(&service);
-        for bar in [Bar::Check, Bar::Ejected, Bar::Open] {
+        for bar in [Bar::Check, Bar::Ejected] {
             service.instances[2].availability.bar(bar, None);
             let spread = spread(&cluster, 200);
             assert_eq!(
