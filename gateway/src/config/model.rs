@@ -121,12 +121,11 @@ pub struct ServiceConfig {
     pub connect_timeout: Duration,
     /// After which an unused pooled connection is closed.
     pub idle_timeout: Duration,
-    /// Connections to one instance at most, of the whole process; each worker has an equal part,
-    /// and at least one.
+    /// Connections to one instance at most, of the whole process.
     pub connections_max: usize,
-    /// Requests to one instance at most at a time, divided likewise.
+    /// Requests to one instance at most at a time.
     pub requests_max: usize,
-    /// Requests that may wait for an instance at its limit, divided likewise.
+    /// Requests that may wait for an instance at its limit.
     pub waiting_max: usize,
     /// How long one may wait for that.
     pub waiting_timeout: Duration,

@@ -13,6 +13,7 @@ use crate::config::{Config, ServiceConfig};
 use crate::discovery::Found;
 use crate::telemetry::metrics::Configured;
 use crate::upstream::service::SharedService;
+use crate::upstream::spare::Spare;
 
 /// One configuration in force.
 #[derive(Debug)]
@@ -21,8 +22,8 @@ pub(crate) struct Generation {
     /// One per service, in the order of the configuration.
     pub(crate) services: Vec<Arc<SharedService>>,
     pub(crate) metrics: Arc<Configured>,
-    /// How many workers serve by it.
-    pub(crate) workers: usize,
+    /// What the workers that serve by it ask each other.
+    pub(crate) spare: Arc<Spare>,
     /// A permit for each worker that serves by it.
     followed: Semaphore,
 }
@@ -44,7 +45,8 @@ impl Generation {
             }
         };
         let services = config.services.iter().map(service).collect();
-        Self::with(Arc::new(config), services, workers)
+        let spare = previous.map_or_else(|| Spare::new(workers), |known| Arc::clone(&known.spare));
+        Self::with(Arc::new(config), services, spare)
     }
 
     /// The next generation with all as it is.
@@ -52,17 +54,17 @@ impl Generation {
         Self::with(
             Arc::clone(&self.config),
             self.services.clone(),
-            self.workers,
+            Arc::clone(&self.spare),
         )
     }
 
-    fn with(config: Arc<Config>, services: Vec<Arc<SharedService>>, workers: usize) -> Self {
+    fn with(config: Arc<Config>, services: Vec<Arc<SharedService>>, spare: Arc<Spare>) -> Self {
         let metrics = Arc::new(Configured::new(&config, &services));
         Self {
             config,
             services,
             metrics,
-            workers,
+            spare,
             followed: Semaphore::new(0),
         }
     }
@@ -82,7 +84,8 @@ impl Generation {
             let next = SharedService::new(config, Some(endpoints), now, Some(known));
             services[at] = Arc::new(next);
         }
-        Self::with(Arc::clone(&self.config), services, self.workers)
+        let spare = Arc::clone(&self.spare);
+        Self::with(Arc::clone(&self.config), services, spare)
     }
 
     /// The service of this name.

@@ -9,6 +9,7 @@ use super::generation::Generation;
 use crate::config::{Config, ServerLimits};
 use crate::telemetry::metrics::Found;
 use crate::upstream::cluster::Cluster;
+use crate::upstream::spare::Spare;
 
 /// What requests are decided and forwarded by.
 pub(crate) struct Plane {
@@ -24,7 +25,7 @@ impl Plane {
     /// not changed are taken over with all they know and all their connections.
     pub(super) fn new(generation: Arc<Generation>, worker: usize, previous: Option<&Self>) -> Self {
         let random = RandomState::new();
-        let of_workers = (worker, generation.workers);
+        let worker = (worker, &generation.spare);
         let services = generation.services.iter().enumerate();
         let clusters = services.map(|(number, service)| {
             let known = previous.and_then(|previous| previous.cluster(&service.config.name));
@@ -33,7 +34,7 @@ impl Plane {
                 known => {
                     let known = known.map(|known| &**known);
                     let seed = random.hash_one(number);
-                    Rc::new(Cluster::new(service, of_workers, seed, known))
+                    Rc::new(Cluster::new(service, worker, seed, known))
                 }
             }
         });
@@ -77,6 +78,18 @@ impl Plane {
                 other => cluster.retire(other.map(|other| &**other)),
             }
         }
+    }
+
+    /// Closes idle upstream connections whose places other workers wait for.
+    pub(super) fn spare_idle(&self) {
+        for cluster in &self.clusters {
+            cluster.spare();
+        }
+    }
+
+    /// What the workers ask each other.
+    pub(super) fn spare(&self) -> &Arc<Spare> {
+        &self.generation.spare
     }
 
     /// Closes upstream connections that were idle for too long.

@@ -260,6 +260,7 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     tokio::task::spawn_local(close_connections(Rc::clone(&worker)));
     tokio::task::spawn_local(watch_lag(Rc::clone(&worker)));
+    tokio::task::spawn_local(spare_connections(Rc::clone(&worker)));
     tokio::task::spawn_local(follow(generations, Rc::clone(&worker)));
     worker.plane().followed();
     let closing = worker.drain.closing();
@@ -305,6 +306,16 @@ async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Wo
 async fn watch_lag(worker: Rc<Worker>) {
     let lag_max = || worker.plane().config().overload.lag_max;
     worker.strain.watch_lag(lag_max).await;
+}
+
+/// Closes idle upstream connections where other workers need their places.
+async fn spare_connections(worker: Rc<Worker>) {
+    // The same for all generations.
+    let spare = Arc::clone(worker.plane().spare());
+    loop {
+        spare.asked(worker.index).await;
+        worker.plane().spare_idle();
+    }
 }
 
 /// Ends connections when the gateway closes. HTTP/2 can say so at any time; a request may be on

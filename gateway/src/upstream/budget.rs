@@ -24,6 +24,7 @@ const FREE_KEEPS: f64 = 10.0;
 /// The budget of one worker for one service.
 #[derive(Debug)]
 pub(crate) struct Budget {
+    config: RetryBudgetConfig,
     /// Earned with each request.
     percent: u32,
     /// What requests have earned.
@@ -56,6 +57,7 @@ impl Budget {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
         let free_per_second = f64::from(config.min_per_second) / f64::from(workers);
         Self {
+            config: config.clone(),
             percent: config.percent,
             saved: Cell::new(0),
             free_per_second,
@@ -63,6 +65,11 @@ impl Budget {
             in_flight: Cell::new(0),
             in_flight_max: config.in_flight_max.div_ceil(workers),
         }
+    }
+
+    /// Whether it was made from this.
+    pub(crate) fn is_for(&self, config: &RetryBudgetConfig) -> bool {
+        self.config == *config
     }
 
     /// A request has come.

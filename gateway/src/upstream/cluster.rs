@@ -18,6 +18,7 @@ use super::lineup::{Lineup, Request};
 use super::link::Link;
 use super::pool::Pool;
 use super::service::SharedService;
+use super::spare::Spare;
 use crate::config::{Method, ServiceConfig, UpstreamProtocol};
 use crate::filter::Context;
 use crate::serve::Client;
@@ -49,29 +50,35 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// The cluster of worker number `worker` of so many `workers`; `seed` feeds its random
-    /// choices. Links to instances that `previous` knew are taken over from there.
+    /// The cluster of worker number `worker` of those that ask each other for what they have to
+    /// `spare`; `seed` feeds its random choices. Links to instances that `previous` knew are taken
+    /// over from there.
     pub(crate) fn new(
         service: &Arc<SharedService>,
-        (worker, workers): (usize, usize),
+        (worker, spare): (usize, &Arc<Spare>),
         seed: u64,
         previous: Option<&Self>,
     ) -> Self {
         let config = &service.config;
-        let known = previous.filter(|known| known.connects_like(config));
+        // What is spoken cannot change while a connection stands; all else can.
+        let known = previous.filter(|known| known.protocol() == config.protocol);
         let links: HashMap<SocketAddr, &Rc<Link>> = known
             .iter()
             .flat_map(|known| &known.endpoints)
             .map(|endpoint| (endpoint.instance.address, &endpoint.link))
             .collect();
         let in_flight = known.map_or_else(Rc::default, |known| Rc::clone(&known.in_flight));
-        let limits = of_worker(config, worker, workers);
-        let link = |address: SocketAddr| match links.get(&address) {
-            Some(link) => Rc::clone(link),
-            None => {
-                let pool = Pool::new(&limits, address);
-                Rc::new(Link::new(pool, Rc::clone(&in_flight), decay(config)))
-            }
+        let link = |address: SocketAddr| {
+            let link = match links.get(&address) {
+                Some(link) => Rc::clone(link),
+                None => {
+                    let pool = Pool::new(config, address, (worker, Arc::clone(spare)));
+                    Rc::new(Link::new(pool, Rc::clone(&in_flight)))
+                }
+            };
+            link.pool.adjust(config);
+            link.set_decay(decay(config));
+            link
         };
         let endpoints = service.instances.iter().enumerate();
         let endpoints = endpoints.map(|(index, instance)| {
@@ -97,7 +104,13 @@ impl Cluster {
             random,
             first,
             lineup: RefCell::new(lineup),
-            care: Care::new(&config.retry_budget, service.faults.clone(), workers, seed),
+            care: Care::new(
+                &config.retry_budget,
+                service.faults.clone(),
+                spare.workers(),
+                seed,
+                previous.map(|known| &known.care),
+            ),
         }
     }
 
@@ -182,6 +195,13 @@ impl Cluster {
         }
     }
 
+    /// Closes idle connections whose places other workers wait for.
+    pub(crate) fn spare(&self) {
+        for endpoint in &self.endpoints {
+            endpoint.link.pool.spare(&endpoint.instance);
+        }
+    }
+
     /// Closes the idle connections that `next`, which takes this one's place, has not taken over,
     /// and keeps none from now on. `None`: the service is gone.
     pub(crate) fn retire(&self, next: Option<&Self>) {
@@ -208,21 +228,6 @@ impl Cluster {
         self.lineup.replace(next);
         self.lineup.borrow()
     }
-
-    /// Whether links may be taken over by a service with this configuration.
-    fn connects_like(&self, config: &ServiceConfig) -> bool {
-        let settings = |config: &ServiceConfig| {
-            (
-                config.protocol,
-                config.connect_timeout,
-                config.idle_timeout,
-                (config.connections_max, config.requests_max),
-                (config.waiting_max, config.waiting_timeout),
-                decay(config),
-            )
-        };
-        settings(&self.service.config) == settings(config)
-    }
 }
 
 /// The decay of the times to answer, where they are measured.
@@ -230,17 +235,6 @@ fn decay(config: &ServiceConfig) -> Option<std::time::Duration> {
     match config.balance.method {
         Method::PeakEwma { decay } => Some(decay),
         _ => None,
-    }
-}
-
-/// The settings for one of many workers: of each limit an equal part.
-fn of_worker(config: &ServiceConfig, worker: usize, workers: usize) -> ServiceConfig {
-    let part = |whole: usize| whole / workers + usize::from(worker < whole % workers);
-    ServiceConfig {
-        connections_max: part(config.connections_max).max(1),
-        requests_max: part(config.requests_max).max(1),
-        waiting_max: part(config.waiting_max),
-        ..config.clone()
     }
 }
 

@@ -13,11 +13,10 @@ use http::{Request, Response};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::instance::Instance;
 use super::link::Link;
-use super::pool::{ConnectFailure, Sender};
+use super::pool::{ConnectFailure, Sender, Taken};
 use super::wire::PolledFrame;
 use crate::forward::body::RequestBody;
 use crate::telemetry::metrics::{InstanceSeries, Shard};
@@ -52,15 +51,14 @@ impl Endpoint {
     /// A connection for one request. With `fresh`, one that no request was sent on before.
     pub(crate) async fn lease(self: Rc<Self>, fresh: bool) -> Result<Lease, ConnectFailure> {
         // Counted before the connection stands, so that a slow instance looks as busy as it is.
-        let in_flight = InFlight::new(Rc::clone(&self));
-        match self.link.pool.take(fresh).await {
+        let mut in_flight = InFlight::new(Rc::clone(&self));
+        match in_flight.connect(fresh).await {
             Ok(taken) => {
                 self.instance.trust();
                 Ok(Lease {
                     in_flight,
                     sender: Some(taken.sender),
                     reused: taken.reused,
-                    _permit: taken.permit,
                 })
             }
             Err(failure) => {
@@ -74,18 +72,38 @@ impl Endpoint {
 }
 
 /// Counts one request while it lives.
-struct InFlight(Rc<Endpoint>);
+struct InFlight {
+    endpoint: Rc<Endpoint>,
+    /// It has a place among the requests of all workers.
+    placed: bool,
+}
 
 impl InFlight {
     fn new(endpoint: Rc<Endpoint>) -> Self {
         endpoint.link.begins();
-        Self(endpoint)
+        Self {
+            endpoint,
+            placed: false,
+        }
+    }
+
+    async fn connect(&mut self, fresh: bool) -> Result<Taken, ConnectFailure> {
+        let (pool, instance) = (&self.endpoint.link.pool, &self.endpoint.instance);
+        if !pool.has_place(instance) {
+            // Boxed: waiting is the exception, and takes room in every request's future.
+            Box::pin(pool.wait_for_place(instance)).await?;
+        }
+        self.placed = true;
+        pool.take(instance, fresh).await
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.link.ends();
+        self.endpoint.link.ends();
+        if self.placed {
+            self.endpoint.instance.requests.give_back();
+        }
     }
 }
 
@@ -96,13 +114,12 @@ pub(crate) struct Lease {
     sender: Option<Sender>,
     /// Whether an earlier request was sent on the connection: it may have gone stale meanwhile.
     pub(crate) reused: bool,
-    _permit: OwnedSemaphorePermit,
 }
 
 impl Lease {
     /// The instance at the other end.
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
-        &self.in_flight.0
+        &self.in_flight.endpoint
     }
 
     /// Sends the request. The error holds the request if nothing of it was written.
@@ -115,7 +132,7 @@ impl Lease {
     {
         let sender = self.sender.as_mut();
         let sender = sender.expect("only release takes it, and release consumes the lease");
-        let timing = self.in_flight.0.link.time();
+        let timing = self.in_flight.endpoint.link.time();
         let answer = match sender {
             Sender::Http1(wire) => Either::Left(wire.send(request)),
             Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
@@ -145,7 +162,9 @@ impl Lease {
     /// The response was read to its end: the connection may serve another request.
     pub(crate) fn release(mut self) {
         if let Some(sender) = self.sender.take() {
-            self.endpoint().link.pool.put(sender, Instant::now());
+            let endpoint = self.endpoint();
+            let pool = &endpoint.link.pool;
+            pool.put(sender, &endpoint.instance, Instant::now());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What the answers of a service's instances lead to: ejections, and an open breaker.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    /// For these instances; an unchanged breaker of the `previous` configuration stays as it is.
+    /// For these instances; what has not changed since the `previous` configuration stays as it is.
     pub(crate) fn new(
         service: &ServiceConfig,
         instances: &[Arc<Instance>],
@@ -28,10 +29,13 @@ impl Faults {
         previous: Option<&Self>,
     ) -> Self {
         let name = || Arc::from(service.name.as_str());
-        let outliers = service
-            .outlier
-            .as_ref()
-            .map(|config| Arc::new(Outliers::new(name(), config.clone(), instances.to_vec())));
+        let outliers = service.outlier.as_ref().map(|config| {
+            let known = previous.and_then(|previous| previous.outliers.as_ref());
+            match known.filter(|known| known.is_for(config, instances)) {
+                Some(known) => Arc::clone(known),
+                None => Arc::new(Outliers::new(name(), config.clone(), instances.to_vec())),
+            }
+        });
         let breaker = service.breaker.as_ref().map(|config| {
             let known = previous.and_then(|previous| previous.breaker.as_ref());
             match known.filter(|known| known.config() == config) {
@@ -47,21 +51,27 @@ impl Faults {
 #[derive(Debug)]
 pub(crate) struct Care {
     faults: Faults,
-    pub(crate) budget: Budget,
+    pub(crate) budget: Rc<Budget>,
     pub(crate) random: Random,
 }
 
 impl Care {
-    /// For one of so many `workers`.
+    /// For one of so many `workers`; an unchanged budget of the `previous` configuration stays.
     pub(crate) fn new(
         config: &RetryBudgetConfig,
         faults: Faults,
         workers: usize,
         seed: u64,
+        previous: Option<&Self>,
     ) -> Self {
+        let known = previous.map(|previous| &previous.budget);
+        let budget = match known.filter(|known| known.is_for(config)) {
+            Some(known) => Rc::clone(known),
+            None => Rc::new(Budget::new(config, workers)),
+        };
         Self {
             faults,
-            budget: Budget::new(config, workers),
+            budget,
             random: Random::seeded(seed),
         }
     }

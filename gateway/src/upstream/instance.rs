@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::availability::{Availability, Bar, Changes, SUSPECT_FOR};
 use super::outlier::Tally;
+use super::permits::Permits;
 
 /// One instance of one service.
 #[derive(Debug)]
@@ -21,6 +22,10 @@ pub(crate) struct Instance {
     pub(crate) availability: Availability,
     /// What its answers were.
     pub(crate) tally: Tally,
+    /// Requests under way to it, of all workers.
+    pub(crate) requests: Permits,
+    /// HTTP/1.1 connections to it, of all workers, idle or not.
+    pub(crate) connections: Permits,
 }
 
 impl Instance {
@@ -31,6 +36,8 @@ impl Instance {
             name: address.to_string().into(),
             availability: Availability::new(epoch, changes),
             tally: Tally::default(),
+            requests: Permits::default(),
+            connections: Permits::default(),
         }
     }
 

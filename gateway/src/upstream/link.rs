@@ -17,20 +17,34 @@ pub(crate) struct Link {
     in_flight: Cell<u32>,
     /// The same of all instances of the service.
     of_service: Rc<Cell<u32>>,
-    /// Where the service is balanced by it.
-    latency: Option<PeakEwma>,
+    latency: PeakEwma,
+    /// Whether the service is balanced by the times to answer: only then are they taken.
+    timed: Cell<bool>,
 }
 
 impl Link {
-    /// A link without connections. `of_service` counts the requests of the whole service;
-    /// `decay` is that of the times to answer, where they are measured.
-    pub(super) fn new(pool: Pool, of_service: Rc<Cell<u32>>, decay: Option<Duration>) -> Self {
+    /// A link without connections. `of_service` counts the requests of the whole service.
+    pub(super) fn new(pool: Pool, of_service: Rc<Cell<u32>>) -> Self {
         Self {
             pool,
             in_flight: Cell::new(0),
             of_service,
-            latency: decay.map(PeakEwma::new),
+            // The decay is set before any time is taken.
+            latency: PeakEwma::new(Duration::from_secs(1)),
+            timed: Cell::new(false),
         }
+    }
+
+    /// Takes times to answer, and with what decay, or takes none.
+    pub(super) fn set_decay(&self, decay: Option<Duration>) {
+        self.timed.set(decay.is_some());
+        if let Some(decay) = decay {
+            self.latency.set_decay(decay);
+        }
+    }
+
+    fn latency(&self) -> Option<&PeakEwma> {
+        self.timed.get().then_some(&self.latency)
     }
 
     /// Requests of this worker that the instance is busy with.
@@ -40,15 +54,14 @@ impl Link {
 
     /// What one more request costs, in seconds; 0 where that is not measured.
     pub(super) fn cost(&self, now: Instant) -> f64 {
-        let latency = self.latency.as_ref();
-        latency.map_or(0.0, |latency| latency.cost(self.in_flight.get(), now))
+        self.latency()
+            .map_or(0.0, |latency| latency.cost(self.in_flight.get(), now))
     }
 
     /// A request is being sent. Its time is taken until the value is [answered](Timing::answered)
     /// or dropped.
     pub(super) fn time(&self) -> Timing<'_> {
-        let latency = self.latency.as_ref();
-        Timing(latency.map(|latency| (latency, Instant::now())))
+        Timing(self.latency().map(|latency| (latency, Instant::now())))
     }
 
     /// A request begins.

@@ -123,6 +123,14 @@ impl Outliers {
         }
     }
 
+    /// Whether these are the instances it looks at, in this way.
+    pub(crate) fn is_for(&self, config: &OutlierConfig, instances: &[Arc<Instance>]) -> bool {
+        let pairs = || self.instances.iter().zip(instances);
+        self.config == *config
+            && self.instances.len() == instances.len()
+            && pairs().all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
     /// Counts an outcome, and ejects the instance if it was one too many.
     pub(crate) fn observe(&self, instance: &Instance, outcome: Outcome, now: Instant) {
         let tally = &instance.tally;

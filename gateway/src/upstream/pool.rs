@@ -1,19 +1,26 @@
 //! The connections of one worker to one instance.
 //!
 //! HTTP/1.1: a stack of idle connections; the one used last is used next, so that those no longer
-//! needed fall idle and are closed. HTTP/2: one connection that all requests share. At most
-//! `connections_max` requests are under way over HTTP/1.1 at a time; a bounded number wait.
+//! needed fall idle and are closed. HTTP/2: one connection that all requests share.
+//!
+//! How many requests and HTTP/1.1 connections there may be, and how many requests may wait, counts
+//! over all workers ([`permits`](super::permits)).
 
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::poll;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::instance::Instance;
+use super::permits::NoPlace;
+use super::spare::Spare;
 use super::stream::AnswerFirst;
 use super::wire::Wire;
 use crate::config::{ServiceConfig, UpstreamProtocol};
@@ -68,7 +75,46 @@ pub(crate) enum Sender {
 pub(super) struct Taken {
     pub(super) sender: Sender,
     pub(super) reused: bool,
-    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// The place of one HTTP/1.1 connection among those of all workers.
+pub(super) struct Place(Arc<Instance>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.give_back();
+    }
+}
+
+/// What a reload may change while connections stand.
+#[derive(Clone, Copy)]
+struct Settings {
+    connect_timeout: Duration,
+    idle_timeout: Duration,
+    connections_max: u32,
+    /// Requests under way.
+    requests_max: u32,
+    waiting_max: usize,
+    waiting_timeout: Duration,
+}
+
+impl Settings {
+    fn of(service: &ServiceConfig) -> Self {
+        let count = |max: usize| u32::try_from(max).unwrap_or(u32::MAX);
+        let connections_max = count(service.connections_max);
+        let requests_max = count(service.requests_max);
+        Self {
+            connect_timeout: service.connect_timeout,
+            idle_timeout: service.idle_timeout,
+            connections_max,
+            requests_max: match service.protocol {
+                UpstreamProtocol::Http1 => requests_max.min(connections_max),
+                UpstreamProtocol::Http2 => requests_max,
+            },
+            waiting_max: service.waiting_max,
+            waiting_timeout: service.waiting_timeout,
+        }
+    }
 }
 
 struct Idle {
@@ -80,49 +126,69 @@ struct Idle {
 pub(super) struct Pool {
     address: SocketAddr,
     protocol: UpstreamProtocol,
-    connect_timeout: Duration,
-    waiting_max: usize,
-    waiting_timeout: Duration,
-    idle_timeout: Duration,
-    /// None once the pool is retired.
-    idle_max: Cell<usize>,
+    settings: Cell<Settings>,
+    /// Keeps no idle connections any more.
+    retired: Cell<bool>,
     idle: RefCell<Vec<Idle>>,
     /// The HTTP/2 connection; the lock makes all who need one wait for a single handshake.
     shared: tokio::sync::Mutex<Option<http2::SendRequest<RequestBody>>>,
-    permits: Arc<Semaphore>,
-    waiting: Cell<usize>,
+    /// The number of the worker, and what it asks the others by.
+    worker: (usize, Arc<Spare>),
 }
 
 impl Pool {
-    pub(super) fn new(service: &ServiceConfig, address: SocketAddr) -> Self {
-        let permits = match service.protocol {
-            UpstreamProtocol::Http1 => service.requests_max.min(service.connections_max),
-            UpstreamProtocol::Http2 => service.requests_max,
-        };
+    pub(super) fn new(
+        service: &ServiceConfig,
+        address: SocketAddr,
+        worker: (usize, Arc<Spare>),
+    ) -> Self {
         Self {
             address,
             protocol: service.protocol,
-            connect_timeout: service.connect_timeout,
-            waiting_max: service.waiting_max,
-            waiting_timeout: service.waiting_timeout,
-            idle_timeout: service.idle_timeout,
-            idle_max: Cell::new(service.connections_max),
+            settings: Cell::new(Settings::of(service)),
+            retired: Cell::new(false),
             idle: RefCell::default(),
             shared: tokio::sync::Mutex::default(),
-            permits: Arc::new(Semaphore::new(permits)),
-            waiting: Cell::new(0),
+            worker,
         }
     }
 
-    /// A connection for one request; with `fresh`, one no request was sent on before.
-    pub(super) async fn take(&self, fresh: bool) -> Result<Taken, ConnectFailure> {
-        let permit = self.permit().await?;
+    /// Goes on by another configuration, which speaks the same protocol.
+    pub(super) fn adjust(&self, service: &ServiceConfig) {
+        self.settings.set(Settings::of(service));
+    }
+
+    /// Takes a place for a request, if there is one.
+    pub(super) fn has_place(&self, instance: &Instance) -> bool {
+        instance.requests.take(self.settings.get().requests_max)
+    }
+
+    /// Takes a place for a request once there is one.
+    pub(super) async fn wait_for_place(&self, instance: &Instance) -> Result<(), ConnectFailure> {
+        let settings = self.settings.get();
+        let placed = instance.requests.wait(
+            settings.requests_max,
+            settings.waiting_max,
+            settings.waiting_timeout,
+        );
+        placed.await.map_err(|no_place| match no_place {
+            NoPlace::Full => ConnectFailure::Busy,
+            NoPlace::TimedOut => ConnectFailure::Waited,
+        })
+    }
+
+    /// A connection for one request that has its place; with `fresh`, one no request was sent on
+    /// before.
+    pub(super) async fn take(
+        &self,
+        instance: &Arc<Instance>,
+        fresh: bool,
+    ) -> Result<Taken, ConnectFailure> {
         if self.protocol == UpstreamProtocol::Http2 {
             let (sender, reused) = Box::pin(self.share()).await?;
             return Ok(Taken {
                 sender: Sender::Http2(sender),
                 reused,
-                permit,
             });
         }
         let idle = if fresh {
@@ -134,25 +200,36 @@ impl Pool {
         let wire = match idle {
             Some(wire) => wire,
             // Boxed: connecting is the exception, and takes much room in every request's future.
-            None => Box::pin(self.connect_http1()).await?,
+            None => Box::pin(self.connect_http1(instance)).await?,
         };
         Ok(Taken {
             sender: Sender::Http1(wire),
             reused,
-            permit,
         })
     }
 
     /// Takes back a connection whose response was read to its end.
-    pub(super) fn put(&self, sender: Sender, now: Instant) {
+    pub(super) fn put(&self, sender: Sender, instance: &Instance, now: Instant) {
         // An HTTP/2 sender is one of many handles: the connection itself stays in `shared`.
         let Sender::Http1(wire) = sender else {
             return;
         };
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.idle_max.get() {
-            idle.push(Idle { wire, since: now });
+        if !self.retired.get() && !instance.connections.is_awaited() {
+            self.idle.borrow_mut().push(Idle { wire, since: now });
         }
+    }
+
+    /// Closes idle connections for as long as others wait for their places.
+    pub(super) fn spare(&self, instance: &Instance) {
+        while instance.connections.is_awaited() && self.close_one() {}
+    }
+
+    /// Closes the connection that was idle for the longest time, if there is one.
+    fn close_one(&self) -> bool {
+        let mut idle = self.idle.borrow_mut();
+        let oldest = (!idle.is_empty()).then(|| idle.remove(0));
+        drop(idle);
+        oldest.is_some()
     }
 
     /// Closes what was idle for too long or was closed by the instance.
@@ -163,12 +240,12 @@ impl Pool {
 
     /// Keeps no idle connections any more: another configuration is in force.
     pub(super) fn retire(&self) {
-        self.idle_max.set(0);
+        self.retired.set(true);
         self.idle.borrow_mut().clear();
     }
 
     fn is_fresh(&self, idle: &Idle, now: Instant) -> bool {
-        now.saturating_duration_since(idle.since) < self.idle_timeout
+        now.saturating_duration_since(idle.since) < self.settings.get().idle_timeout
     }
 
     fn pop(&self, now: Instant) -> Option<Wire> {
@@ -181,24 +258,24 @@ impl Pool {
         None
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, ConnectFailure> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
+    /// The place of one more connection. There is one, since each request has a place and there
+    /// are no more of those; but idle connections may stand in it, this worker's or another's.
+    async fn connection_place(&self, instance: &Arc<Instance>) -> Result<Place, ConnectFailure> {
+        let settings = self.settings.get();
+        let max = settings.connections_max;
+        let (places, place) = (&instance.connections, || Place(Arc::clone(instance)));
+        if places.take(max) || (self.close_one() && places.take(max)) {
+            return Ok(place());
         }
-        Box::pin(self.wait_for_permit()).await
-    }
-
-    async fn wait_for_permit(&self) -> Result<OwnedSemaphorePermit, ConnectFailure> {
-        if self.waiting.get() >= self.waiting_max {
-            return Err(ConnectFailure::Busy);
+        let mut waiting = pin!(places.wait(max, usize::MAX, settings.waiting_timeout));
+        // Polled first, so that it waits when the others look.
+        if let Poll::Ready(placed) = poll!(waiting.as_mut()) {
+            return placed.map(|()| place()).map_err(|_| ConnectFailure::Waited);
         }
-        let _waiting = Waiting::new(&self.waiting);
-        let acquired = Arc::clone(&self.permits).acquire_owned();
-        match tokio::time::timeout(self.waiting_timeout, acquired).await {
-            Ok(Ok(permit)) => Ok(permit),
-            // The semaphore is never closed, so the inner error cannot happen.
-            Ok(Err(_)) | Err(_) => Err(ConnectFailure::Waited),
-        }
+        let (worker, spare) = &self.worker;
+        spare.ask_others(*worker);
+        let placed = waiting.await;
+        placed.map(|()| place()).map_err(|_| ConnectFailure::Waited)
     }
 
     async fn share(&self) -> Result<(http2::SendRequest<RequestBody>, bool), ConnectFailure> {
@@ -222,7 +299,8 @@ impl Pool {
         Ok((sender, false))
     }
 
-    async fn connect_http1(&self) -> Result<Wire, ConnectFailure> {
+    async fn connect_http1(&self, instance: &Arc<Instance>) -> Result<Wire, ConnectFailure> {
+        let place = self.connection_place(instance).await?;
         let io = TokioIo::new(AnswerFirst::new(self.connect().await?));
         let mut builder = http1::Builder::new();
         builder
@@ -232,7 +310,7 @@ impl Pool {
             .in_time(builder.handshake(io))
             .await?
             .map_err(ConnectFailure::Handshake)?;
-        Ok(Wire::new(sender, connection))
+        Ok(Wire::new(sender, connection, place))
     }
 
     async fn connect(&self) -> Result<TcpStream, ConnectFailure> {
@@ -247,7 +325,7 @@ impl Pool {
     }
 
     async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, ConnectFailure> {
-        let timed = tokio::time::timeout(self.connect_timeout, future).await;
+        let timed = tokio::time::timeout(self.settings.get().connect_timeout, future).await;
         timed.map_err(|_elapsed| ConnectFailure::Timeout)
     }
 }
@@ -259,20 +337,4 @@ fn drive(connection: impl Future<Output = hyper::Result<()>> + 'static) {
             tracing::debug!(%error, "upstream connection ended");
         }
     });
-}
-
-/// Counts one waiting request while it lives.
-struct Waiting<'p>(&'p Cell<usize>);
-
-impl<'p> Waiting<'p> {
-    fn new(count: &'p Cell<usize>) -> Self {
-        count.set(count.get() + 1);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
 }

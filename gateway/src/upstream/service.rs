@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::availability::{Bar, Changes};
+use super::availability::Changes;
 use super::balance::maglev::Maglev;
 use super::faults::Faults;
 use super::instance::Instance;
@@ -63,15 +63,8 @@ impl SharedService {
             .flat_map(|known| &known.instances)
             .map(|instance| (instance.address, instance))
             .collect();
-        let checks_changed = previous.is_some_and(|known| known.config.health != config.health);
         let instance = |endpoint: &EndpointConfig| match known.get(&endpoint.address) {
-            Some(known) => {
-                if checks_changed {
-                    // Other checks may judge otherwise.
-                    known.availability.lift(Bar::Check, now);
-                }
-                Arc::clone(known)
-            }
+            Some(known) => Arc::clone(known),
             None => {
                 let instance = Instance::new(endpoint.address, now, Arc::clone(&changes));
                 if !known.is_empty() {
@@ -156,6 +149,7 @@ fn maglev(endpoints: &[EndpointConfig], members: &[usize]) -> Maglev {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::upstream::availability::Bar;
 
     fn shared(zone: &str, endpoints: &str) -> SharedService {
         let text = format!(
@@ -211,11 +205,12 @@ mod tests {
     }
 
     #[test]
-    fn other_checks_judge_anew() {
+    fn what_is_known_stays_however_the_service_changes() {
         let before = shared("", "\"10.0.0.1:80\"");
         before.instances[0].availability.bar(Bar::Check, None);
         let mut config = (*before.config).clone();
         config.connect_timeout *= 2;
+        config.protocol = crate::config::UpstreamProtocol::Http2;
         let now = Instant::now();
         let same = SharedService::new(Arc::new(config), None, now, Some(&before));
         assert!(!same.instances[0].availability.is_usable(now));

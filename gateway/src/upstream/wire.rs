@@ -18,6 +18,7 @@ use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
+use super::pool::Place;
 use super::stream::AnswerFirst;
 use crate::forward::body::RequestBody;
 
@@ -31,14 +32,20 @@ pub(crate) struct Wire {
     sender: http1::SendRequest<RequestBody>,
     /// `None`: a task of its own moves its bytes, or it has ended.
     connection: Option<Box<Connection>>,
+    _place: Place,
 }
 
 impl Wire {
     /// The two halves of a connection that hyper has made.
-    pub(super) fn new(sender: http1::SendRequest<RequestBody>, connection: Connection) -> Self {
+    pub(super) fn new(
+        sender: http1::SendRequest<RequestBody>,
+        connection: Connection,
+        place: Place,
+    ) -> Self {
         Self {
             sender,
             connection: Some(Box::new(connection)),
+            _place: place,
         }
     }
 

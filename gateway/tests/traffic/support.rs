@@ -1,5 +1,6 @@
 //! The test bed: a gateway process, origin servers, clients.
 
+pub(crate) mod checked;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod hostile;

@@ -1,7 +1,6 @@
 //! The gateway's peers: found, or installed where that is possible; otherwise it is said why one is
 //! left out, and the bench goes on without it.
 use std::ffi::OsString;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,8 +8,6 @@ use anyhow::{Context, Result, bail};
 
 use crate::{install, output, process, workspace};
 
-/// Where Debian's scripts ask whether a daemon may be started; exit code 101 means no.
-const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// The folder of Python packages, in the target directory.
 const VENV: &str = "bench-peers";
 
@@ -75,24 +72,13 @@ fn program(path: PathBuf, requirement: &str) -> Result<PathBuf> {
     }
 }
 
-/// Installs a package without its daemon being started.
+/// Installs a package; its daemon is not started.
 fn install_package(package: &str) -> Result<()> {
     let packages = [package.to_owned()];
-    if let Some(refusal) = install::refusal(&packages, install::is_root(), install::has_apt()) {
-        bail!(refusal);
+    match install::refusal(&packages, install::is_root(), install::has_apt()) {
+        Some(refusal) => bail!(refusal),
+        None => install::packages(&packages),
     }
-    let policy = Path::new(POLICY);
-    let ours = !policy.exists();
-    if ours {
-        std::fs::write(policy, "#!/bin/sh\nexit 101\n").context(POLICY)?;
-        let permissions = std::fs::Permissions::from_mode(0o755);
-        std::fs::set_permissions(policy, permissions).context(POLICY)?;
-    }
-    let installed = install::packages(&packages);
-    if ours {
-        std::fs::remove_file(policy).context(POLICY)?;
-    }
-    installed
 }
 
 /// Installs a Python package in a folder of its own.

@@ -54,14 +54,14 @@ pub struct Service {
     /// An unused pooled connection is closed after this.
     #[serde(default = "defaults::pool_idle_timeout")]
     pub idle_timeout: Placed<Duration>,
-    /// Connections to one instance at a time. Each worker has an equal part, and at least one.
+    /// Connections to one instance at a time, of all workers.
     #[serde(default = "defaults::upstream_connections_max")]
     pub connections_max: Placed<usize>,
-    /// Requests to one instance at a time, divided likewise; left out: `connections_max` over
-    /// HTTP/1.1, and 1024 over HTTP/2.
+    /// Requests to one instance at a time; left out: `connections_max` over HTTP/1.1, and 1024
+    /// over HTTP/2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_max: Option<Placed<usize>>,
-    /// Requests that may wait for an instance at its limit, divided likewise; over it: 503.
+    /// Requests that may wait for an instance at its limit; over it: 503.
     #[serde(default = "defaults::waiting_max")]
     pub waiting_max: Placed<usize>,
     /// How long a request may wait for that; over it: 503.

@@ -15,7 +15,7 @@ const UNKNOWN_COST: f64 = 1e6;
 #[derive(Debug)]
 pub(crate) struct PeakEwma {
     /// The time after which a peak counts for 1/e of what it was.
-    decay: Duration,
+    decay: Cell<Duration>,
     /// Seconds, and when they were last looked at; `None`: nothing is known yet.
     average: Cell<Option<(f64, Instant)>>,
 }
@@ -24,9 +24,14 @@ impl PeakEwma {
     /// An average without values. `decay` is more than nothing.
     pub(crate) fn new(decay: Duration) -> Self {
         Self {
-            decay,
+            decay: Cell::new(decay),
             average: Cell::new(None),
         }
+    }
+
+    /// Remembers peaks for a longer or shorter time from now on.
+    pub(crate) fn set_decay(&self, decay: Duration) {
+        self.decay.set(decay);
     }
 
     /// An answer that was complete `now` took `latency`.
@@ -61,7 +66,7 @@ impl PeakEwma {
 
     fn weight(&self, since: Instant, now: Instant) -> f64 {
         let passed = now.saturating_duration_since(since);
-        (-passed.as_secs_f64() / self.decay.as_secs_f64()).exp()
+        (-passed.as_secs_f64() / self.decay.get().as_secs_f64()).exp()
     }
 }
 

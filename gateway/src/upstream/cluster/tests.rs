@@ -6,6 +6,7 @@ use std::path::Path;
 use super::*;
 use crate::config::{Config, EndpointConfig};
 use crate::upstream::availability::Bar;
+use crate::upstream::spare::Spare;
 
 /// A service with these settings and this many instances.
 fn service(settings: &str, endpoints: &str) -> Arc<SharedService> {
@@ -25,7 +26,7 @@ fn many(count: u16) -> String {
 }
 
 fn cluster(service: &Arc<SharedService>) -> Cluster {
-    Cluster::new(service, (0, 1), 1, None)
+    Cluster::new(service, (0, &Spare::new(1)), 1, None)
 }
 
 fn picked(cluster: &Cluster, tried: &[usize]) -> Option<usize> {
@@ -166,7 +167,7 @@ fn an_instance_that_joins_starts_slowly() {
     let after = SharedService::new(config, joins, Instant::now(), Some(&before));
     let after = Arc::new(after);
     let spread = spread(
-        &Cluster::new(&after, (0, 1), 1, Some(&cluster(&before))),
+        &Cluster::new(&after, (0, &Spare::new(1)), 1, Some(&cluster(&before))),
         2100,
     );
     // A tenth of a full share, so 1 of 21.
@@ -181,7 +182,7 @@ fn links_are_taken_over_when_an_instance_stays() {
         let endpoints = endpoints.iter().map(|at| before.endpoints[*at].clone());
         config.endpoints = endpoints.collect();
         let shared = SharedService::new(Arc::new(config), None, Instant::now(), Some(&before));
-        Cluster::new(&Arc::new(shared), (0, 1), 1, Some(&first))
+        Cluster::new(&Arc::new(shared), (0, &Spare::new(1)), 1, Some(&first))
     };
     let same = |next: &Cluster, at: usize, was: usize| {
         Rc::ptr_eq(&next.endpoints[at].link, &first.endpoints[was].link)
@@ -190,8 +191,18 @@ fn links_are_taken_over_when_an_instance_stays() {
     let fewer = make(config.clone(), &[2, 1]);
     assert!(same(&fewer, 0, 2) && same(&fewer, 1, 1));
 
-    let mut other = config;
+    // Another connection has other settings, and is as good.
+    let mut other = config.clone();
     other.idle_timeout *= 2;
+    other.connections_max = 7;
+    other.balance.method = Method::PeakEwma {
+        decay: std::time::Duration::from_secs(1),
+    };
+    let adjusted = make(other, &[0, 1, 2]);
+    assert!(same(&adjusted, 0, 0) && same(&adjusted, 2, 2));
+
+    let mut other = config;
+    other.protocol = UpstreamProtocol::Http2;
     let other = make(other, &[0, 1, 2]);
     assert!(!same(&other, 0, 0), "connected to in another way");
 }
@@ -250,35 +261,6 @@ fn a_cookie_is_followed_while_its_instance_can_be_used() {
     );
     service.instances[1].availability.bar(Bar::Check, None);
     assert_ne!(picked(&[]), Some(1));
-}
-
-#[test]
-fn limits_are_divided_among_workers() {
-    let config = |max: usize| ServiceConfig {
-        connections_max: max,
-        requests_max: max,
-        waiting_max: max,
-        ..(*service("", &many(1)).config).clone()
-    };
-    // The parts, and what may wait where that is less than one.
-    let table: [(usize, usize, &[usize], &[usize]); 4] = [
-        (10, 1, &[10], &[10]),
-        (10, 3, &[4, 3, 3], &[4, 3, 3]),
-        (4, 4, &[1, 1, 1, 1], &[1, 1, 1, 1]),
-        (1, 2, &[1, 1], &[1, 0]),
-    ];
-    for (max, workers, parts, waiting) in table {
-        for worker in 0..workers {
-            let config = of_worker(&config(max), worker, workers);
-            let given = (
-                config.connections_max,
-                config.requests_max,
-                config.waiting_max,
-            );
-            let expected = (parts[worker], parts[worker], waiting[worker]);
-            assert_eq!(given, expected, "{max} among {workers}, worker {worker}");
-        }
-    }
 }
 
 #[test]

@@ -4,11 +4,13 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::task::JoinHandle;
 
 use super::{Target, checked, outlier, watch};
 use crate::config::ServiceConfig;
+use crate::upstream::availability::Bar;
 use crate::upstream::instance::Instance;
 use crate::upstream::outlier::Outliers;
 use crate::upstream::service::SharedService;
@@ -42,10 +44,17 @@ impl Checks {
         let mut before = std::mem::take(self);
         for shared in services {
             self.outliers_of(shared, &mut before);
-            if shared.config.health.is_some() {
-                for instance in &shared.instances {
-                    self.instance(&shared.config, instance, &mut before);
+            for instance in &shared.instances {
+                let availability = &instance.availability;
+                // Nobody is left who would find it well again. Where the checks are only others,
+                // it is for them to say so: a reload makes nobody healthy.
+                if shared.config.health.is_none() {
+                    availability.lift(Bar::Check, Instant::now());
                 }
+                if shared.config.outlier.is_none() {
+                    availability.lift(Bar::Ejected, Instant::now());
+                }
+                self.instance(&shared.config, instance, &mut before);
             }
         }
     }
