@@ -1,6 +1,6 @@
 //! Instances that are found rather than listed: by DNS, or in a file.
 //!
-//! One task for each such service asks again and again, and tells what has changed. What is done
+//! One task for each such service asks again and again, and tells what it hears. What is done
 //! with an answer is decided by [`memory`], without sockets and clocks:
 //!
 //! - instances found are used at once, until the next answer;
@@ -11,6 +11,10 @@
 //!
 //! The next question is asked when the answer is no longer valid, but not sooner than
 //! `refresh_min` nor later than `refresh_max`; after failures the time doubles from `refresh_min`.
+//!
+//! Answers come to the one who reloads, too, one after the other. An answer that was asked for
+//! before the one in force, or at a place where the service no longer looks, is thrown away
+//! ([`Generation::with_found`](crate::server::generation::Generation::with_found)).
 //!
 //! Only the service whose instances have changed is made anew: what is known of instances that
 //! stay, and connections to them, stay too.
@@ -28,7 +32,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use self::dns::Names;
-use self::memory::Memory;
+use self::memory::{Memory, orderly};
 use crate::config::{DiscoverConfig, DiscoverSource, EndpointConfig};
 use crate::upstream::service::SharedService;
 
@@ -40,7 +44,19 @@ const FIRST_WAIT: Duration = Duration::from_secs(3);
 pub(crate) struct Found {
     /// The service's name.
     pub(crate) service: String,
-    /// All of them.
+    /// Where: of no meaning any more once the service looks elsewhere.
+    pub(crate) source: DiscoverSource,
+    pub(crate) answer: Answer,
+}
+
+/// A good answer. Of two the one that was asked for later holds, whichever comes first.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Answer {
+    /// When it was asked for.
+    pub(crate) asked: Instant,
+    /// For how long it is valid from then on.
+    pub(crate) valid: Duration,
+    /// All instances, in order of address.
     pub(crate) endpoints: Vec<EndpointConfig>,
 }
 
@@ -104,11 +120,16 @@ pub(crate) async fn first(services: &[Arc<SharedService>]) -> Vec<Found> {
     let ask = missing.filter_map(|service| {
         let config = service.config.discover.clone()?;
         Some(async move {
-            let asker = Asker::new(&config);
+            let (asker, asked) = (Asker::new(&config), Instant::now());
             match tokio::time::timeout(FIRST_WAIT, asker.ask()).await {
-                Ok(Outcome::Found(endpoints, _)) => Some(Found {
+                Ok(Outcome::Found(endpoints, valid)) => Some(Found {
                     service: service.config.name.clone(),
-                    endpoints,
+                    source: config.source,
+                    answer: Answer {
+                        asked,
+                        valid: valid.saturating_add(asked.elapsed()),
+                        endpoints: orderly(endpoints),
+                    },
                 }),
                 // The task of the service says what was wrong.
                 _ => None,
@@ -171,20 +192,32 @@ async fn look(service: Arc<SharedService>, config: DiscoverConfig, report: Rc<dy
     let name = service.config.name.clone();
     let record = Arc::clone(&service.record);
     let mut memory = Memory::new(&config, service.discovered().to_vec());
+    let valid = service.discovered_valid(Instant::now());
     // What was needed to begin is not kept alive by the task.
     drop(service);
     let mut asker = Asker::new(&config);
+    if let Some(valid) = valid {
+        // Whoever made the service has asked already.
+        asker.wait(memory.bounded(valid)).await;
+    }
     loop {
+        let asked = Instant::now();
         let outcome = asker.ask().await;
         record.count(&outcome);
         if let (Outcome::Failed(reason), false) = (&outcome, memory.is_failing()) {
             tracing::warn!(service = %name, %reason, "instances not found, the known ones are kept");
         }
         let step = memory.take(outcome, Instant::now());
-        if let Some(endpoints) = step.changed {
-            tracing::info!(service = %name, count = endpoints.len(), "instances found");
-            let service = name.clone();
-            report(Found { service, endpoints });
+        if let Some(endpoints) = step.endpoints {
+            report(Found {
+                service: name.clone(),
+                source: config.source.clone(),
+                answer: Answer {
+                    asked,
+                    valid: step.wait.saturating_add(asked.elapsed()),
+                    endpoints,
+                },
+            });
         }
         asker.wait(step.wait).await;
     }

@@ -93,10 +93,8 @@ impl Reloader {
         let started = Instant::now();
         let current = Arc::clone(&self.generations.borrow());
         let next = self.load(&current).await?;
-        let next = match discovery::first(&next.services).await {
-            found if found.is_empty() => next,
-            found => Arc::new(next.with_found(found)),
-        };
+        let found = discovery::first(&next.services).await;
+        let next = next.with_found(found).map_or(next, Arc::new);
         let compiled = Instant::now();
 
         let config = &next.config;
@@ -125,10 +123,12 @@ impl Reloader {
         })
     }
 
-    /// Puts other instances of a service into force.
+    /// Puts other instances of a service into force, if they are news.
     pub(crate) async fn found(&mut self, found: Found) {
         let current = Arc::clone(&self.generations.borrow());
-        let next = Arc::new(current.with_found(vec![found]));
+        let Some(next) = current.with_found(vec![found]).map(Arc::new) else {
+            return;
+        };
         self.checks.follow(&next.services);
         self.metrics.configured.store(Arc::clone(&next.metrics));
         self.generations.send_replace(Arc::clone(&next));

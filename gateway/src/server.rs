@@ -113,8 +113,8 @@ impl Prepared {
     /// Looks for the first instances of services that do not list them.
     async fn discover(&mut self) {
         let found = discovery::first(&self.generation.services).await;
-        if !found.is_empty() {
-            self.generation = Arc::new(self.generation.with_found(found));
+        if let Some(generation) = self.generation.with_found(found) {
+            self.generation = Arc::new(generation);
             let metrics = Arc::clone(&self.generation.metrics);
             self.metrics.configured.store(metrics);
         }

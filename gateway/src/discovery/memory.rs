@@ -22,8 +22,9 @@ pub(super) struct Memory {
 /// What follows from an answer.
 #[derive(Debug, PartialEq)]
 pub(super) struct Step {
-    /// The instances, if they have changed.
-    pub(super) changed: Option<Vec<EndpointConfig>>,
+    /// The instances there are by this answer, if it is believed. Who uses them sees whether that is
+    /// anything new: it may have heard of them from somebody else.
+    pub(super) endpoints: Option<Vec<EndpointConfig>>,
     /// Until the next question.
     pub(super) wait: Duration,
 }
@@ -61,7 +62,7 @@ impl Memory {
                 let wait = self.bounded(valid.unwrap_or(self.refresh_min));
                 match self.hold.checked_sub(held) {
                     Some(left) if !left.is_zero() && !self.known.is_empty() => Step {
-                        changed: None,
+                        endpoints: None,
                         wait: wait.min(left).max(self.refresh_min),
                     },
                     _ => self.now_known(Vec::new(), wait),
@@ -71,7 +72,7 @@ impl Memory {
                 self.failures = self.failures.saturating_add(1);
                 let doubled = 1_u32.checked_shl(self.failures - 1).unwrap_or(u32::MAX);
                 Step {
-                    changed: None,
+                    endpoints: None,
                     wait: self.bounded(self.refresh_min.saturating_mul(doubled)),
                 }
             }
@@ -79,19 +80,22 @@ impl Memory {
     }
 
     fn now_known(&mut self, endpoints: Vec<EndpointConfig>, wait: Duration) -> Step {
-        let changed = (endpoints != self.known).then(|| endpoints.clone());
-        self.known = endpoints;
-        Step { changed, wait }
+        self.known.clone_from(&endpoints);
+        Step {
+            endpoints: Some(endpoints),
+            wait,
+        }
     }
 
-    fn bounded(&self, wait: Duration) -> Duration {
+    /// How long to wait where an answer is valid for so long.
+    pub(super) fn bounded(&self, wait: Duration) -> Duration {
         wait.clamp(self.refresh_min, self.refresh_max)
     }
 }
 
 /// In order of address, none twice, and not too many: name servers like to shuffle their answers,
 /// which is no change.
-fn orderly(endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
+pub(super) fn orderly(endpoints: Vec<EndpointConfig>) -> Vec<EndpointConfig> {
     let by_address: BTreeMap<_, _> = endpoints
         .into_iter()
         .rev()
@@ -138,27 +142,31 @@ mod tests {
     fn answers_are_believed_as_far_as_they_are_worth() {
         let failed = || Outcome::Failed("no answer".to_owned());
         let (one, two) = ("10.0.0.1:80", "10.0.0.2:80");
-        // Seconds since the start, what is said, what is told on, seconds until the next question.
+        // Seconds since the start, what is said, what is believed, seconds until the next question.
         let table: [(u32, Outcome, Option<&[&str]>, u32); 14] = [
             (0, failed(), None, 1),
             (1, found(&[two, one], 20), Some(&[one, two]), 20),
-            (21, found(&[one, two, one], 0), None, 1),
+            (21, found(&[one, two, one], 0), Some(&[one, two]), 1),
             (22, found(&[one], 3600), Some(&[one]), 60),
             (82, failed(), None, 1),
             (83, failed(), None, 2),
             (85, failed(), None, 4),
-            (200, found(&[one], 5), None, 5),
+            (200, found(&[one], 5), Some(&[one]), 5),
             (205, Outcome::Nothing(None), None, 1),
-            (206, found(&[one], 5), None, 5),
+            (206, found(&[one], 5), Some(&[one]), 5),
             (300, Outcome::Nothing(Some(10 * SECOND)), None, 10),
             (310, failed(), None, 1),
             (329, Outcome::Nothing(Some(10 * SECOND)), None, 1),
             (330, Outcome::Nothing(Some(10 * SECOND)), Some(&[]), 10),
         ];
         let (mut memory, start) = (memory(), Instant::now());
-        for (second, outcome, changed, wait) in table {
+        for (second, outcome, endpoints, wait) in table {
             let step = memory.take(outcome, start + second * SECOND);
-            assert_eq!(step.changed, changed.map(endpoints), "after {second} s");
+            assert_eq!(
+                step.endpoints,
+                endpoints.map(self::endpoints),
+                "after {second} s"
+            );
             assert_eq!(step.wait, wait * SECOND, "after {second} s");
         }
     }
@@ -176,6 +184,6 @@ mod tests {
             |n: usize| EndpointConfig::new(([10, 0, (n / 256) as u8, n as u8], 80).into());
         let many: Vec<_> = (0..=ENDPOINTS_MAX).map(address).collect();
         let step = memory().take(Outcome::Found(many, SECOND), Instant::now());
-        assert_eq!(step.changed.unwrap().len(), ENDPOINTS_MAX);
+        assert_eq!(step.endpoints.unwrap().len(), ENDPOINTS_MAX);
     }
 }

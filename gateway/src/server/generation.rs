@@ -70,22 +70,27 @@ impl Generation {
     }
 
     /// The generation after this one, by the same configuration, with the instances that were
-    /// `found`.
-    pub(crate) fn with_found(&self, found: Vec<Found>) -> Self {
+    /// `found`. `None`: none of them is news. A reload may have taken their service away, or sent it
+    /// to look elsewhere, or have heard a later answer itself.
+    pub(crate) fn with_found(&self, found: Vec<Found>) -> Option<Self> {
         let mut services = self.services.clone();
-        for Found { service, endpoints } in found {
-            let Some(at) = self.position(&service) else {
-                // A reload has taken the service away meanwhile.
+        let mut news = false;
+        for found in found {
+            let at = self.position(&found.service);
+            let Some(at) = at.filter(|at| services[*at].is_news(&found)) else {
                 continue;
             };
             let known = &services[at];
+            let (service, count) = (&found.service, found.answer.endpoints.len());
+            tracing::info!(%service, count, "instances found");
             let config = Arc::clone(&known.config);
             let now = Instant::now();
-            let next = SharedService::new(config, Some(endpoints), now, Some(known));
+            let next = SharedService::new(config, Some(found.answer), now, Some(known));
             services[at] = Arc::new(next);
+            news = true;
         }
         let spare = Arc::clone(&self.spare);
-        Self::with(Arc::clone(&self.config), services, spare)
+        news.then(|| Self::with(Arc::clone(&self.config), services, spare))
     }
 
     /// The service of this name.
@@ -110,5 +115,156 @@ impl Generation {
         let workers = u32::try_from(workers).unwrap_or(u32::MAX);
         // An error would mean that the semaphore was closed, which nobody does.
         let _ = self.followed.acquire_many(workers).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{DiscoverSource, EndpointConfig};
+    use crate::discovery::Answer;
+
+    fn config(file: &str, more: &str) -> Config {
+        let text = format!(
+            "[listeners.public]\nbind = \"127.0.0.1:0\"\n\
+             [services.app]\ndiscover = {{ file = \"{file}\" }}\n{more}\n"
+        );
+        Config::parse(&text, Path::new("/")).unwrap()
+    }
+
+    /// An answer that was asked for so many seconds after `epoch`: one instance with this port.
+    fn found(epoch: Instant, asked: u64, file: &str, port: u16) -> Vec<Found> {
+        vec![Found {
+            service: "app".to_owned(),
+            source: DiscoverSource::File(Path::new("/").join(file)),
+            answer: Answer {
+                asked: epoch + Duration::from_secs(asked),
+                valid: Duration::MAX,
+                endpoints: vec![EndpointConfig::new(([10, 0, 0, 1], port).into())],
+            },
+        }]
+    }
+
+    fn ports(generation: &Generation) -> Vec<u16> {
+        let endpoints = &generation.services[0].endpoints;
+        endpoints.iter().map(|one| one.address.port()).collect()
+    }
+
+    #[test]
+    fn the_newest_answer_holds_whenever_a_reload_comes() {
+        enum Step {
+            /// An answer arrives: when it was asked for, where, what it says.
+            Found(u64, &'static str, u16),
+            /// A reload is compiled from what is in force now.
+            Compile(&'static str, &'static str),
+            /// And comes into force, after its own first question, if it asks one.
+            Apply(Option<(u64, &'static str, u16)>),
+        }
+        use Step::{Apply, Compile, Found};
+        let idle = "idle_timeout = \"9s\"";
+        let table: [(&str, Vec<Step>, &[u16]); 8] = [
+            ("none yet", vec![Compile("a", idle), Apply(None)], &[]),
+            (
+                "later answers",
+                vec![Found(1, "a", 1), Found(2, "a", 2)],
+                &[2],
+            ),
+            (
+                "an older one comes late",
+                vec![Found(2, "a", 2), Found(1, "a", 1)],
+                &[2],
+            ),
+            (
+                "one that came while a reload compiled is taken after it",
+                vec![
+                    Found(1, "a", 1),
+                    Compile("a", idle),
+                    Apply(None),
+                    Found(2, "a", 2),
+                ],
+                &[2],
+            ),
+            (
+                "the reload asked later than an answer that was on its way",
+                vec![
+                    Compile("a", idle),
+                    Apply(Some((2, "a", 2))),
+                    Found(1, "a", 1),
+                ],
+                &[2],
+            ),
+            (
+                "and earlier",
+                vec![
+                    Compile("a", idle),
+                    Apply(Some((1, "a", 1))),
+                    Found(2, "a", 2),
+                ],
+                &[2],
+            ),
+            (
+                "an answer from where nobody looks any more",
+                vec![
+                    Found(1, "a", 1),
+                    Compile("b", ""),
+                    Apply(Some((2, "b", 2))),
+                    Found(3, "a", 3),
+                ],
+                &[2],
+            ),
+            (
+                "found by an earlier look at the same place",
+                vec![
+                    Found(1, "a", 1),
+                    Compile("b", ""),
+                    Apply(None),
+                    Compile("a", ""),
+                    Apply(None),
+                ],
+                &[],
+            ),
+        ];
+        let epoch = Instant::now();
+        for (what, steps, expected) in table {
+            let mut current = Generation::new(config("a", ""), 1, None);
+            let mut compiled = None;
+            for step in steps {
+                match step {
+                    Found(asked, file, port) => {
+                        let next = current.with_found(found(epoch, asked, file, port));
+                        current = next.unwrap_or(current);
+                    }
+                    Compile(file, more) => {
+                        compiled = Some(Generation::new(config(file, more), 1, Some(&current)));
+                    }
+                    Apply(first) => {
+                        let next = compiled.take().unwrap();
+                        let first =
+                            first.map(|(asked, file, port)| found(epoch, asked, file, port));
+                        let asked = next.with_found(first.unwrap_or_default());
+                        current = asked.unwrap_or(next);
+                    }
+                }
+            }
+            assert_eq!(ports(&current), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_news_makes_no_generation() {
+        let epoch = Instant::now();
+        let known = Generation::new(config("a", ""), 1, None);
+        let known = known.with_found(found(epoch, 1, "a", 1)).unwrap();
+        assert!(
+            known.with_found(found(epoch, 2, "a", 1)).is_none(),
+            "the same"
+        );
+        assert!(known.with_found(found(epoch, 0, "a", 2)).is_none(), "older");
+        let mut unknown = found(epoch, 2, "a", 2);
+        unknown[0].service = "gone".to_owned();
+        assert!(known.with_found(unknown).is_none(), "the service is gone");
     }
 }

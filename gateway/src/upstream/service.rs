@@ -6,15 +6,16 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::availability::Changes;
 use super::balance::maglev::Maglev;
 use super::faults::Faults;
 use super::instance::Instance;
 use super::sticky::StickyTable;
-use crate::config::{ENDPOINTS_MAX, EndpointConfig, Method, ServiceConfig};
+use crate::config::{DiscoverSource, ENDPOINTS_MAX, EndpointConfig, Method, ServiceConfig};
 use crate::discovery::record::Record;
+use crate::discovery::{Answer, Found};
 
 /// What all workers share of a service.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ pub(crate) struct SharedService {
     /// Counted up whenever something about the instances changes.
     pub(crate) changes: Arc<Changes>,
     /// Those that were found; `None`: nothing was found yet.
-    discovered: Option<Vec<EndpointConfig>>,
+    discovered: Option<Answer>,
     /// What came of looking for them.
     pub(crate) record: Arc<Record>,
     /// What their answers lead to.
@@ -52,11 +53,12 @@ impl SharedService {
     /// if there was one. An instance that joins a service already in use starts slowly.
     pub(crate) fn new(
         config: Arc<ServiceConfig>,
-        discovered: Option<Vec<EndpointConfig>>,
+        discovered: Option<Answer>,
         now: Instant,
         previous: Option<&Self>,
     ) -> Self {
-        let endpoints = in_force(&config, discovered.as_deref().unwrap_or_default());
+        let found = discovered.as_ref().map(|answer| &*answer.endpoints);
+        let endpoints = in_force(&config, found.unwrap_or_default());
         let changes = previous.map_or_else(Arc::default, |known| Arc::clone(&known.changes));
         let known: HashMap<SocketAddr, &Arc<Instance>> = previous
             .iter()
@@ -91,7 +93,8 @@ impl SharedService {
 
     /// The instances that were found.
     pub(crate) fn discovered(&self) -> &[EndpointConfig] {
-        self.discovered.as_deref().unwrap_or_default()
+        let found = self.discovered.as_ref();
+        found.map_or(&[], |answer| &answer.endpoints)
     }
 
     /// Whether instances were found, if only that there are none.
@@ -99,13 +102,33 @@ impl SharedService {
         self.discovered.is_some()
     }
 
+    /// For how long what was found is valid; `None`: nothing was found.
+    pub(crate) fn discovered_valid(&self, now: Instant) -> Option<Duration> {
+        let answer = self.discovered.as_ref()?;
+        let passed = now.saturating_duration_since(answer.asked);
+        Some(answer.valid.saturating_sub(passed))
+    }
+
     /// What was found, for a service that looks in the same place.
-    pub(crate) fn known_to(&self, config: &ServiceConfig) -> Option<Vec<EndpointConfig>> {
-        let source =
-            |config: &ServiceConfig| config.discover.as_ref().map(|one| one.source.clone());
+    pub(crate) fn known_to(&self, config: &ServiceConfig) -> Option<Answer> {
         let same = source(&self.config) == source(config);
         same.then(|| self.discovered.clone()).flatten()
     }
+
+    /// Whether instances that were `found` are other ones, found where it looks, and by a later
+    /// question than those it knows.
+    pub(crate) fn is_news(&self, found: &Found) -> bool {
+        let known = self.discovered.as_ref();
+        source(&self.config) == Some(&found.source)
+            && known.is_none_or(|known| {
+                known.asked < found.answer.asked && known.endpoints != found.answer.endpoints
+            })
+    }
+}
+
+/// Where a service looks for instances.
+fn source(config: &ServiceConfig) -> Option<&DiscoverSource> {
+    Some(&config.discover.as_ref()?.source)
 }
 
 /// All endpoints; one that is both listed and found is as listed.
@@ -186,7 +209,11 @@ mod tests {
         let listed = shared("", &discover);
         let found = |addresses: [&str; 2]| {
             let endpoint = |address: &str| EndpointConfig::new(address.parse().unwrap());
-            Some(addresses.map(endpoint).to_vec())
+            Some(Answer {
+                asked: Instant::now(),
+                valid: Duration::MAX,
+                endpoints: addresses.map(endpoint).to_vec(),
+            })
         };
         let config = Arc::clone(&listed.config);
         let found_before = found(["10.0.0.1:80", "10.0.0.2:80"]);

@@ -333,7 +333,8 @@ async fn a_thousand_reloads_of_ten_thousand_routes_lose_nothing() {
         let said = read_until(&mut control, "}").await;
         assert!(said.starts_with("HTTP/1.1 200 "), "round {round}: {said}");
         assert!(said.contains(&format!("\"routes\":{ROUTES}")), "{said}");
-        if round % 100 == 0 {
+        // Often enough for a tunnel not to fall idle, however slow the machine is.
+        if round % 10 == 0 {
             tunnel.write_all(b"still here!").await.unwrap();
             read_until(&mut tunnel, "still here!").await;
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::config::{Config, EndpointConfig};
+use crate::discovery::Answer;
 use crate::upstream::availability::Bar;
 use crate::upstream::spare::Spare;
 
@@ -162,7 +163,11 @@ fn an_instance_that_joins_starts_slowly() {
         BTreeMap::from([(0, 50), (1, 50)]),
         "at first none"
     );
-    let joins = Some(vec![EndpointConfig::new("10.9.9.9:80".parse().unwrap())]);
+    let joins = Some(Answer {
+        asked: Instant::now(),
+        valid: std::time::Duration::MAX,
+        endpoints: vec![EndpointConfig::new("10.9.9.9:80".parse().unwrap())],
+    });
     let config = Arc::clone(&before.config);
     let after = SharedService::new(config, joins, Instant::now(), Some(&before));
     let after = Arc::new(after);

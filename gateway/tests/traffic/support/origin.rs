@@ -55,7 +55,14 @@ struct Shared {
 
 impl Origin {
     pub(crate) async fn start(name: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(name, ([127, 0, 0, 1], 0).into())
+            .await
+            .unwrap()
+    }
+
+    /// The same, at this address.
+    pub(crate) async fn start_at(name: &str, address: SocketAddr) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             requests: AtomicU64::new(0),
@@ -67,11 +74,11 @@ impl Origin {
         });
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(serve(listener, Arc::clone(&shared))).abort_handle();
-        Self {
+        Ok(Self {
             address,
             shared,
             task,
-        }
+        })
     }
 
     /// Requests that have arrived.
