@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{Either, select};
 use http::{Request, Response};
 use http_body_util::{Empty, Full};
 use hyper::server::conn::http1;
@@ -74,6 +75,24 @@ fn is_refused(answer: &Answer, reason: &str) {
     assert_eq!(answer.refusal(), (503, reason.to_owned()));
     let after: u64 = answer.header("retry-after").parse().unwrap();
     assert!((1..=60).contains(&after), "{after}");
+}
+
+/// Of two requests of one class there is room in the queue for one, which is returned. A queue that
+/// has stood for a tenth of a second, as it may on a machine under load, serves the last come first.
+async fn one_is_refused(
+    waiting: JoinHandle<Answer>,
+    late: JoinHandle<Answer>,
+) -> JoinHandle<Answer> {
+    match select(waiting, late).await {
+        Either::Left((displaced, late)) => {
+            is_refused(&displaced.unwrap(), "queue-displaced");
+            late
+        }
+        Either::Right((late, waiting)) => {
+            is_refused(&late.unwrap(), "service-busy");
+            waiting
+        }
+    }
 }
 
 #[tokio::test]
@@ -162,10 +181,7 @@ async fn who_waits_is_served_when_there_is_room_or_refused_in_time() {
     origin.holds(1).await;
     let waiting = sent(&gateway, "/waits");
     level(&gateway, "waiting", 1.0).await;
-    is_refused(
-        &client::get(gateway.address(), "/late").await,
-        "service-busy",
-    );
+    let waiting = one_is_refused(waiting, sent(&gateway, "/late")).await;
     assert_eq!(origin.requests(), 1);
     origin.release();
     assert_eq!(held.await.unwrap().status, 200);
@@ -214,11 +230,10 @@ async fn a_critical_request_takes_the_room_of_one_that_matters_less() {
     let pay = sent(&gateway, "/pay/x");
     is_refused(&batch.await.unwrap(), "queue-displaced");
     assert!((refused(&gateway, "sheddable", "displaced").await - 1.0).abs() < 0.1);
-    // Nobody displaces a critical one.
-    is_refused(
-        &client::get(gateway.address(), "/pay/y").await,
-        "service-busy",
-    );
+    // Nobody displaces a critical one but another.
+    let batch = sent(&gateway, "/batch/y");
+    is_refused(&batch.await.unwrap(), "service-busy");
+    let pay = one_is_refused(pay, sent(&gateway, "/pay/y")).await;
     origin.release();
     assert_eq!(held.await.unwrap().status, 200);
     assert_eq!(pay.await.unwrap().status, 200);
