@@ -120,9 +120,9 @@ async fn below_the_panic_threshold_all_are_used() {
     let instances = Checked::several(4).await;
     let settings = "failover = { panic_percent = 50 }";
     let gateway = gateway(&instances, "", settings, &["", "", "", ""]).await;
-    for ill in 0..2 {
-        instances[ill].set_well(false);
-        instances[ill].is_found(&gateway, false).await;
+    for ill in &instances[..2] {
+        ill.set_well(false);
+        ill.is_found(&gateway, false).await;
     }
     // Half are well, which is not below.
     assert_eq!(
