@@ -35,6 +35,7 @@ pub mod route;
 pub mod serve;
 pub mod server;
 mod signals;
+mod socket;
 pub mod telemetry;
 pub mod upgrade;
 pub mod upstream;

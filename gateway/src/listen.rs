@@ -5,8 +5,9 @@ pub(crate) mod sni;
 pub(crate) mod tcp;
 pub(crate) mod tls;
 
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +22,7 @@ use crate::forward::forwarded;
 use crate::serve::{self, Sni, Transport};
 use crate::server::connections::Full;
 use crate::server::worker::Worker;
+use crate::socket::Socket;
 
 /// Between attempts to accept when the process is out of file descriptors.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -33,22 +35,26 @@ pub(crate) struct Listener {
 
 /// Accepts connections until the gateway closes or a reload removes the listener, then takes those that still wait in the queue:
 /// closing a listening socket resets them.
-pub(crate) async fn run(listener: Listener, worker: Rc<Worker>) -> std::io::Result<()> {
+pub(crate) async fn run(listener: Listener, worker: Rc<Worker>) -> io::Result<()> {
     let Listener { shared, socket } = listener;
     let socket = TcpListener::from_std(socket)?;
-    let take = |accepted| match accepted {
-        Ok((stream, peer)) => {
-            let settings = shared.settings.load();
-            accept(stream, peer, &settings, &worker);
-            true
-        }
-        Err(error) if is_of_one_connection(&error) => true,
-        Err(error) => {
-            let listener = &shared.settings.load().config.name;
-            tracing::warn!(listener, %error, "cannot accept");
-            false
-        }
-    };
+    let mut options = tcp::Options::default();
+    let mut take =
+        |socket: BorrowedFd<'_>, accepted: io::Result<(TcpStream, SocketAddr)>| match accepted {
+            Ok((stream, peer)) => {
+                let stalled_max = worker.plane().limits().body_idle_timeout;
+                options.see_to(&socket, &stream, stalled_max);
+                let settings = shared.settings.load();
+                accept(stream, peer, &settings, &worker);
+                true
+            }
+            Err(error) if is_of_one_connection(&error) => true,
+            Err(error) => {
+                let listener = &shared.settings.load().config.name;
+                tracing::warn!(listener, %error, "cannot accept");
+                false
+            }
+        };
     let closing = async {
         tokio::select! {
             () = worker.drain.closing() => {}
@@ -58,7 +64,7 @@ pub(crate) async fn run(listener: Listener, worker: Rc<Worker>) -> std::io::Resu
     tokio::pin!(closing);
     loop {
         tokio::select! {
-            accepted = socket.accept() => if !take(accepted) {
+            accepted = socket.accept() => if !take(socket.as_fd(), accepted) {
                 tokio::time::sleep(ACCEPT_RETRY).await;
             },
             () = &mut closing => break,
@@ -67,19 +73,22 @@ pub(crate) async fn run(listener: Listener, worker: Rc<Worker>) -> std::io::Resu
     let socket = socket.into_std()?;
     for _ in 0..tcp::BACKLOG {
         match socket.accept() {
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => break,
-            accepted => take(accepted.and_then(|(stream, peer)| {
-                stream.set_nonblocking(true)?;
-                Ok((TcpStream::from_std(stream)?, peer))
-            })),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            accepted => take(
+                socket.as_fd(),
+                accepted.and_then(|(stream, peer)| {
+                    stream.set_nonblocking(true)?;
+                    Ok((TcpStream::from_std(stream)?, peer))
+                }),
+            ),
         };
     }
     Ok(())
 }
 
 /// Errors that `accept` reports about a connection that is gone already.
-fn is_of_one_connection(error: &std::io::Error) -> bool {
-    use std::io::ErrorKind::{ConnectionAborted, ConnectionReset};
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionReset)
 }
 
@@ -99,7 +108,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, settings: &Settings, worker: &Rc<
             return;
         }
     };
-    tcp::tune(&stream, worker.plane().limits().body_idle_timeout);
+    let stream = Socket::new(stream);
     let (config, worker) = (Arc::clone(&settings.config), Rc::clone(worker));
     match settings.tls.clone() {
         None => {
@@ -119,7 +128,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, settings: &Settings, worker: &Rc<
 }
 
 async fn serve_tls(
-    stream: TcpStream,
+    stream: Socket,
     peer: SocketAddr,
     tls: Tls,
     config: Arc<ListenerConfig>,

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use self::framing::Violation;
 pub(crate) use self::response::check as check_response;
-use self::target::{Host, LastHost, path};
+use self::target::{Host, KnownHosts, path};
 use crate::config::{ServerLimits, UnderscoreNames};
 use crate::filter::reject::Reject;
 
@@ -41,23 +41,26 @@ const SINGLE: [HeaderName; 10] = [
 pub(crate) fn normalise(
     head: &mut Parts,
     limits: &ServerLimits,
-    last: &LastHost,
+    known: &KnownHosts,
 ) -> Result<Host, Reject> {
     if matches!(head.method, Method::CONNECT | Method::TRACE) {
         return Err(Reject::MethodNotImplemented);
     }
-    check_fields(head)?;
+    let expects = check_fields(head)?;
     check_scheme(&head.uri)?;
     settle_repeated(&mut head.headers)?;
     settle_underscores(head, limits.underscore_names)?;
-    let host = target::host(&head.uri, &head.headers, head.version, last)?;
+    let host = target::host(&head.uri, &head.headers, head.version, known)?;
     path::settle(&mut head.uri, limits.uri_bytes_max, limits.path)?;
     head.headers.remove(HOST);
-    head.headers.remove(EXPECT);
+    if expects {
+        head.headers.remove(EXPECT);
+    }
     Ok(host)
 }
 
-fn check_fields(head: &Parts) -> Result<(), Reject> {
+/// Refuses fields with another meaning than the one they may have; returns whether there is `Expect`.
+fn check_fields(head: &Parts) -> Result<bool, Reject> {
     let headers = &head.headers;
     // RFC 9113 section 8.2.2: the field has no meaning in HTTP/2, and a great one behind it.
     if head.version == Version::HTTP_2 && headers.contains_key(TRANSFER_ENCODING) {
@@ -67,7 +70,7 @@ fn check_fields(head: &Parts) -> Result<(), Reject> {
         Some(expect) if !expect.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
             Err(Reject::ExpectationFailed)
         }
-        _ => Ok(()),
+        expect => Ok(expect.is_some()),
     }
 }
 
@@ -176,7 +179,7 @@ mod tests {
             request = request.header(*name, *value);
         }
         let (mut head, ()) = request.body(()).unwrap().into_parts();
-        let host = normalise(&mut head, &limits(), &LastHost::default())?;
+        let host = normalise(&mut head, &limits(), &KnownHosts::default())?;
         assert!(!head.headers.contains_key(HOST) && !head.headers.contains_key(EXPECT));
         Ok(host)
     }
@@ -247,7 +250,7 @@ mod tests {
             underscore_names: rule,
             ..limits()
         };
-        normalise(&mut head, &limits, &LastHost::default()).map(|_| head.headers)
+        normalise(&mut head, &limits, &KnownHosts::default()).map(|_| head.headers)
     }
 
     #[test]

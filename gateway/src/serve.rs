@@ -19,7 +19,6 @@ use crate::config::{BodyRate, ListenerConfig};
 use crate::forward::forwarded::Hop;
 use crate::forward::upgrade::Tunnel;
 use crate::listen::sni::Resolver;
-use crate::normalise::target::LastHost;
 use crate::server::worker::Worker;
 
 /// A connection without a request gives up its buffers after this: most clients that will send
@@ -100,7 +99,6 @@ pub(crate) struct Client {
     /// Whether it is known to speak HTTP/2.
     http2: Cell<bool>,
     pub(crate) hop: Hop,
-    last_host: LastHost,
     idle_timeout: Duration,
     /// Requests after which it is closed in good order.
     requests_max: u64,
@@ -154,6 +152,15 @@ impl Client {
     /// Whether nothing is under way, neither a request nor the last bytes of a response.
     fn may_rest(&self) -> bool {
         self.is_idle() && self.verdict.is_flushed()
+    }
+
+    /// The first request was answered: until there is a second, nobody knows whether the client will
+    /// send one soon, and ten thousand that do not must not have buffers all at once.
+    fn first_rest(&self) -> Wish {
+        match self.requests.get() {
+            1 if self.may_rest() => Wish::Rest,
+            _ => Wish::None,
+        }
     }
 
     /// A response was sent, or will never be.

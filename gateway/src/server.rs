@@ -39,6 +39,7 @@ use crate::overload::descriptors;
 use crate::overload::pressure::{Pressure, watch_memory};
 use crate::reload::Reloader;
 use crate::signals::{Signals, Wish};
+use crate::socket;
 use crate::telemetry::access_log::Writers;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -299,6 +300,7 @@ fn cores() -> usize {
 fn runtime() -> anyhow::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
+        .on_thread_park(socket::flush)
         .build_local(LocalOptions::default())
         .context("cannot start a runtime")
 }

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{ConfigFile, Failure, output};
 use crate::config::{self, Config, ListenerConfig};
 use crate::filter::reject::Reject;
-use crate::normalise::target::LastHost;
+use crate::normalise::target::KnownHosts;
 use crate::route::action::Action;
 use crate::route::predicate::{Mismatch, Rule};
 use crate::route::split::{Split, Target};
@@ -176,7 +176,7 @@ fn listener(config: &Config, arguments: &Arguments) -> Result<String, Failure> {
 
 fn explain(config: &Config, listener: String, mut head: Parts) -> Answer {
     let method = head.method.to_string();
-    let host = match normalise::normalise(&mut head, &config.limits, &LastHost::default()) {
+    let host = match normalise::normalise(&mut head, &config.limits, &KnownHosts::default()) {
         Ok(host) => host.name.to_string(),
         Err(reject) => {
             let host = head.uri.host().unwrap_or_default().to_owned();

@@ -114,7 +114,7 @@ impl Hop {
             peer,
             scheme: transport.scheme(),
             trusted: is_trusted(peer, trusted),
-            address: value(peer.to_string()),
+            address: value(text(peer)),
             element: RefCell::default(),
         }
     }
@@ -152,7 +152,7 @@ impl Hop {
             Some((of, element)) if of == authority => element.clone(),
             _ => {
                 let text = authority.to_str().unwrap_or_default();
-                let element = value(element(self.peer, self.scheme, text));
+                let element = value(element((self.peer, &self.address), self.scheme, text));
                 *last = Some((authority.clone(), element.clone()));
                 element
             }
@@ -165,18 +165,37 @@ fn value(text: String) -> HeaderValue {
         .expect("an address, a scheme and a checked authority are plain text")
 }
 
-fn element(peer: IpAddr, scheme: &str, authority: &str) -> String {
-    let node = match peer {
-        IpAddr::V4(address) => address.to_string(),
-        // Brackets and colons need quotes (RFC 7239 section 6).
-        IpAddr::V6(address) => format!("\"[{address}]\""),
+/// An address as text. Every connection has one, and the standard library's way takes twenty times
+/// as long.
+fn text(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else {
+        return address.to_string();
     };
-    let quote = if authority.contains([':', '[']) {
-        "\""
-    } else {
-        ""
+    let mut text = String::with_capacity(15);
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        text.push_str(itoa::Buffer::new().format(octet));
+    }
+    text
+}
+
+fn element((peer, address): (IpAddr, &HeaderValue), scheme: &str, authority: &str) -> String {
+    let address = address.to_str().unwrap_or_default();
+    // Brackets and colons need quotes (RFC 7239 section 6).
+    let (open, close) = match peer {
+        IpAddr::V4(_) => ("", ""),
+        IpAddr::V6(_) => ("\"[", "]\""),
     };
-    format!("for={node};host={quote}{authority}{quote};proto={scheme}")
+    let quote = match authority.contains([':', '[']) {
+        true => "\"",
+        false => "",
+    };
+    [
+        "for=", open, address, close, ";host=", quote, authority, quote, ";proto=", scheme,
+    ]
+    .concat()
 }
 
 /// Appends to a list field, on one line: not every reader joins several.

@@ -14,9 +14,7 @@ use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, Version};
 use hyper::body::Incoming;
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
 use super::headers;
@@ -58,12 +56,12 @@ impl Asked {
     }
 }
 
-/// Answers the client's wish with the instance's 101, and joins the two connections. What is `held`
-/// is given back when both are over.
+/// Answers the client's wish with the instance's 101, and joins the two connections. The lease and
+/// the places are given back when both are over.
 pub(super) fn switch(
     asked: Option<Asked>,
-    mut response: Response<Incoming>,
-    held: (Lease, Option<Admission>),
+    response: Response<Incoming>,
+    (upstream, places): (Lease, Option<Admission>),
     client: &Rc<Client>,
     idle_max: Duration,
 ) -> Result<Response<()>, Reject> {
@@ -81,9 +79,9 @@ pub(super) fn switch(
         return Err(Reject::UpgradeRefused);
     }
     client.tunnel(Tunnel {
-        upstream: hyper::upgrade::on(&mut response),
+        upstream,
         idle_max,
-        _held: held,
+        _places: places,
         _open: client.worker.open_tunnel(),
     });
 
@@ -96,26 +94,27 @@ pub(super) fn switch(
 
 /// The instance's side of an upgraded connection, which the client's side is to join.
 pub(crate) struct Tunnel {
-    upstream: OnUpgrade,
+    upstream: Lease,
     idle_max: Duration,
-    _held: (Lease, Option<Admission>),
+    _places: Option<Admission>,
     _open: worker::Tunnel,
 }
 
 impl Tunnel {
     /// Passes bytes both ways until both sides have ended, or nothing moves for `idle_max`.
-    pub(crate) async fn join<S>(self, client: S) -> io::Result<()>
+    pub(crate) async fn join<S>(mut self, mut client: S) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let upstream = self.upstream.await.map_err(io::Error::other)?;
+        let (mut upstream, ahead) = (self.upstream.switched().await)
+            .ok_or_else(|| io::Error::other("the instance closed after its 101"))?;
+        client.write_all(&ahead).await?;
         let moved = Rc::new(Cell::new(Instant::now()));
         // All bytes of both directions pass the client's side: watching one is enough.
         let mut client = Watched {
             inner: client,
             moved: Rc::clone(&moved),
         };
-        let mut upstream = TokioIo::new(upstream);
         tokio::select! {
             copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied.map(drop),
             () = stalled(&moved, self.idle_max) => Err(io::ErrorKind::TimedOut.into()),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -42,15 +43,36 @@ pub(super) fn listen(address: SocketAddr, ipv6_only: bool) -> io::Result<TcpList
     Ok(socket.into())
 }
 
-/// Sets up an accepted connection.
+/// The options of a listener's connections.
 ///
-/// A client that takes nothing of a response for `stalled_max` is cut by the kernel (this covers
-/// a closed window too), since nobody polls a body that cannot be written.
-pub(crate) fn tune(stream: &tokio::net::TcpStream, stalled_max: Duration) {
-    let socket = SockRef::from(stream);
-    // A connection without these options still works; it would only be slower or live longer.
-    let _ = socket.set_tcp_nodelay(true);
-    let _ = socket.set_tcp_user_timeout(Some(stalled_max));
+/// They are set on the listening socket, from which Linux gives them to what it accepts, and not on
+/// each connection.
+#[derive(Debug, Default)]
+pub(super) struct Options {
+    stalled_max: Option<Duration>,
+}
+
+impl Options {
+    /// Sees to the options of connections that are accepted from now on, and of `stream`, which was
+    /// accepted just now.
+    ///
+    /// A client that takes nothing of a response for `stalled_max` is cut by the kernel (this covers
+    /// a closed window too), since nobody polls a body that cannot be written.
+    pub(super) fn see_to(
+        &mut self,
+        listener: &impl AsFd,
+        stream: &impl AsFd,
+        stalled_max: Duration,
+    ) {
+        if self.stalled_max.replace(stalled_max) == Some(stalled_max) {
+            return;
+        }
+        for socket in [SockRef::from(listener), SockRef::from(stream)] {
+            // A connection without these options still works; it would only be slower or live longer.
+            let _ = socket.set_tcp_nodelay(true);
+            let _ = socket.set_tcp_user_timeout(Some(stalled_max));
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use rustls::crypto::aws_lc_rs;
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::sni::{Certificates, Resolver};
 use crate::config::{CertificateConfig, TlsConfig};
+use crate::socket::Socket;
 
 /// TLS of a listener.
 #[derive(Clone)]
@@ -74,8 +74,8 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 /// Finishes the handshake, or gives up after `timeout`.
 pub(super) async fn handshake(
     tls: &Tls,
-    stream: TcpStream,
+    stream: Socket,
     timeout: Duration,
-) -> io::Result<TlsStream<TcpStream>> {
+) -> io::Result<TlsStream<Socket>> {
     tokio::time::timeout(timeout, tls.acceptor.accept(stream)).await?
 }

@@ -25,25 +25,42 @@ pub(crate) struct Host {
     pub(crate) authority: HeaderValue,
 }
 
-/// The host of a connection's last request: the next one is nearly always for the same.
-#[derive(Debug, Default)]
-pub(crate) struct LastHost(RefCell<Option<(Box<str>, Host)>>);
+/// Authorities whose reading a worker remembers.
+const KNOWN_HOSTS_MAX: usize = 64;
 
-impl LastHost {
+/// How the authorities of a worker's last requests were read: most requests are for few hosts.
+///
+/// Each authority has one place, which the next with the same place takes over. Clients that choose
+/// such authorities gain nothing but what reading them costs.
+#[derive(Debug)]
+pub(crate) struct KnownHosts([RefCell<Option<(Box<str>, Host)>>; KNOWN_HOSTS_MAX]);
+
+impl Default for KnownHosts {
+    fn default() -> Self {
+        Self([const { RefCell::new(None) }; KNOWN_HOSTS_MAX])
+    }
+}
+
+impl KnownHosts {
     fn parse(&self, authority: &str) -> Result<Host, Reject> {
-        let mut last = self.0.borrow_mut();
-        match &*last {
+        let mut known = self.0[place(authority)].borrow_mut();
+        match &*known {
             Some((of, host)) if **of == *authority => Ok(host.clone()),
             _ => {
                 if authority.contains('@') {
                     return Err(Reject::HostUserinfo);
                 }
                 let host = parse_host(authority).ok_or(Reject::BadHost)?;
-                *last = Some((authority.into(), host.clone()));
+                *known = Some((authority.into(), host.clone()));
                 Ok(host)
             }
         }
     }
+}
+
+fn place(authority: &str) -> usize {
+    let mix = |sum: usize, byte: u8| sum.wrapping_mul(31).wrapping_add(byte.into());
+    authority.bytes().fold(0, mix) % KNOWN_HOSTS_MAX
 }
 
 impl Host {
@@ -59,7 +76,7 @@ pub(crate) fn host(
     uri: &Uri,
     headers: &HeaderMap,
     version: Version,
-    last: &LastHost,
+    known: &KnownHosts,
 ) -> Result<Host, Reject> {
     let mut fields = headers.get_all(HOST).iter();
     let (field, second) = (fields.next(), fields.next());
@@ -81,7 +98,7 @@ pub(crate) fn host(
         (None, Some(field)) => field,
         (None, None) => return Err(Reject::HostMissing),
     };
-    last.parse(authority)
+    known.parse(authority)
 }
 
 fn parse_host(authority: &str) -> Option<Host> {
@@ -146,18 +163,18 @@ mod tests {
     }
 
     fn found(uri: &Uri, headers: &HeaderMap, version: Version) -> Result<Host, Reject> {
-        host(uri, headers, version, &LastHost::default())
+        host(uri, headers, version, &KnownHosts::default())
     }
 
     #[test]
-    fn the_last_host_is_not_the_next_one() {
-        let last = LastHost::default();
+    fn a_known_host_is_not_the_next_one() {
+        let known = KnownHosts::default();
         let uri = Uri::from_static("/");
         for name in ["a", "a", "b", "a"] {
-            let host = host(&uri, &with_host(name), Version::HTTP_11, &last);
+            let host = host(&uri, &with_host(name), Version::HTTP_11, &known);
             assert_eq!(&*host.unwrap().name, name);
         }
-        let bad = host(&uri, &with_host("a@b"), Version::HTTP_11, &last);
+        let bad = host(&uri, &with_host("a@b"), Version::HTTP_11, &known);
         assert_eq!(bad, Err(Reject::HostUserinfo));
     }
 

@@ -59,7 +59,6 @@ pub(crate) async fn run<S>(
     let guard = guard(stream, transport, plane.limits(), Rc::clone(&verdict));
     let client = Rc::new(Client {
         hop: Hop::new(transport, &listener.trusted_proxies),
-        last_host: Default::default(),
         transport,
         sni,
         listener,
@@ -116,7 +115,11 @@ fn guard<S>(
         head: limits.header_timeout,
         rate: limits.body_rate,
     };
-    Guard::new(stream, scanner, verdict, patience)
+    let guard = Guard::new(stream, scanner, verdict, patience);
+    match transport.tls {
+        None => guard.drop_ends(),
+        Some(_) => guard,
+    }
 }
 
 async fn serve<S>(mut guard: Guard<S>, client: &Rc<Client>) -> anyhow::Result<()>
@@ -182,7 +185,7 @@ where
             Wish::Rest => connection.poll_without_shutdown(cx),
             _ => Pin::new(&mut connection).poll(cx),
         };
-        let wish = client.wish.get();
+        let wish = client.wish.get().max(client.first_rest());
         if polled.is_ready() || ending >= wish || (wish == Wish::Rest && !client.may_rest()) {
             return polled;
         }

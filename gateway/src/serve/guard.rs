@@ -113,6 +113,8 @@ pub(crate) struct Guard<S> {
     head_timer: Option<Pin<Box<Sleep>>>,
     /// Of what is written.
     pace: Pace,
+    /// Dropping `inner` tells the other side that this was all.
+    drop_ends: bool,
     linger: Option<(Pin<Box<Sleep>>, usize)>,
 }
 
@@ -135,8 +137,15 @@ impl<S> Guard<S> {
             head_timeout: patience.head,
             head_timer: None,
             pace: Pace::new(patience.rate),
+            drop_ends: false,
             linger: None,
         }
+    }
+
+    /// Dropping the stream tells the other side that this was all, as it does in TCP without TLS.
+    pub(super) fn drop_ends(mut self) -> Self {
+        self.drop_ends = true;
+        self
     }
 
     /// The connection no longer speaks HTTP: everything passes, `ahead` first.
@@ -380,17 +389,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guard<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // hyper flushes only when its own buffer is empty.
-        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
-        this.verdict.unflushed.set(false);
-        Poll::Ready(Ok(()))
+        let polled = Pin::new(&mut this.inner).poll_flush(cx).map_ok(|()| 0);
+        this.verdict.unflushed.set(polled.is_pending());
+        this.pace(cx, polled).map_ok(drop)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        let lingers = this.refused.is_some() || this.scanner.in_body();
+        if this.drop_ends && !lingers && !this.scanner.is_opaque() {
+            // The end is sent when the socket is closed, which is next.
+            return Pin::new(&mut this.inner).poll_flush(cx);
+        }
         if this.linger.is_none() {
             ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
         }
-        if this.refused.is_some() || this.scanner.in_body() {
+        if lingers {
             ready!(this.poll_linger(cx));
         }
         Poll::Ready(Ok(()))

@@ -90,7 +90,7 @@ async fn process(
         record.captured = log.capture(&head);
     }
 
-    let host = normalise::normalise(&mut head, plane.limits(), &client.last_host)?;
+    let host = normalise::normalise(&mut head, plane.limits(), &client.worker.known_hosts)?;
     if head.uri != record.uri {
         record.uri = head.uri.clone();
     }

@@ -17,8 +17,10 @@ use super::plane::Plane;
 use crate::config::AccessLogConfig;
 use crate::drain::{CUT_GRACE, Drain};
 use crate::listen::{self, Listener};
+use crate::normalise::target::KnownHosts;
 use crate::overload::pressure::{Pressure, Relief, Strain};
 use crate::serve::Client;
+use crate::socket;
 use crate::telemetry::access_log::{AccessLog, FLUSH_EVERY, Writers};
 use crate::telemetry::metrics::Shard;
 use crate::upstream::balance::Random;
@@ -57,6 +59,7 @@ pub(crate) struct Worker {
     /// Client connections of all workers.
     connections: Arc<Connections>,
     ids: RequestIds,
+    pub(crate) known_hosts: KnownHosts,
     /// The connections that are being served.
     clients: RefCell<Slab<Rc<Client>>>,
     open: Cell<usize>,
@@ -79,6 +82,7 @@ impl Worker {
             drain: seed.drain,
             strain: Strain::new(seed.pressure, seed.index),
             connections: seed.connections,
+            known_hosts: KnownHosts::default(),
             ids: RequestIds::seeded(RandomState::new().hash_one("request ids")),
             clients: RefCell::default(),
             open: Cell::new(0),
@@ -282,6 +286,8 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
         () = worker.idle() => {}
         () = worker.drain.cut() => tokio::time::sleep(CUT_GRACE).await,
     }
+    // This turn of the event loop is the last.
+    socket::flush();
     Ok(())
 }
 

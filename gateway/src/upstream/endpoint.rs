@@ -17,7 +17,7 @@ use hyper::client::conn::TrySendError;
 use super::instance::Instance;
 use super::link::Link;
 use super::pool::{ConnectFailure, Sender, Taken};
-use super::wire::PolledFrame;
+use super::wire::{PolledFrame, Switched};
 use crate::forward::body::RequestBody;
 use crate::telemetry::metrics::{InstanceSeries, Shard};
 
@@ -156,6 +156,15 @@ impl Lease {
     pub(crate) fn detach(&mut self) {
         if let Some(Sender::Http1(wire)) = &mut self.sender {
             wire.detach();
+        }
+    }
+
+    /// The stream of an HTTP/1.1 connection that has answered 101; the lease goes on counting it.
+    /// `None`: it has ended since.
+    pub(crate) async fn switched(&mut self) -> Option<Switched> {
+        match &mut self.sender {
+            Some(Sender::Http1(wire)) => wire.switched().await,
+            _ => None,
         }
     }
 

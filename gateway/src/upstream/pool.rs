@@ -27,6 +27,7 @@ use crate::config::{ServiceConfig, UpstreamProtocol};
 use crate::forward::body::RequestBody;
 use crate::overload::descriptors;
 use crate::server::executor::LocalExecutor;
+use crate::socket::Socket;
 
 /// Bytes of a response head, and of the read buffer.
 const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
@@ -313,7 +314,7 @@ impl Pool {
         Ok(Wire::new(sender, connection, place))
     }
 
-    async fn connect(&self) -> Result<TcpStream, ConnectFailure> {
+    async fn connect(&self) -> Result<Socket, ConnectFailure> {
         let stream = self.in_time(TcpStream::connect(self.address)).await?;
         let stream = stream.map_err(|error| match descriptors::are_used_up(&error) {
             true => ConnectFailure::NoDescriptor(error),
@@ -321,7 +322,7 @@ impl Pool {
         })?;
         // Only a delay is at stake; a socket that cannot have it still works.
         let _ = stream.set_nodelay(true);
-        Ok(stream)
+        Ok(Socket::new(stream))
     }
 
     async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, ConnectFailure> {

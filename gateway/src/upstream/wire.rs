@@ -2,8 +2,9 @@
 //!
 //! Whoever uses the wire moves its bytes: the request's own task writes the request, waits for the
 //! answer and reads it, without another task in between that would have to be woken each time. A
-//! request with a body, and one that may become a tunnel, gets a task for its wire instead: there
-//! both directions must move even while nobody asks for the answer.
+//! request with a body gets a task for its wire instead: there both directions must move even while
+//! nobody asks for the answer. If it may become a tunnel, it gets it when it turns out that it does
+//! not.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -11,28 +12,40 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use http::header::UPGRADE;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 
 use super::pool::Place;
 use super::stream::AnswerFirst;
 use crate::forward::body::RequestBody;
+use crate::socket::Socket;
 
 /// What polling a response body gives.
 pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
 
-type Connection = http1::Connection<TokioIo<AnswerFirst<TcpStream>>, RequestBody>;
+type Connection = http1::Connection<TokioIo<AnswerFirst<Socket>>, RequestBody>;
+
+/// What a connection is once it has changed its protocol: the stream, and what was read of it already.
+pub(crate) type Switched = (AnswerFirst<Socket>, Bytes);
 
 /// An HTTP/1.1 connection to an instance.
 pub(crate) struct Wire {
     sender: http1::SendRequest<RequestBody>,
-    /// `None`: a task of its own moves its bytes, or it has ended.
-    connection: Option<Box<Connection>>,
+    mover: Mover,
     _place: Place,
+}
+
+/// Who moves the bytes of a connection.
+enum Mover {
+    /// Whoever uses it.
+    User(Box<Connection>),
+    /// A task of its own.
+    Task,
+    /// Nobody: it has ended. It is kept where it may have ended as HTTP only.
+    Nobody(Option<Box<Connection>>),
 }
 
 impl Wire {
@@ -44,18 +57,17 @@ impl Wire {
     ) -> Self {
         Self {
             sender,
-            connection: Some(Box::new(connection)),
+            mover: Mover::User(Box::new(connection)),
             _place: place,
         }
     }
 
     /// Whether the connection has ended; looks at what the instance did meanwhile.
     pub(super) fn has_ended(&mut self) -> bool {
-        // Nobody waits for an idle connection, so nobody is to be woken for it.
-        drive(
-            &mut self.connection,
-            &mut Context::from_waker(Waker::noop()),
-        );
+        // Nobody waits for an idle connection, so nobody is to be woken for it: neither by the
+        // instance, nor by the next request, which would wake the task of the last.
+        let mut nobody = Context::from_waker(Waker::noop());
+        self.mover.drive(&mut nobody, false);
         self.sender.is_closed()
     }
 
@@ -71,28 +83,35 @@ impl Wire {
         request: Request<RequestBody>,
     ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<'_>
     {
-        if !request.body().is_end_stream() || request.headers().keys().any(|name| *name == UPGRADE)
-        {
-            self.detach();
+        let has_body = !request.body().is_end_stream();
+        // The stream is wanted back when the answer is 101, so no task may own it until then.
+        let may_switch = request.headers().contains_key(UPGRADE);
+        if has_body && !may_switch {
+            self.mover.detach();
         }
         // Boxed, because it is polled by hand; hyper keeps the request elsewhere, so it is small.
         let mut answer = Box::pin(self.sender.try_send_request(request));
-        let connection = &mut self.connection;
+        let mover = &mut self.mover;
         poll_fn(move |cx| {
-            if connection.is_none() {
+            if matches!(mover, Mover::Task) {
                 return answer.as_mut().poll(cx);
             }
-            drive(connection, cx);
+            mover.drive(cx, may_switch);
             // The answer came in with these bytes or is not there yet: nobody is to be woken.
-            answer
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
+            let mut quiet = Context::from_waker(Waker::noop());
+            let polled = answer.as_mut().poll(&mut quiet);
+            match &polled {
+                Poll::Ready(Ok(response)) if has_body && !is_switch(response) => mover.detach(),
+                Poll::Pending if mover.end() => return answer.as_mut().poll(&mut quiet),
+                _ => {}
+            }
+            polled
         })
     }
 
     /// Polls the body of an answer that came over this wire.
     pub(super) fn poll_body(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> PolledFrame {
-        if self.connection.is_none() {
+        if !self.mover.is_user() {
             return Pin::new(body).poll_frame(cx);
         }
         let mut quiet = Context::from_waker(Waker::noop());
@@ -100,15 +119,63 @@ impl Wire {
         if there.is_ready() {
             return there;
         }
-        drive(&mut self.connection, cx);
+        self.mover.drive(cx, false);
         Pin::new(body).poll_frame(&mut quiet)
     }
 
     /// Gives the wire a task of its own.
     pub(crate) fn detach(&mut self) {
-        if let Some(connection) = self.connection.take() {
+        self.mover.detach();
+    }
+
+    /// The stream of a connection that has answered 101. `None`: it has ended since.
+    pub(super) async fn switched(&mut self) -> Option<Switched> {
+        let connection = match std::mem::replace(&mut self.mover, Mover::Nobody(None)) {
+            Mover::User(mut connection) => (&mut *connection).await.ok().map(|()| connection),
+            Mover::Task => None,
+            Mover::Nobody(connection) => connection,
+        };
+        let parts = connection?.into_parts();
+        Some((parts.io.into_inner(), parts.read_buf))
+    }
+}
+
+impl Mover {
+    fn is_user(&self) -> bool {
+        matches!(self, Self::User(_))
+    }
+
+    /// Moves bytes, if the task at hand is to do so. A connection that ends in good order is kept
+    /// with `may_switch`, and otherwise dropped, from which whoever waits for it learns of the end.
+    fn drive(&mut self, cx: &mut Context<'_>, may_switch: bool) {
+        let Self::User(connection) = self else { return };
+        let Poll::Ready(ended) = Pin::new(&mut **connection).poll(cx) else {
+            return;
+        };
+        // Errors reach the request that is on it.
+        if let Err(error) = &ended {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        if let Self::User(connection) = std::mem::replace(self, Self::Nobody(None)) {
+            *self = Self::Nobody((ended.is_ok() && may_switch).then_some(connection));
+        }
+    }
+
+    /// Drops a connection that was kept; returns whether there was one.
+    fn end(&mut self) -> bool {
+        match self {
+            Self::Nobody(kept) => kept.take().is_some(),
+            _ => false,
+        }
+    }
+
+    fn detach(&mut self) {
+        if !self.is_user() {
+            return;
+        }
+        if let Self::User(connection) = std::mem::replace(self, Self::Task) {
             tokio::task::spawn_local(async move {
-                if let Err(error) = connection.with_upgrades().await {
+                if let Err(error) = connection.await {
                     tracing::debug!(%error, "upstream connection ended");
                 }
             });
@@ -116,14 +183,7 @@ impl Wire {
     }
 }
 
-/// Moves bytes, if the task at hand is to do so.
-fn drive(connection: &mut Option<Box<Connection>>, cx: &mut Context<'_>) {
-    let Some(driven) = connection else { return };
-    if let Poll::Ready(ended) = Pin::new(&mut **driven).poll(cx) {
-        // Its errors reach the request that is on it.
-        if let Err(error) = ended {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-        *connection = None;
-    }
+/// Whether the connection is no HTTP any more.
+fn is_switch(response: &Response<Incoming>) -> bool {
+    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }
