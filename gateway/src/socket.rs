@@ -278,3 +278,178 @@ impl AsyncWrite for Socket {
         Pin::new(&mut *self.0.tcp.borrow_mut()).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream as Peer};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Both ends of a connection. The far one is not part of the event loop: what it finds is what
+    /// the kernel has.
+    async fn pair() -> (Socket, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = Peer::connect(listener.local_addr().unwrap()).unwrap();
+        let far = listener.accept().unwrap().0;
+        near.set_nonblocking(true).unwrap();
+        far.set_nonblocking(true).unwrap();
+        let near = TcpStream::from_std(near).unwrap();
+        near.writable().await.unwrap();
+        (Socket::new(near), far)
+    }
+
+    /// What has arrived and was not read yet; whether that was all there will ever be.
+    fn arrived(far: &mut Peer) -> (Vec<u8>, bool) {
+        let mut bytes = Vec::new();
+        let ended = far.read_to_end(&mut bytes).is_ok();
+        (bytes, ended)
+    }
+
+    fn count(far: &mut Peer) -> usize {
+        arrived(far).0.len()
+    }
+
+    #[tokio::test]
+    async fn small_writes_wait_for_the_end_of_the_turn() {
+        // Sizes of writes, bytes that arrive at once, bytes at the end of the turn.
+        let table: [(&[usize], usize, usize); 6] = [
+            (&[1], 0, 1),
+            (&[1, 2, 3], 0, 6),
+            (&[HELD_BYTES_MAX], 0, 4096),
+            (&[HELD_BYTES_MAX + 1], 4097, 0),
+            (&[HELD_BYTES_MAX, 1], 4097, 0),
+            (&[5, HELD_BYTES_MAX, 7], 4101, 7),
+        ];
+        for (sizes, at_once, at_the_end) in table {
+            let (mut near, mut far) = pair().await;
+            for size in sizes {
+                near.write_all(&vec![b'x'; *size]).await.unwrap();
+                near.flush().await.unwrap();
+            }
+            assert_eq!(count(&mut far), at_once, "{sizes:?}");
+            flush();
+            assert_eq!(count(&mut far), at_the_end, "{sizes:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn order_is_kept_whatever_the_size() {
+        let (mut near, mut far) = pair().await;
+        let mut expected = Vec::new();
+        for (byte, size) in [(b'a', 10), (b'b', HELD_BYTES_MAX), (b'c', 3), (b'd', 9000)] {
+            let bytes = vec![byte; size];
+            let halves = bytes.split_at(size / 2);
+            let pieces = [IoSlice::new(halves.0), IoSlice::new(halves.1)];
+            assert_eq!(near.write_vectored(&pieces).await.unwrap(), size);
+            expected.extend(bytes);
+        }
+        flush();
+        assert_eq!(arrived(&mut far).0, expected);
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_when_many_sockets_hold_something() {
+        let mut pairs = Vec::new();
+        for _ in 0..HELD_WRITES_MAX {
+            pairs.push(pair().await);
+        }
+        let counts = |pairs: &mut Vec<(Socket, Peer)>| {
+            let counts = pairs.iter_mut().map(|(_, far)| count(far));
+            counts.collect::<Vec<_>>()
+        };
+        for (near, _) in &mut pairs[1..] {
+            near.write_all(b"x").await.unwrap();
+        }
+        assert_eq!(counts(&mut pairs), [0; HELD_WRITES_MAX]);
+        pairs[0].0.write_all(b"x").await.unwrap();
+        assert_eq!(counts(&mut pairs), [1; HELD_WRITES_MAX]);
+    }
+
+    #[tokio::test]
+    async fn a_turn_ends_after_many_reads() {
+        let (mut near, mut far) = pair().await;
+        let (mut other, _other_far) = pair().await;
+        near.write_all(b"x").await.unwrap();
+        let mut read = async |times: u32| {
+            for _ in 0..times {
+                let mut byte = [0];
+                let mut read = std::pin::pin!(other.read(&mut byte));
+                poll_fn(|cx| Poll::Ready(assert!(read.as_mut().poll(cx).is_pending()))).await;
+            }
+        };
+        read(TURN_READS_MAX).await;
+        assert_eq!(count(&mut far), 0);
+        read(1).await;
+        assert_eq!(count(&mut far), 1);
+    }
+
+    #[tokio::test]
+    async fn what_the_kernel_does_not_take_waits_for_it() {
+        let (mut near, mut far) = pair().await;
+        let piece = vec![b'x'; 64 * 1024];
+        let mut taken = 0;
+        // Until both ends' buffers are full.
+        while let Poll::Ready(written) =
+            poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_write(cx, &piece))).await
+        {
+            taken += written.unwrap();
+        }
+        near.write_all(b"the end").await.unwrap();
+        flush();
+        let waits = poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_flush(cx).is_pending()));
+        assert!(waits.await, "the kernel had room");
+        let mut bytes = Vec::new();
+        while bytes.len() < taken + "the end".len() {
+            bytes.extend(arrived(&mut far).0);
+            // Lets the event loop see that there is room.
+            tokio::task::yield_now().await;
+            let _ = poll_fn(|cx| Poll::Ready(Pin::new(&mut near).poll_flush(cx))).await;
+        }
+        assert!(bytes.ends_with(b"xthe end"));
+        near.flush().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_by_the_next_write_or_flush() {
+        for flushes in [true, false] {
+            let (mut near, far) = pair().await;
+            socket2::SockRef::from(&far)
+                .set_linger(Some(std::time::Duration::ZERO))
+                .unwrap();
+            drop(far);
+            near.write_all(b"x").await.unwrap();
+            flush();
+            let told = match flushes {
+                true => near.flush().await,
+                false => near.write_all(b"y").await,
+            };
+            let kind = told.unwrap_err().kind();
+            assert!(
+                matches!(
+                    kind,
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                ),
+                "{kind:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_end_comes_after_what_is_held() {
+        let (mut near, mut far) = pair().await;
+        near.write_all(b"shut down").await.unwrap();
+        near.shutdown().await.unwrap();
+        assert_eq!(arrived(&mut far), (b"shut down".to_vec(), true));
+
+        let (mut near, mut far) = pair().await;
+        near.write_all(b"dropped").await.unwrap();
+        drop(near);
+        assert_eq!(arrived(&mut far), (Vec::new(), false));
+        flush();
+        assert_eq!(arrived(&mut far), (b"dropped".to_vec(), true));
+    }
+}

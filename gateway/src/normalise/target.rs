@@ -33,7 +33,10 @@ const KNOWN_HOSTS_MAX: usize = 64;
 /// Each authority has one place, which the next with the same place takes over. Clients that choose
 /// such authorities gain nothing but what reading them costs.
 #[derive(Debug)]
-pub(crate) struct KnownHosts([RefCell<Option<(Box<str>, Host)>>; KNOWN_HOSTS_MAX]);
+pub(crate) struct KnownHosts([RefCell<Option<Known>>; KNOWN_HOSTS_MAX]);
+
+/// An authority as it was sent, and how it was read.
+type Known = (Box<str>, Host);
 
 impl Default for KnownHosts {
     fn default() -> Self {
