@@ -151,7 +151,7 @@ pub(crate) async fn forward(
     }
     record.admission = admission;
     normalise::check_response(response.headers())?;
-    headers::prepare_response(response.headers_mut());
+    headers::prepare_response(response.headers_mut(), &client.hop);
     cluster.stick(affinity, &lease, client, response.headers_mut());
     Ok(Reply::Streamed(response, lease))
 }

@@ -1,5 +1,6 @@
 //! The configuration as meant: everything resolved, nothing left to check.
 
+mod added;
 mod admin;
 mod balance;
 mod discover;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::added::{AddedHeader, AddedHeaders};
 pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::balance::*;
 pub use self::discover::*;
@@ -80,6 +82,8 @@ pub struct ListenerConfig {
     pub tls: Option<TlsConfig>,
     /// Peers whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// The fields added to messages of its connections.
+    pub added_headers: AddedHeaders,
 }
 
 /// TLS of a listener. The certificate is chosen by SNI; the first one serves clients without.

@@ -9,10 +9,11 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use http::header::{Entry, FORWARDED, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use ipnet::IpNet;
 
 use super::headers;
+use crate::config::{AddedHeader, AddedHeaders};
 use crate::serve::Transport;
 
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
@@ -101,6 +102,7 @@ pub(crate) struct Hop {
     scheme: &'static str,
     /// Whether the fields the peer sent are believed.
     trusted: bool,
+    added: AddedHeaders,
     address: HeaderValue,
     /// The element of `Forwarded` for the authority of the last request.
     element: RefCell<Option<(HeaderValue, HeaderValue)>>,
@@ -108,12 +110,13 @@ pub(crate) struct Hop {
 
 impl Hop {
     /// What is said of a connection over `transport`.
-    pub(crate) fn new(transport: Transport, trusted: &[IpNet]) -> Self {
+    pub(crate) fn new(transport: Transport, trusted: &[IpNet], added: AddedHeaders) -> Self {
         let peer = transport.peer.ip();
         Self {
             peer,
             scheme: transport.scheme(),
             trusted: is_trusted(peer, trusted),
+            added,
             address: value(text(peer)),
             element: RefCell::default(),
         }
@@ -139,11 +142,26 @@ impl Hop {
         if !self.trusted {
             headers::remove_all(headers, &FIELDS);
         }
-        append(headers, FOR, &self.address);
-        append(headers, FORWARDED, &self.element(authority));
-        let scheme = HeaderValue::from_static(self.scheme);
-        headers.entry(PROTO).or_insert(scheme);
-        headers.entry(HOST).or_insert_with(|| authority.clone());
+        if self.added.contain(AddedHeader::XForwardedFor) {
+            append(headers, FOR, &self.address);
+        }
+        if self.added.contain(AddedHeader::Forwarded) {
+            append(headers, FORWARDED, &self.element(authority));
+        }
+        if self.added.contain(AddedHeader::XForwardedProto) {
+            let scheme = HeaderValue::from_static(self.scheme);
+            headers.entry(PROTO).or_insert(scheme);
+        }
+        if self.added.contain(AddedHeader::XForwardedHost) {
+            headers.entry(HOST).or_insert_with(|| authority.clone());
+        }
+    }
+
+    /// Adds this hop to `Via`, with the version the message was received in.
+    pub(super) fn add_via(&self, headers: &mut HeaderMap, received: Version) {
+        if self.added.contain(AddedHeader::Via) {
+            headers::add_via(headers, received);
+        }
     }
 
     fn element(&self, authority: &HeaderValue) -> HeaderValue {
@@ -305,6 +323,39 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_written_as_the_standard_library_does() {
+        let table = ["0.0.0.0", "192.0.2.10", "255.255.255.255", "2001:db8::1"];
+        for address in table {
+            assert_eq!(text(address.parse().unwrap()), address);
+        }
+    }
+
+    #[test]
+    fn only_fields_that_are_wanted_are_added() {
+        use AddedHeader::{Forwarded, Via, XForwardedFor, XForwardedHost, XForwardedProto};
+        let table: [(&[AddedHeader], &[&str]); 6] = [
+            (&[], &[]),
+            (&[XForwardedFor], &["x-forwarded-for"]),
+            (&[XForwardedProto], &["x-forwarded-proto"]),
+            (&[XForwardedHost], &["x-forwarded-host"]),
+            (&[Forwarded, Via], &["forwarded", "via"]),
+            (&[Via, XForwardedFor], &["x-forwarded-for", "via"]),
+        ];
+        let peer: SocketAddr = "192.0.2.1:80".parse().unwrap();
+        let authority = HeaderValue::from_static("a.example");
+        for (added, expected) in table {
+            let added = added.iter().copied().collect();
+            let hop = Hop::new(Transport::plain(peer), &[], added);
+            // A client's own claims go even where nothing takes their place.
+            let mut headers = headers(&[(&FOR, "198.51.100.1"), (&FORWARDED, "for=x")]);
+            hop.stamp(&mut headers, &authority);
+            hop.add_via(&mut headers, Version::HTTP_11);
+            let names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
+            assert_eq!(names, expected);
+        }
+    }
+
+    #[test]
     fn only_trusted_fields_are_kept() {
         let sent = || {
             headers(&[
@@ -324,7 +375,8 @@ mod tests {
                 &[]
             };
             let authority = HeaderValue::from_static("a.example:8080");
-            Hop::new(Transport::plain(peer), trusted).stamp(&mut headers, &authority);
+            let added = AddedHeader::ALL.into_iter().collect();
+            Hop::new(Transport::plain(peer), trusted, added).stamp(&mut headers, &authority);
             [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED].map(|name| {
                 headers
                     .get(name)

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Uri, Version};
 
+use super::forwarded::Hop;
 use super::upgrade::Asked;
 use crate::config::UpstreamProtocol;
 use crate::filter::reject::Reject;
@@ -56,7 +57,7 @@ pub(super) fn prepare_request(
         head.headers
             .insert(TE, HeaderValue::from_static("trailers"));
     }
-    add_via(&mut head.headers, received);
+    client.hop.add_via(&mut head.headers, received);
     client.hop.stamp(&mut head.headers, &host.authority);
     match (protocol, upgrade) {
         (UpstreamProtocol::Http1, upgrade) => {
@@ -99,9 +100,9 @@ pub(super) fn translate(head: &mut Parts, protocol: UpstreamProtocol) -> Option<
 }
 
 /// Makes an instance's response head the one the client gets.
-pub(super) fn prepare_response(headers: &mut HeaderMap) {
+pub(super) fn prepare_response(headers: &mut HeaderMap, hop: &Hop) {
     strip(headers);
-    add_via(headers, Version::HTTP_11);
+    hop.add_via(headers, Version::HTTP_11);
 }
 
 fn absolute(uri: &Uri, authority: &str) -> Result<Uri, Reject> {
@@ -183,7 +184,7 @@ fn accepts_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// Appends this hop, with the version the message was received in (RFC 9110 section 7.6.3).
-fn add_via(headers: &mut HeaderMap, received: Version) {
+pub(super) fn add_via(headers: &mut HeaderMap, received: Version) {
     headers.append(
         VIA,
         HeaderValue::from_static(match received {

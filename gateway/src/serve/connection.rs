@@ -58,7 +58,7 @@ pub(crate) async fn run<S>(
     let plane = worker.plane();
     let guard = guard(stream, transport, plane.limits(), Rc::clone(&verdict));
     let client = Rc::new(Client {
-        hop: Hop::new(transport, &listener.trusted_proxies),
+        hop: Hop::new(transport, &listener.trusted_proxies, listener.added_headers),
         transport,
         sni,
         listener,

@@ -61,7 +61,7 @@ pub(super) async fn handle(
     for changes in &context.response_changes {
         changes.apply(headers);
     }
-    headers.insert(REQUEST_ID, request_id);
+    headers.insert(REQUEST_ID, once(request_id, version));
     let last = client.worker.is_closing() || client.is_ending();
     if version < Version::HTTP_2 && !upgraded && last {
         // The connection's own task closes it too, but may not have heard of the end yet.
@@ -204,6 +204,13 @@ fn refuse(
     }
     exchange.response_headers(response.headers());
     response.map(|body| ResponseBody::own(body, exchange))
+}
+
+/// Keeps a value that never comes again out of the table of an HTTP/2 connection's fields, where it
+/// would drive out those that do (RFC 7541 section 6.2.3).
+fn once(mut value: HeaderValue, version: Version) -> HeaderValue {
+    value.set_sensitive(version == Version::HTTP_2);
+    value
 }
 
 /// Whether the place where the next request starts is unknown, or too far away to read up to.

@@ -44,6 +44,7 @@ impl Compiler<'_> {
                 ipv6_only: listener.ipv6_only,
                 tls: listener.tls.as_ref().map(|tls| self.tls(tls)),
                 trusted_proxies: self.networks(&listener.trusted_proxies),
+                added_headers: listener.added_headers.iter().copied().collect(),
             });
         }
         listeners

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::super::model::AddedHeader;
 use super::{Certificate, Placed};
 
 /// `[listeners.NAME]`
@@ -20,6 +21,14 @@ pub struct Listener {
     /// Networks whose `Forwarded`, `X-Forwarded-*`, `X-Request-Id` and `traceparent` are believed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_proxies: Vec<Placed<String>>,
+    /// The fields that tell instances of the client, and others of the gateway. Those left out are
+    /// not added; what untrusted peers send of them is taken out either way, `via` excepted.
+    #[serde(default = "all_added")]
+    pub added_headers: Vec<AddedHeader>,
+}
+
+fn all_added() -> Vec<AddedHeader> {
+    AddedHeader::ALL.to_vec()
 }
 
 /// `tls = { … }` of a listener.
