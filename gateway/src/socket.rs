@@ -378,7 +378,8 @@ mod tests {
             for _ in 0..times {
                 let mut byte = [0];
                 let mut read = std::pin::pin!(other.read(&mut byte));
-                poll_fn(|cx| Poll::Ready(assert!(read.as_mut().poll(cx).is_pending()))).await;
+                let read = poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx).is_pending()));
+                assert!(read.await);
             }
         };
         read(TURN_READS_MAX).await;
