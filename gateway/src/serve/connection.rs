@@ -212,7 +212,10 @@ where
         return Ok(None);
     }
     match ending {
-        Wish::Rest if guard.is_clear() => return Ok(Some(guard)),
+        Wish::Rest if guard.is_clear() => {
+            guard.take_back(&parts.read_buf);
+            return Ok(Some(guard));
+        }
         Wish::Rest => guard.shutdown().await?,
         _ => {}
     }

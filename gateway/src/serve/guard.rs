@@ -155,6 +155,13 @@ impl<S> Guard<S> {
         self.cleared = self.held.len();
     }
 
+    /// Takes back what hyper was given and has not looked at: requests sent without waiting for the
+    /// answer.
+    pub(super) fn take_back(&mut self, ahead: &[u8]) {
+        self.held.splice(..0, ahead.iter().copied());
+        self.cleared += ahead.len();
+    }
+
     /// Whether the connection may rest: a head may have begun, but nothing is due to hyper.
     pub(super) fn is_clear(&self) -> bool {
         self.cleared == 0 && self.refused.is_none() && !self.scanner.in_body()

@@ -313,6 +313,31 @@ async fn a_slow_head_is_answered_408() {
 }
 
 #[tokio::test]
+async fn what_is_sent_with_the_first_request_is_answered_too() {
+    // After its first answer a connection rests, with what the client has sent ahead.
+    let origin = Origin::start("one").await;
+    let gateway = Gateway::in_front_of(&[origin.address]).await;
+    let get = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+    let counted = "PUT / HTTP/1.1\r\nHost: test\r\nContent-Length: 3\r\n\r\nabc";
+    let chunked =
+        "PUT / HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let last = "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+    let table: [&[&str]; 6] = [
+        &[get, last],
+        &[counted, last],
+        &[chunked, last],
+        &[get, chunked, last],
+        &[chunked, get, counted, last],
+        &[get, get, get, last],
+    ];
+    for requests in table {
+        let answer = raw(gateway.address(), requests.concat().as_bytes()).await;
+        let answers = answer.matches("HTTP/1.1 200 OK\r\n").count();
+        assert_eq!(answers, requests.len(), "{requests:?}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn pipelined_requests_are_answered_in_order_until_the_bad_one() {
     let origin = Origin::start("one").await;
     let gateway = Gateway::in_front_of(&[origin.address]).await;

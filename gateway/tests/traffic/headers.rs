@@ -98,6 +98,26 @@ async fn what_an_untrusted_client_says_about_itself_is_replaced() {
 }
 
 #[tokio::test]
+async fn only_the_fields_that_are_asked_for_are_added() {
+    let origin = Origin::start("one").await;
+    let configuration = format!(
+        "[listeners.public]\nbind = \"127.0.0.1:0\"\n\
+         added_headers = [\"x-forwarded-for\", \"x-forwarded-proto\"]\n{}{}",
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", ""),
+    );
+    let gateway = Gateway::start_with(&configuration, &[]).await;
+    let request = client::request("/few").header("forwarded", "for=198.51.100.1");
+    let answer = client::send(gateway.address(), request.body(Empty::new()).unwrap()).await;
+    assert_eq!(seen(&answer, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(seen(&answer, "x-forwarded-proto"), ["http"]);
+    for name in ["x-forwarded-host", "forwarded", "via"] {
+        assert!(seen(&answer, name).is_empty(), "{name}");
+    }
+    assert_eq!(answer.header("via"), "");
+}
+
+#[tokio::test]
 async fn what_a_trusted_proxy_says_is_kept() {
     let origin = Origin::start("one").await;
     let gateway = trusting(&origin, "").await;

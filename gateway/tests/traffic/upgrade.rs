@@ -52,6 +52,28 @@ async fn bytes_pass_both_ways_after_an_upgrade() {
 }
 
 #[tokio::test]
+async fn a_request_with_a_body_may_be_upgraded() {
+    // As Docker's clients do.
+    let origin = Origin::start("one").await;
+    let gateway = Gateway::in_front_of(&[origin.address]).await;
+    for (protocol, status, end) in [("echo", "101", "\r\n\r\n"), ("other", "426", "only echo")] {
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        let head = ask("/upgrade", protocol).replacen("GET", "POST", 1);
+        let head = head.replace("\r\n\r\n", "\r\nContent-Length: 4\r\n\r\nbody");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = read_until(&mut stream, end).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        if status == "101" {
+            stream.write_all(b"through\0!").await.unwrap();
+            assert_eq!(read_until(&mut stream, "!").await, "through\0!");
+        }
+    }
+}
+
+#[tokio::test]
 async fn without_a_101_the_connection_stays_http() {
     let origin = Origin::start("one").await;
     let gateway = Gateway::in_front_of(&[origin.address]).await;
