@@ -8,6 +8,9 @@ use anyhow::Result;
 
 use super::{CONNECTIONS_MAX, Setup, write};
 
+/// The fields that the other proxies add too.
+const ADDED: &str = "added_headers = [\"x-forwarded-for\", \"x-forwarded-proto\"]\n";
+
 pub(super) fn command(program: &Path, setup: &Setup) -> Result<Command> {
     let path = write(setup, "gateway.toml", &configuration(setup))?;
     let mut command = Command::new(program);
@@ -34,8 +37,8 @@ fn configuration(setup: &Setup) -> String {
     };
     let mut text = format!(
         "[server]\nworkers = {workers}\nconnections_max = {CONNECTIONS_MAX}\n\n\
-         [listeners.plain]\nbind = \"{plain}\"\n\n\
-         [listeners.tls]\nbind = \"{tls}\"\ntls = {{ certificates = [{certificate:?}] }}\n\n\
+         [listeners.plain]\nbind = \"{plain}\"\n{ADDED}\n\
+         [listeners.tls]\nbind = \"{tls}\"\ntls = {{ certificates = [{certificate:?}] }}\n{ADDED}\n\
          [services.origin]\nendpoints = [\"{origin}\"]\n\n\
          {sections}\n"
     );

@@ -99,9 +99,12 @@ pub(super) fn check(head: &[u8], limits: HeadLimits) -> Result<Length, Violation
     if head.len() > limits.header_bytes_max {
         return Err(Violation::HeadTooLarge);
     }
-    let mut lines = head
-        .split(|byte| *byte == b'\n')
-        .map(|line| line.strip_suffix(b"\r"));
+    let mut starts = 0;
+    let mut lines = memchr::memchr_iter(b'\n', head).map(|newline| {
+        let line = &head[starts..newline];
+        starts = newline + 1;
+        line.strip_suffix(b"\r")
+    });
     let request_line = lines.next().flatten().ok_or(Violation::RequestLine)?;
     let http_11 = check_request_line(request_line, limits.target_bytes_max)?;
 
@@ -171,7 +174,7 @@ fn split_header(line: &[u8]) -> Result<(&[u8], &[u8]), Violation> {
         return Err(no_name(line));
     };
     let (name, value) = (&line[..colon], &line[colon + 1..]);
-    if value.iter().any(|byte| is_control(*byte)) {
+    if has_control(value) {
         // A CR inside a line is how one header becomes two for a lenient reader.
         return Err(if value.contains(&b'\r') {
             Violation::BareLineFeed
@@ -246,15 +249,18 @@ pub(super) fn is_token(byte: u8) -> bool {
     KINDS[byte as usize] & TOKEN != 0
 }
 
-/// What no field value may hold (RFC 9110 section 5.5).
-fn is_control(byte: u8) -> bool {
-    KINDS[byte as usize] & CONTROL != 0
+/// Whether there is what no field value may hold (RFC 9110 section 5.5). Without an early end, and
+/// without a table, many bytes are looked at at once.
+fn has_control(value: &[u8]) -> bool {
+    let control = |byte: u8| (byte < b' ') & (byte != b'\t') | (byte == 0x7f);
+    value
+        .iter()
+        .fold(false, |found, byte| found | control(*byte))
 }
 
 const TOKEN: u8 = 1;
-const CONTROL: u8 = 2;
 
-/// What each byte is, looked up: every byte of every head is asked for.
+/// What each byte is, looked up: every byte of every name is asked for.
 const KINDS: [u8; 256] = {
     let mut kinds = [0; 256];
     let mut byte = 0;
@@ -262,9 +268,6 @@ const KINDS: [u8; 256] = {
         let character = byte as u8;
         if character.is_ascii_alphanumeric() {
             kinds[byte] |= TOKEN;
-        }
-        if character.is_ascii_control() && character != b'\t' {
-            kinds[byte] |= CONTROL;
         }
         byte += 1;
     }
