@@ -6,11 +6,11 @@ mod guard;
 mod request;
 pub(crate) mod stream;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 pub(crate) use self::connection::run;
@@ -109,6 +109,8 @@ pub(crate) struct Client {
     task: RefCell<Option<Waker>>,
     /// What the connection becomes when its last response, a 101, was sent.
     tunnel: Cell<Option<Tunnel>>,
+    /// When something moved last in the tunnel it has become.
+    tunnel_moved: OnceCell<Rc<Cell<tokio::time::Instant>>>,
 }
 
 impl Client {
@@ -174,10 +176,35 @@ impl Client {
         self.tunnel.set(Some(tunnel));
     }
 
+    /// The connection is a tunnel now.
+    fn becomes(&self, tunnel: &Tunnel) {
+        // It becomes one once.
+        let _ = self.tunnel_moved.set(tunnel.moved());
+    }
+
+    /// When something moved last, if the connection is a tunnel.
+    pub(crate) fn tunnel_moved(&self) -> Option<tokio::time::Instant> {
+        self.tunnel_moved.get().map(|moved| moved.get())
+    }
+
+    /// Completes when the connection is to end at once. To be polled by its task.
+    fn told_to_cut(&self) -> impl Future<Output = ()> {
+        std::future::poll_fn(|_| match self.is_cut() {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        })
+    }
+
+    /// Whether the connection was told to end at once.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.wish.get() == Wish::Cut
+    }
+
     /// Looks at how long the connection has been idle, and tells its task what to do about it.
     /// Called by the worker now and then, so that no connection needs a timer of its own.
     pub(crate) fn look(&self, now: Instant) {
-        if !self.is_idle() {
+        // A tunnel has no requests, and looks itself whether something moves.
+        if !self.is_idle() || self.tunnel_moved.get().is_some() {
             return;
         }
         let idle = now.saturating_duration_since(self.idle_since.get());

@@ -333,9 +333,9 @@ impl ForWorkers<'_> {
         };
         let workers = Workers::start(receivers.into_iter().enumerate().map(seed))?;
         let counted = Arc::clone(self.metrics);
-        let in_flight = move || counted.requests_in_flight();
+        let levels = move || counted.levels();
         let (pressure, current) = (Arc::clone(self.pressure), self.generations.subscribe());
-        tokio::task::spawn_local(watch_memory(pressure, current, in_flight));
+        tokio::task::spawn_local(watch_memory(pressure, current, levels));
         Ok((workers, senders))
     }
 }

@@ -2,6 +2,11 @@
 //!
 //! The request to upgrade is passed on; only when the instance answers 101 does the connection to
 //! the client stop being HTTP. Until then every byte on it is read as HTTP.
+//!
+//! A tunnel ends with either side, when nothing moves for too long, or when memory is short: then
+//! a WebSocket's client is told why, unless a frame is under way.
+
+mod frames;
 
 use std::cell::Cell;
 use std::io;
@@ -17,6 +22,7 @@ use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
+use self::frames::Frames;
 use super::headers;
 use crate::filter::reject::Reject;
 use crate::overload::admission::Admission;
@@ -25,6 +31,11 @@ use crate::server::worker;
 use crate::upstream::endpoint::Lease;
 
 const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("upgrade");
+/// A frame that closes a WebSocket with 1013, "try again later" (RFC 6455 section 5.5.1, and the
+/// registry of its section 11.7).
+const TRY_AGAIN_LATER: [u8; 4] = [0x88, 2, 0x03, 0xf5];
+/// How long that may take.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A client's wish to upgrade.
 pub(super) struct Asked {
@@ -78,9 +89,12 @@ pub(super) fn switch(
     {
         return Err(Reject::UpgradeRefused);
     }
+    let is_websocket = protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
     client.tunnel(Tunnel {
         upstream,
         idle_max,
+        moved: Rc::new(Cell::new(Instant::now())),
+        frames: is_websocket.then(Frames::default),
         _places: places,
         _open: client.worker.open_tunnel(),
     });
@@ -96,29 +110,48 @@ pub(super) fn switch(
 pub(crate) struct Tunnel {
     upstream: Lease,
     idle_max: Duration,
+    /// When something moved last.
+    moved: Rc<Cell<Instant>>,
+    /// Of a WebSocket: what its client gets.
+    frames: Option<Frames>,
     _places: Option<Admission>,
     _open: worker::Tunnel,
 }
 
 impl Tunnel {
-    /// Passes bytes both ways until both sides have ended, or nothing moves for `idle_max`.
-    pub(crate) async fn join<S>(mut self, mut client: S) -> io::Result<()>
+    /// When something moved last.
+    pub(crate) fn moved(&self) -> Rc<Cell<Instant>> {
+        Rc::clone(&self.moved)
+    }
+
+    /// Passes bytes both ways until both sides have ended, nothing moves for `idle_max`, or it is
+    /// `cut`.
+    pub(crate) async fn join<S>(
+        mut self,
+        client: S,
+        cut: impl Future<Output = ()>,
+    ) -> io::Result<()>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let (mut upstream, ahead) = (self.upstream.switched().await)
             .ok_or_else(|| io::Error::other("the instance closed after its 101"))?;
-        client.write_all(&ahead).await?;
-        let moved = Rc::new(Cell::new(Instant::now()));
+        self.moved.set(Instant::now());
         // All bytes of both directions pass the client's side: watching one is enough.
         let mut client = Watched {
             inner: client,
-            moved: Rc::clone(&moved),
+            moved: Rc::clone(&self.moved),
+            frames: self.frames,
         };
+        client.write_all(&ahead).await?;
         tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => copied.map(drop),
-            () = stalled(&moved, self.idle_max) => Err(io::ErrorKind::TimedOut.into()),
+            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
+                return copied.map(drop);
+            }
+            () = stalled(&self.moved, self.idle_max) => return Err(io::ErrorKind::TimedOut.into()),
+            () = cut => {}
         }
+        client.take_leave().await
     }
 }
 
@@ -136,6 +169,7 @@ async fn stalled(moved: &Cell<Instant>, idle_max: Duration) {
 struct Watched<S> {
     inner: S,
     moved: Rc<Cell<Instant>>,
+    frames: Option<Frames>,
 }
 
 impl<S> Watched<S> {
@@ -144,6 +178,21 @@ impl<S> Watched<S> {
             self.moved.set(Instant::now());
         }
         polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Watched<S> {
+    /// Ends the connection, and says why where that is possible.
+    async fn take_leave(mut self) -> io::Result<()> {
+        if self.frames.as_ref().is_some_and(Frames::may_insert) {
+            let said = async {
+                self.inner.write_all(&TRY_AGAIN_LATER).await?;
+                self.inner.shutdown().await
+            };
+            // Whether it was heard makes no difference.
+            let _ = tokio::time::timeout(FAREWELL, said).await;
+        }
+        Err(io::Error::other("cut: memory is short"))
     }
 }
 
@@ -165,6 +214,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        if let (Poll::Ready(Ok(written)), Some(frames)) = (&polled, &mut self.frames) {
+            frames.observe(&buf[..*written]);
+        }
         self.note(polled)
     }
 
@@ -191,5 +243,58 @@ mod tests {
         };
         tokio::join!(stalled(&moved, Duration::from_secs(10)), touch);
         assert_eq!((Instant::now() - start).as_secs(), 17);
+    }
+
+    /// What a client gets of a tunnel that is cut after these bytes.
+    async fn farewell(frames: Option<Frames>, bytes: &[u8]) -> Vec<u8> {
+        use tokio::io::AsyncReadExt as _;
+
+        let (near, mut far) = tokio::io::duplex(64);
+        let mut client = Watched {
+            inner: near,
+            moved: Rc::new(Cell::new(Instant::now())),
+            frames,
+        };
+        client.write_all(bytes).await.unwrap();
+        assert!(client.take_leave().await.is_err());
+        let mut rest = Vec::new();
+        far.read_to_end(&mut rest).await.unwrap();
+        rest.split_off(bytes.len())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_websocket_is_told_why_unless_a_frame_is_under_way() {
+        let table: [(&str, Option<Frames>, &[u8], &[u8]); 4] = [
+            (
+                "between frames",
+                Some(Frames::default()),
+                &[0x82, 1, 7],
+                &TRY_AGAIN_LATER,
+            ),
+            (
+                "nothing sent",
+                Some(Frames::default()),
+                &[],
+                &TRY_AGAIN_LATER,
+            ),
+            (
+                "within a frame",
+                Some(Frames::default()),
+                &[0x82, 2, 7],
+                &[],
+            ),
+            ("another protocol", None, &[0x82, 1, 7], &[]),
+        ];
+        for (what, frames, bytes, expected) in table {
+            assert_eq!(farewell(frames, bytes).await, expected, "{what}");
+        }
+        // One that does not read is not waited for: the pipe holds 64 bytes.
+        let start = Instant::now();
+        farewell(
+            Some(Frames::default()),
+            &[&[0x82, 61][..], &[0; 61]].concat(),
+        )
+        .await;
+        assert_eq!(Instant::now() - start, FAREWELL);
     }
 }

@@ -10,7 +10,11 @@
 //! | `default` | 85 % | those of class `default` too |
 //! | `all` | 90 % | all requests are refused |
 //! | `closed` | 95 % | new connections are closed at once |
-//! | `cut` | 100 % | connections with requests under way are cut, some at a time |
+//! | `cut` | 100 % | connections with requests under way are cut, some at a time, and tunnels, the most idle first |
+//!
+//! New tunnels (WebSockets) are requests, and refused like those. Those that stand hold on to what
+//! they have, and may be all that is left: where no request was let in for some seconds, they are
+//! cut before the last stage, too, but more slowly.
 //!
 //! A stage is left when memory is half a step below the level that began it, so that it does not
 //! come and go with every reading.
@@ -19,7 +23,8 @@
 //! They count as resident, and refusing requests does not make them fewer: the gateway would
 //! refuse for ever. So when hardly anything is under way any more, whatever is resident is no
 //! longer due to requests: it is the *floor*, and the levels lie between it and `memory_max`. It
-//! sinks with memory at once, and rises only while there is hardly any work.
+//! sinks with memory at once, and rises only while there is hardly any work. What tunnels hold at
+//! least is not part of it, or more and more of them would pass unseen.
 
 use std::time::{Duration, Instant};
 
@@ -47,6 +52,16 @@ const QUIET: Duration = Duration::from_secs(1);
 /// Hardly any work: this part of the most that was under way, or this many requests.
 const QUIET_PART: u64 = 16;
 const QUIET_MAX: u64 = 4;
+/// What a tunnel holds at least: a buffer for each direction.
+const TUNNEL_BYTES: u64 = 2 * 8 * 1024;
+
+/// What is under way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Work {
+    pub(crate) requests: u64,
+    /// Upgraded connections, whose requests are over.
+    pub(crate) tunnels: u64,
+}
 
 /// What memory still allows. The order of the variants is the order of events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -123,15 +138,10 @@ pub(crate) struct Ceiling {
 }
 
 impl Ceiling {
-    /// Takes a reading: bytes resident, bytes allowed, requests under way. Returns the stage.
-    pub(crate) fn observe(
-        &mut self,
-        resident: u64,
-        max: u64,
-        in_flight: u64,
-        now: Instant,
-    ) -> Stage {
-        self.find_floor(resident, in_flight, now);
+    /// Takes a reading: bytes resident, bytes allowed, what is under way. Returns the stage.
+    pub(crate) fn observe(&mut self, resident: u64, max: u64, work: Work, now: Instant) -> Stage {
+        let due_to_tunnels = work.tunnels.saturating_mul(TUNNEL_BYTES);
+        self.find_floor(resident.saturating_sub(due_to_tunnels), work.requests, now);
         let base = (max as f64 * FLOOR).max(self.floor as f64);
         // A floor near the ceiling, or above, leaves a little room to work in all the same: an
         // allocator that keeps that much must not end the service.
@@ -173,11 +183,18 @@ mod tests {
     const MAX: u64 = 1000;
     const BUSY: u64 = 100;
 
+    fn requests(requests: u64) -> Work {
+        Work {
+            requests,
+            ..Work::default()
+        }
+    }
+
     /// Readings 100 ms apart: the stage after each.
     fn stages(ceiling: &mut Ceiling, start: Instant, readings: &[(u64, u64)]) -> Vec<Stage> {
         let step = |(index, (resident, in_flight)): (usize, &(u64, u64))| {
             let now = start + READ_EVERY * index as u32;
-            ceiling.observe(*resident, MAX, *in_flight, now)
+            ceiling.observe(*resident, MAX, requests(*in_flight), now)
         };
         readings.iter().enumerate().map(step).collect()
     }
@@ -198,7 +215,7 @@ mod tests {
             (5000, Stage::Cut),
         ];
         for (resident, expected) in table {
-            let found = Ceiling::default().observe(resident, MAX, BUSY, Instant::now());
+            let found = Ceiling::default().observe(resident, MAX, requests(BUSY), Instant::now());
             assert_eq!(found, expected, "{resident}");
         }
     }
@@ -266,6 +283,35 @@ mod tests {
         let readings: Vec<_> = (0..100).map(|_| (960, BUSY)).collect();
         let seen = stages(&mut ceiling, start, &readings);
         assert!(seen.iter().all(|stage| *stage == Stage::Closed), "{seen:?}");
+    }
+
+    #[test]
+    fn what_tunnels_hold_is_no_floor() {
+        const MIB: u64 = 1 << 20;
+        let start = Instant::now();
+        // 100 MiB allowed; so many tunnels, for some seconds without a request, on top of 20 MiB.
+        let table = [
+            (0, Stage::Normal),
+            (3000, Stage::Normal),
+            (3968, Stage::Sheddable),
+            (4480, Stage::All),
+            (5120, Stage::Cut),
+        ];
+        for (tunnels, expected) in table {
+            let mut ceiling = Ceiling::default();
+            let work = Work {
+                tunnels,
+                requests: 0,
+            };
+            let resident = 20 * MIB + tunnels * TUNNEL_BYTES;
+            let seen: Vec<Stage> = (0..30)
+                .map(|tick| ceiling.observe(resident, 100 * MIB, work, start + READ_EVERY * tick))
+                .collect();
+            assert!(
+                seen.iter().all(|stage| *stage == expected),
+                "{tunnels}: {seen:?}"
+            );
+        }
     }
 
     #[test]

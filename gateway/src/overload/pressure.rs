@@ -20,16 +20,21 @@ use super::class::Class;
 use super::descriptors;
 use super::gate::Gates;
 use super::lag::{self, Lag};
-use super::memory::{self, Ceiling, Stage};
+use super::memory::{self, Ceiling, Stage, Work};
 use crate::filter::reject::Reject;
 use crate::server::generation::Generation;
+use crate::telemetry::metrics::Levels;
 
 /// How many times `lag_max` the event loop must be late for each class to be refused.
 const LAG_FACTORS: [u32; Class::ALL.len()] = [1, 2, 4];
 /// Bytes read of the process's status; `VmRSS` stands in the first kilobyte.
 const STATUS_BYTES_MAX: usize = 4096;
-/// Of the connections with requests under way, one in so many is cut at a time.
+/// Of the connections with requests under way, one in so many is cut at a time, and so of tunnels.
 const CUT_ONE_IN: u64 = 8;
+/// Of tunnels, one in so many is cut at a time before the last stage, once no request was let in
+/// for `TUNNELS_WAIT`: they may be all that is left to give way.
+const CUT_SLOWLY_ONE_IN: u64 = 64;
+const TUNNELS_WAIT: Duration = Duration::from_secs(5);
 
 /// The limits of the process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +62,7 @@ pub(crate) struct Pressure {
     turned_by_descriptors: AtomicU64,
     closed_idle: AtomicU64,
     cut: AtomicU64,
+    cut_tunnels: AtomicU64,
 }
 
 impl Pressure {
@@ -75,6 +81,7 @@ impl Pressure {
             turned_by_descriptors: AtomicU64::new(0),
             closed_idle: AtomicU64::new(0),
             cut: AtomicU64::new(0),
+            cut_tunnels: AtomicU64::new(0),
         }
     }
 
@@ -113,7 +120,7 @@ impl Pressure {
                 read(&self.turned_by_memory),
                 read(&self.turned_by_descriptors),
             ],
-            closed: [read(&self.closed_idle), read(&self.cut)],
+            closed: [&self.closed_idle, &self.cut, &self.cut_tunnels].map(read),
         }
     }
 }
@@ -132,16 +139,16 @@ pub(crate) struct Reading {
     pub(crate) shed: [[u64; Class::ALL.len()]; 2],
     /// Connections closed at once for memory and for descriptors.
     pub(crate) turned: [u64; 2],
-    /// Connections closed while idle, and cut, to get memory back.
-    pub(crate) closed: [u64; 2],
+    /// Connections closed while idle, connections cut, and tunnels, to get memory back.
+    pub(crate) closed: [u64; 3],
 }
 
-/// Reads resident memory while the configuration in force has a ceiling for it. `in_flight` gives
-/// the requests under way.
+/// Reads resident memory while the configuration in force has a ceiling for it. `levels` gives
+/// the requests and tunnels under way.
 pub(crate) async fn watch_memory(
     pressure: Arc<Pressure>,
     mut generations: watch::Receiver<Arc<Generation>>,
-    in_flight: impl Fn() -> u64,
+    levels: impl Fn() -> Levels,
 ) {
     let status = match File::open("/proc/self/status") {
         Ok(status) => status,
@@ -166,7 +173,11 @@ pub(crate) async fn watch_memory(
         ticks.tick().await;
         // A reading that fails changes nothing; the next one is near.
         if let Ok(Some(resident)) = resident(&status) {
-            let stage = ceiling.observe(resident, max, in_flight(), Instant::now());
+            let Levels {
+                tunnels, requests, ..
+            } = levels();
+            let work = Work { requests, tunnels };
+            let stage = ceiling.observe(resident, max, work, Instant::now());
             pressure.publish(resident, max, stage);
         }
     }
@@ -207,6 +218,8 @@ pub(crate) struct Strain {
     lag: Cell<LagLevel>,
     /// Connections looked at whether they are to be cut.
     asked: Cell<u64>,
+    /// Since when no request is let in, and when that was last so.
+    short_of_all: Cell<Option<(Instant, Instant)>>,
 }
 
 impl Strain {
@@ -216,6 +229,7 @@ impl Strain {
             worker,
             lag: Cell::default(),
             asked: Cell::new(0),
+            short_of_all: Cell::new(None),
         }
     }
 
@@ -289,6 +303,42 @@ impl Strain {
             return Relief::Cut;
         }
         Relief::None
+    }
+
+    /// Whether no request is let in.
+    pub(crate) fn is_short_of_all(&self) -> bool {
+        self.process.stage() >= Stage::All
+    }
+
+    /// How many of `count` tunnels are to be cut now. To be asked now and then as long as no
+    /// request is let in.
+    pub(crate) fn tunnels_to_cut(&self, count: usize, now: Instant) -> usize {
+        let since = match self.short_of_all.get() {
+            Some((since, last)) if now.saturating_duration_since(last) < TUNNELS_WAIT => since,
+            _ => now,
+        };
+        self.short_of_all.set(Some((since, now)));
+        let one_in = match self.process.stage() {
+            Stage::Cut => CUT_ONE_IN,
+            _ if now.saturating_duration_since(since) >= TUNNELS_WAIT => CUT_SLOWLY_ONE_IN,
+            _ => return 0,
+        };
+        let cut = count.div_ceil(one_in as usize);
+        let before = self
+            .process
+            .cut_tunnels
+            .fetch_add(cut as u64, Ordering::Relaxed);
+        // Once in a while is enough for the log: the counter has the number.
+        if (before + cut as u64).div_ceil(1000) > before.div_ceil(1000) {
+            let stage = self.process.stage().name();
+            tracing::warn!(
+                stage,
+                cut,
+                of = count,
+                "tunnels are cut, the most idle first"
+            );
+        }
+        cut
     }
 
     /// Watches how late the event loop is, as long as the worker lives. `max` gives the limit in

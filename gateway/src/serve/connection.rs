@@ -72,6 +72,7 @@ pub(crate) async fn run<S>(
         wish: Wish::None.into(),
         task: Default::default(),
         tunnel: Default::default(),
+        tunnel_moved: Default::default(),
         worker: Rc::clone(&worker),
     });
     // A connection may outlive many configurations.
@@ -79,7 +80,8 @@ pub(crate) async fn run<S>(
     let _attended = worker.attend(&client);
     let mut served = pin!(serve(guard, &client));
     let served = poll_fn(|cx| {
-        if client.wish.get() == Wish::Cut {
+        // A tunnel takes its leave.
+        if client.is_cut() && client.tunnel_moved.get().is_none() {
             return Poll::Ready(Err(anyhow::anyhow!(
                 "cut: memory is short, or the client takes no end"
             )));
@@ -208,7 +210,8 @@ where
     if let Some(tunnel) = client.tunnel.take() {
         anyhow::ensure!(client.verdict.is_flushed(), "the client does not read");
         guard.become_opaque(&parts.read_buf);
-        tunnel.join(guard).await?;
+        client.becomes(&tunnel);
+        tunnel.join(guard, client.told_to_cut()).await?;
         return Ok(None);
     }
     match ending {

@@ -150,13 +150,28 @@ impl Worker {
     fn relieve(&self) {
         self.strain.shed_waiting(&self.plane().config().gates);
         let clients = self.clients.borrow();
-        for (_, client) in clients.iter().filter(|(_, client)| !client.is_ending()) {
+        self.relieve_of_tunnels(&clients);
+        let ends = |client: &Client| client.is_ending() || client.tunnel_moved().is_some();
+        for (_, client) in clients.iter().filter(|(_, client)| !ends(client)) {
             match self.strain.relief(client.is_idle()) {
                 Relief::None => {}
                 Relief::Close => client.close(),
                 Relief::Cut => client.cut(),
             }
         }
+    }
+
+    /// Cuts tunnels, the most idle first.
+    fn relieve_of_tunnels(&self, clients: &Slab<Rc<Client>>) {
+        if !self.strain.is_short_of_all() {
+            return;
+        }
+        let live = clients.iter().filter(|(_, client)| !client.is_cut());
+        let moved = live.filter_map(|(_, client)| Some((client.tunnel_moved()?, client)));
+        let mut tunnels: Vec<_> = moved.collect();
+        let cut = self.strain.tunnels_to_cut(tunnels.len(), Instant::now());
+        tunnels.sort_unstable_by_key(|(moved, _)| *moved);
+        tunnels[..cut].iter().for_each(|(_, client)| client.cut());
     }
 
     /// Counts an upgraded connection while the value lives.

@@ -40,7 +40,7 @@
 //! | `overload_memory_bytes`, `_max_bytes` | | resident, where it is limited |
 //! | `overload_loop_lag_seconds` | worker | how late the event loop stands, where that is limited |
 //! | `overload_refused_total` | reason, priority | requests refused for memory or lag |
-//! | `overload_connections_total` | result | turned away, closed while idle, cut |
+//! | `overload_connections_total` | result | turned away (`refused-memory`, `refused-descriptors`), `closed-idle`, `cut`, `cut-tunnel` |
 //! | `descriptors_max` | | open files the process may have |
 //! | `config_info` | sha256 | 1: the configuration file in force, as `sha256sum` shows it |
 //! | `config_last_reload_successful` | | 0 once a reload was refused, until one is applied |

@@ -41,5 +41,6 @@ mod support;
 mod tls;
 mod together;
 mod trace;
+mod tunnels;
 mod upgrade;
 mod websocket;

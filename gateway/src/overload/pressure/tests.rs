@@ -108,13 +108,41 @@ fn connections_end_when_idle_and_are_cut_only_at_the_last_stage() {
             .map(|one| all.iter().filter(|relief| **relief == one).count())
     };
     let table = [
-        ("busy, closed", Stage::Closed, false, [8, 0, 0], [0, 0]),
-        ("busy, cut", Stage::Cut, false, [7, 0, 1], [0, 1]),
-        ("idle", Stage::Cut, true, [0, 8, 0], [8, 1]),
+        ("busy, closed", Stage::Closed, false, [8, 0, 0], [0, 0, 0]),
+        ("busy, cut", Stage::Cut, false, [7, 0, 1], [0, 1, 0]),
+        ("idle", Stage::Cut, true, [0, 8, 0], [8, 1, 0]),
     ];
     for (what, stage, idle, expected, counted) in table {
         strain.process.publish(1, 2, stage);
         assert_eq!(relieve(idle), expected, "{what}");
         assert_eq!(strain.process.reading().closed, counted, "{what}");
     }
+}
+
+#[test]
+fn tunnels_are_cut_at_the_last_stage_or_when_nothing_else_gives_way() {
+    let (strain, start) = (strain(), Instant::now());
+    let cut_at = |stage, seconds: u64, count| {
+        strain.process.publish(1, 2, stage);
+        assert_eq!(strain.is_short_of_all(), stage >= Stage::All);
+        strain.tunnels_to_cut(count, start + Duration::from_secs(seconds))
+    };
+    // Stage, seconds, tunnels, how many of them are cut.
+    let table = [
+        (Stage::Cut, 0, 8, 1),
+        (Stage::Cut, 1, 9, 2),
+        (Stage::Cut, 2, 0, 0),
+        (Stage::All, 3, 1000, 0),
+        (Stage::Closed, 4, 1000, 0),
+        (Stage::All, 5, 1000, 16),
+        (Stage::All, 6, 1, 1),
+        // It was not so for a while: the wait begins anew.
+        (Stage::All, 60, 1000, 0),
+        (Stage::All, 64, 1000, 0),
+        (Stage::All, 65, 1000, 16),
+    ];
+    for (stage, seconds, count, expected) in table {
+        assert_eq!(cut_at(stage, seconds, count), expected, "at {seconds} s");
+    }
+    assert_eq!(strain.process.reading().closed, [0, 0, 36]);
 }

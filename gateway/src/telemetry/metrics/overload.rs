@@ -139,7 +139,7 @@ fn shed(page: &mut Page<'_>, reading: &pressure::Reading) {
         }
     });
     let [memory, descriptors] = reading.turned;
-    let [idle, cut] = reading.closed;
+    let [idle, cut, tunnels] = reading.closed;
     let help = "Client connections closed to keep the process alive.";
     page.counters("overload_connections", help, |family| {
         for (result, count) in [
@@ -147,6 +147,7 @@ fn shed(page: &mut Page<'_>, reading: &pressure::Reading) {
             ("refused-descriptors", descriptors),
             ("closed-idle", idle),
             ("cut", cut),
+            ("cut-tunnel", tunnels),
         ] {
             family.count(&[("result", result)], count);
         }

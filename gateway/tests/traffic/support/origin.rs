@@ -7,7 +7,7 @@
 //! | `/hang` | nothing, ever |
 //! | `/hop` | hop-by-hop fields in the response |
 //! | `/trailers` | a body and the trailer `x-sum` |
-//! | `/upgrade` | 101 to `Upgrade: echo`, then every byte back |
+//! | `/upgrade` | 101 to `Upgrade: echo` or `websocket`, then every byte back |
 //! | `/hold` | the answer waits for [`Origin::release`] |
 //! | else | what arrived: instance, method, path, headers, body |
 
@@ -310,13 +310,10 @@ fn trailers() -> Reply {
 }
 
 fn upgrade(mut request: Request<Incoming>) -> Reply {
-    if request
-        .headers()
-        .get("upgrade")
-        .is_none_or(|protocol| protocol != "echo")
-    {
+    let protocol = request.headers().get("upgrade").cloned();
+    let Some(protocol) = protocol.filter(|one| one == "echo" || one == "websocket") else {
         return full(StatusCode::UPGRADE_REQUIRED, "only echo");
-    }
+    };
     let upgraded = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let Ok(upgraded) = upgraded.await else { return };
@@ -328,8 +325,6 @@ fn upgrade(mut request: Request<Incoming>) -> Reply {
     response
         .headers_mut()
         .insert("connection", "upgrade".parse().unwrap());
-    response
-        .headers_mut()
-        .insert("upgrade", "echo".parse().unwrap());
+    response.headers_mut().insert("upgrade", protocol);
     response
 }
