@@ -118,3 +118,43 @@ fn blame(upload: &Upload) -> Reject {
         Reject::UpstreamSendTimeout
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Builder;
+
+    use super::*;
+
+    const PATIENCE: Patience = Patience {
+        response: Duration::from_secs(10),
+        upload_idle: Duration::from_secs(30),
+    };
+
+    /// How a request ends that stands still, and after how many seconds.
+    async fn end(finished: bool, awaits_client: bool) -> (Result<(), Reject>, u64) {
+        let start = now();
+        let upload = Upload::standing(finished, awaits_client);
+        let outcome = PATIENCE.spend(&upload, pin!(std::future::pending())).await;
+        (outcome, (now() - start).as_secs())
+    }
+
+    #[test]
+    fn who_keeps_the_others_waiting_is_named_when_the_time_is_up() {
+        // Whether the body is complete, whether it is the client's turn.
+        let table = [
+            (false, true, Reject::RequestTimeout, 30),
+            (false, false, Reject::UpstreamSendTimeout, 30),
+            (true, false, Reject::UpstreamTimeout, 10),
+        ];
+        for (finished, awaits_client, expected, seconds) in table {
+            // A clock for each: an upload tells times by the real one, from which they depart.
+            let runtime = Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let ended = runtime.block_on(end(finished, awaits_client));
+            assert_eq!(ended, (Err(expected), seconds));
+        }
+    }
+}

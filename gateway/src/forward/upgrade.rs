@@ -264,28 +264,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_websocket_is_told_why_unless_a_frame_is_under_way() {
-        let table: [(&str, Option<Frames>, &[u8], &[u8]); 4] = [
-            (
-                "between frames",
-                Some(Frames::default()),
-                &[0x82, 1, 7],
-                &TRY_AGAIN_LATER,
-            ),
-            (
-                "nothing sent",
-                Some(Frames::default()),
-                &[],
-                &TRY_AGAIN_LATER,
-            ),
-            (
-                "within a frame",
-                Some(Frames::default()),
-                &[0x82, 2, 7],
-                &[],
-            ),
-            ("another protocol", None, &[0x82, 1, 7], &[]),
+        // What was sent, whether in frames, and whether it is told.
+        let table: [(&str, &[u8], bool, bool); 4] = [
+            ("between frames", &[0x82, 1, 7], true, true),
+            ("nothing sent", &[], true, true),
+            ("within a frame", &[0x82, 2, 7], true, false),
+            ("another protocol", &[0x82, 1, 7], false, false),
         ];
-        for (what, frames, bytes, expected) in table {
+        for (what, bytes, framed, told) in table {
+            let expected: &[u8] = if told { &TRY_AGAIN_LATER } else { &[] };
+            let frames = framed.then(Frames::default);
             assert_eq!(farewell(frames, bytes).await, expected, "{what}");
         }
         // One that does not read is not waited for: the pipe holds 64 bytes.

@@ -76,6 +76,14 @@ impl Upload {
         })
     }
 
+    /// One that stands still, by the fault of the client or of the instance.
+    #[cfg(test)]
+    pub(crate) fn standing(finished: bool, awaits_client: bool) -> Rc<Self> {
+        let upload = Self::new(finished);
+        upload.awaits_client.set(awaits_client);
+        upload
+    }
+
     /// Body bytes passed on so far.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.get()
