@@ -5,6 +5,7 @@
 
 pub mod api_key;
 pub mod chain;
+mod hashed;
 pub mod in_flight;
 pub mod jwt;
 pub mod key;

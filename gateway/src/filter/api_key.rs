@@ -73,7 +73,7 @@ impl fmt::Debug for KeyHash {
 }
 
 /// Accepts requests with a configured API key.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct ApiKeys {
     name: Arc<str>,
     header: HeaderName,

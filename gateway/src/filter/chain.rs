@@ -53,6 +53,17 @@ impl FilterKind {
         }
     }
 
+    /// Whether this is the other, with all it remembers.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::ApiKey(one), Self::ApiKey(other)) => Arc::ptr_eq(one, other),
+            (Self::Jwt(one), Self::Jwt(other)) => Arc::ptr_eq(one, other),
+            (Self::InFlight(one), Self::InFlight(other)) => Arc::ptr_eq(one, other),
+            (Self::RateLimit(one), Self::RateLimit(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     /// The step of the module's list this filter belongs to.
     fn step(&self) -> u8 {
         match self {

@@ -8,22 +8,20 @@
 //! A sender is remembered while requests of it are under way, so there are never more of them than
 //! requests, which connections and streams bound.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::hash::{BuildHasher as _, RandomState};
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::request::Parts;
 
 use super::Context;
-use super::key::{RequestKey, client_bytes};
+use super::hashed::{ByHash, Hashed};
+use super::key::{RequestKey, SenderKey};
 use super::reject::Reject;
 
 /// Parts of the map with a lock each; enough that two cores rarely want the same one.
 const SHARDS: usize = 64;
-
-type Key = [u8; 16];
 
 /// What a limit allows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,8 +49,8 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct InFlightLimit {
     policy: Policy,
-    shards: Box<[Mutex<HashMap<Key, u32>>]>,
-    hasher: RandomState,
+    shards: Box<[Mutex<ByHash<Hashed, u32>>]>,
+    keyed: RandomState,
     allowed: AtomicU64,
     limited: AtomicU64,
 }
@@ -63,7 +61,7 @@ impl InFlightLimit {
         Self {
             policy,
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
+            keyed: RandomState::new(),
             allowed: AtomicU64::new(0),
             limited: AtomicU64::new(0),
         }
@@ -90,8 +88,9 @@ impl InFlightLimit {
         head: &Parts,
         route: &str,
     ) -> Result<(), Reject> {
-        let key = self.policy.key.of(context, head, route);
-        let key = key.unwrap_or_else(|| client_bytes(context.client));
+        let key = self.policy.key.sender(context, head, route);
+        let key = key.unwrap_or_else(|| SenderKey::client(context.client));
+        let key = Hashed::new(&self.keyed, key);
         if !self.take(key) {
             self.limited.fetch_add(1, Ordering::Relaxed);
             return Err(Reject::InFlightLimited);
@@ -104,7 +103,7 @@ impl InFlightLimit {
         Ok(())
     }
 
-    fn take(&self, key: Key) -> bool {
+    fn take(&self, key: Hashed) -> bool {
         let mut shard = self.shard(&key);
         let count = shard.entry(key).or_insert(0);
         let room = *count < self.policy.in_flight_max;
@@ -112,7 +111,7 @@ impl InFlightLimit {
         room
     }
 
-    fn give_back(&self, key: Key) {
+    fn give_back(&self, key: Hashed) {
         let mut shard = self.shard(&key);
         if let Entry::Occupied(mut count) = shard.entry(key) {
             *count.get_mut() -= 1;
@@ -122,14 +121,13 @@ impl InFlightLimit {
         }
     }
 
-    fn shard(&self, key: &Key) -> MutexGuard<'_, HashMap<Key, u32>> {
-        let place = self.hasher.hash_one(key) % SHARDS as u64;
-        lock(&self.shards[place as usize])
+    fn shard(&self, key: &Hashed) -> MutexGuard<'_, ByHash<Hashed, u32>> {
+        lock(&self.shards[key.part(SHARDS)])
     }
 }
 
 /// A panic under the lock leaves a map whose entries are all whole, so it may go on.
-fn lock(shard: &Mutex<HashMap<Key, u32>>) -> MutexGuard<'_, HashMap<Key, u32>> {
+fn lock(shard: &Mutex<ByHash<Hashed, u32>>) -> MutexGuard<'_, ByHash<Hashed, u32>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -137,7 +135,7 @@ fn lock(shard: &Mutex<HashMap<Key, u32>>) -> MutexGuard<'_, HashMap<Key, u32>> {
 #[derive(Debug)]
 pub struct Place {
     limit: Arc<InFlightLimit>,
-    key: Key,
+    key: Hashed,
 }
 
 impl Drop for Place {
@@ -178,6 +176,17 @@ mod tests {
         drop((held, other));
         assert_eq!(seen(limit.counts()), (3, 1, 0), "nobody is remembered");
         assert!(send(&limit, "192.0.2.1").is_ok());
+    }
+
+    #[test]
+    fn senders_of_one_hash_have_places_of_their_own() {
+        let limit = limit(1);
+        let key = |last: u8| Hashed::with_hash(42, SenderKey::client([192, 0, 2, last].into()));
+        assert!(limit.take(key(1)) && limit.take(key(2)));
+        assert!(!limit.take(key(1)));
+        limit.give_back(key(2));
+        assert_eq!(limit.counts().keys, 1);
+        assert!(!limit.take(key(1)) && limit.take(key(2)));
     }
 
     #[test]

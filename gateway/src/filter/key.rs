@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-use aws_lc_rs::digest::{Context as Digest, SHA256};
+use aws_lc_rs::digest::{Context as Digest, SHA256, SHA256_OUTPUT_LEN};
 use http::HeaderName;
 use http::request::Parts;
 use serde_json::Value;
@@ -50,37 +50,124 @@ impl RequestKey {
     }
 
     /// The key of this request as bytes of fixed length, or nothing if the request has none (no
-    /// such header or claim, not authenticated). Equal senders give equal bytes, and no sender
-    /// can find text that gives another's (a digest of 128 bits).
+    /// such header or claim, not authenticated). Equal senders give equal bytes in every gateway,
+    /// and no sender can find text that gives another's (a digest of 128 bits).
     ///
     /// `head` is the request's, `route` the name of the route it takes.
     pub fn of(&self, context: &Context, head: &Parts, route: &str) -> Option<[u8; 16]> {
         match self {
             Self::ClientIp => Some(client_bytes(context.client)),
-            Self::Claim(claim) => {
-                let identity = context.identity.as_ref()?;
-                match identity.claims.get(claim)? {
-                    Value::String(text) => Some(digest(b"claim", text.as_bytes())),
-                    Value::Null => None,
-                    other => Some(digest(b"claim-json", other.to_string().as_bytes())),
-                }
-            }
+            _ => self.text(context, head, route, |kind, text| {
+                *digest(kind, text)
+                    .first_chunk()
+                    .expect("a digest has 32 bytes")
+            }),
+        }
+    }
+
+    /// The same for tables of this process alone: short texts as they are, which costs no digest.
+    pub(super) fn sender(&self, context: &Context, head: &Parts, route: &str) -> Option<SenderKey> {
+        match self {
+            Self::ClientIp => Some(SenderKey::client(context.client)),
+            _ => self.text(context, head, route, SenderKey::new),
+        }
+    }
+
+    /// What `make` makes of the text that tells senders apart, and of where it comes from.
+    fn text<T>(
+        &self,
+        context: &Context,
+        head: &Parts,
+        route: &str,
+        make: impl FnOnce(Origin, &[u8]) -> T,
+    ) -> Option<T> {
+        match self {
+            Self::ClientIp => Some(make(Origin::Client, &client_bytes(context.client))),
+            Self::Claim(claim) => match context.identity.as_ref()?.claims.get(claim)? {
+                Value::String(text) => Some(make(Origin::Claim, text.as_bytes())),
+                Value::Null => None,
+                other => Some(make(Origin::ClaimJson, other.to_string().as_bytes())),
+            },
             Self::ApiKey => {
-                let identity = context.api_key.as_ref()?;
-                Some(digest(b"api-key", identity.subject.as_bytes()))
+                let subject = &context.api_key.as_ref()?.subject;
+                Some(make(Origin::ApiKey, subject.as_bytes()))
             }
-            Self::Header(name) => head
-                .headers
-                .get(name)
-                .map(|value| digest(b"header", value.as_bytes())),
+            Self::Header(name) => {
+                let value = head.headers.get(name)?;
+                Some(make(Origin::Header, value.as_bytes()))
+            }
             Self::Cookie(name) => {
-                cookie::first(&head.headers, name).map(|value| digest(b"cookie", value))
+                let value = cookie::first(&head.headers, name)?;
+                Some(make(Origin::Cookie, value))
             }
             Self::Query(name) => {
-                parameter(head.uri.query()?, name).map(|value| digest(b"query", value.as_bytes()))
+                let value = parameter(head.uri.query()?, name)?;
+                Some(make(Origin::Query, value.as_bytes()))
             }
-            Self::Route => Some(digest(b"route", route.as_bytes())),
+            Self::Route => Some(make(Origin::Route, route.as_bytes())),
         }
+    }
+}
+
+/// Where a text comes from; keeps equal texts of different origin apart.
+#[derive(Clone, Copy, Debug)]
+enum Origin {
+    Client,
+    Claim,
+    ClaimJson,
+    ApiKey,
+    Header,
+    Cookie,
+    Query,
+    Route,
+}
+
+impl Origin {
+    /// In digests.
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Client => b"client",
+            Self::Claim => b"claim",
+            Self::ClaimJson => b"claim-json",
+            Self::ApiKey => b"api-key",
+            Self::Header => b"header",
+            Self::Cookie => b"cookie",
+            Self::Query => b"query",
+            Self::Route => b"route",
+        }
+    }
+}
+
+/// What the limits of this process know a sender by. A text of up to [`SHORT_BYTES_MAX`] bytes
+/// stands in it as it is, so that no two senders can ever be taken for one; for a longer one stand
+/// 240 bits of its SHA-256. All take up the same room, whatever clients send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SenderKey([u8; 2 + SHORT_BYTES_MAX]);
+
+/// Bytes of a text that is its own key.
+const SHORT_BYTES_MAX: usize = 30;
+/// In place of the length of a text: what stands there is a digest.
+const LONG: u8 = u8::MAX;
+
+impl SenderKey {
+    /// The key of a client address.
+    pub(super) fn client(client: IpAddr) -> Self {
+        Self::new(Origin::Client, &client_bytes(client))
+    }
+
+    fn new(origin: Origin, text: &[u8]) -> Self {
+        let mut key = [0; 2 + SHORT_BYTES_MAX];
+        let [kind, length, place @ ..] = &mut key;
+        *kind = origin as u8;
+        if let Some(place) = place.get_mut(..text.len()) {
+            place.copy_from_slice(text);
+            *length = text.len() as u8;
+        } else {
+            let digest = digest(origin, text);
+            place.copy_from_slice(&digest[..SHORT_BYTES_MAX]);
+            *length = LONG;
+        }
+        Self(key)
     }
 }
 
@@ -101,14 +188,14 @@ pub fn client_bytes(client: IpAddr) -> [u8; 16] {
     }
 }
 
-/// 128 bits of a digest; `kind` keeps texts of different origin apart.
-fn digest(kind: &[u8], text: &[u8]) -> [u8; 16] {
+/// A digest of a text and of where it comes from.
+fn digest(origin: Origin, text: &[u8]) -> [u8; SHA256_OUTPUT_LEN] {
     let mut digest = Digest::new(&SHA256);
-    digest.update(kind);
+    digest.update(origin.name());
     digest.update(&[0]);
     digest.update(text);
+    let digest = digest.finish();
     *digest
-        .finish()
         .as_ref()
         .first_chunk()
         .expect("SHA-256 gives 32 bytes")
@@ -239,8 +326,43 @@ mod tests {
         let (context, mut head) = request();
         head.headers
             .insert("x-tenant", http::HeaderValue::from_static("alice"));
-        let claim = RequestKey::Claim("sub".into()).of(&context, &head, "r");
+        let claim = RequestKey::Claim("sub".into());
         let header = RequestKey::Header(HeaderName::from_static("x-tenant"));
-        assert_ne!(claim, header.of(&context, &head, "r"));
+        assert_ne!(
+            claim.of(&context, &head, "r"),
+            header.of(&context, &head, "r")
+        );
+        let sender = |key: &RequestKey| key.sender(&context, &head, "r").unwrap();
+        assert_ne!(sender(&claim), sender(&header));
+        assert_eq!(sender(&claim), SenderKey::new(Origin::Claim, b"alice"));
+    }
+
+    #[test]
+    fn keys_of_senders_are_equal_only_for_equal_texts() {
+        let short = "a".repeat(SHORT_BYTES_MAX);
+        let long = format!("{short}a");
+        // What a digest looks like must not be taken for one.
+        let forged = digest(Origin::Header, long.as_bytes())[..SHORT_BYTES_MAX].to_vec();
+        let texts: [&[u8]; 9] = [
+            b"",
+            b"\0",
+            b"\0\0",
+            b"a",
+            b"a\0",
+            &short.as_bytes()[1..],
+            short.as_bytes(),
+            long.as_bytes(),
+            &forged,
+        ];
+        for (place, one) in texts.iter().enumerate() {
+            for (other_place, other) in texts.iter().enumerate() {
+                let keys = [one, other].map(|text| SenderKey::new(Origin::Header, text));
+                assert_eq!(
+                    keys[0] == keys[1],
+                    place == other_place,
+                    "{one:?} {other:?}"
+                );
+            }
+        }
     }
 }

@@ -23,7 +23,8 @@ use http::{HeaderName, HeaderValue};
 
 use self::store::BoundedStore;
 use super::Context;
-use super::key::{RequestKey, client_bytes};
+use super::hashed::Hashed;
+use super::key::{RequestKey, SenderKey};
 use super::reject::Reject;
 
 /// A full key set is searched for forgotten senders at most this often, by one thread.
@@ -66,7 +67,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct RateLimit<C: Clock = MonotonicClock> {
     policy: Policy,
-    limiter: RateLimiter<[u8; 16], BoundedStore, C, StateInformationMiddleware>,
+    limiter: RateLimiter<Hashed, BoundedStore, C, StateInformationMiddleware>,
     /// The limiter's own store, which it gives no access to.
     store: BoundedStore,
     policy_field: HeaderValue,
@@ -136,8 +137,8 @@ impl<C: Clock> RateLimit<C> {
 
     /// Counts a request of a route, and adds the fields that tell the client where it stands.
     pub fn run(&self, context: &mut Context, head: &Parts, route: &str) -> Result<(), Reject> {
-        let key = self.policy.key.of(context, head, route);
-        let decision = self.decide(key.unwrap_or_else(|| client_bytes(context.client)));
+        let key = self.policy.key.sender(context, head, route);
+        let decision = self.decide(key.unwrap_or_else(|| SenderKey::client(context.client)));
         self.add_fields(context, decision);
         match decision {
             Decision::Allowed { .. } => {
@@ -161,7 +162,8 @@ impl<C: Clock> RateLimit<C> {
         }
     }
 
-    fn decide(&self, key: [u8; 16]) -> Decision {
+    fn decide(&self, key: SenderKey) -> Decision {
+        let key = self.store.hashed(key);
         if !self.admit(&key) {
             return Decision::Full;
         }
@@ -181,7 +183,7 @@ impl<C: Clock> RateLimit<C> {
     }
 
     /// Makes room for a sender, forgetting those whose bucket is full again if need be.
-    fn admit(&self, key: &[u8; 16]) -> bool {
+    fn admit(&self, key: &Hashed) -> bool {
         if self.store.admit(key) {
             return true;
         }

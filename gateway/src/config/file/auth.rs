@@ -35,7 +35,7 @@ pub struct Auth {
     /// jwt: bytes of a token; default 8KiB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_bytes_max: Option<Placed<Size>>,
-    /// jwt: verified tokens remembered; default 10000, 0 for none.
+    /// jwt: verified tokens remembered, of 2KiB on average at most; default 10000, 0 for none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tokens_cached_max: Option<Placed<usize>>,
     /// api-key: the header that carries the key; default `x-api-key`.
