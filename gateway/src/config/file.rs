@@ -10,6 +10,7 @@ mod auth;
 mod balance;
 mod concurrency;
 mod discover;
+mod either;
 mod forms;
 mod health;
 mod limit;

@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::either::Either;
 use super::{Named, Placed, Source, ValueMatch};
 use crate::config::units::{Duration, Size};
 
@@ -35,35 +34,29 @@ pub struct SplitTable {
     pub response_headers: HeaderChanges,
 }
 
+impl Either for SplitMember {
+    type Table = SplitTable;
+    const FORMS: &'static str = "a weight or `{ weight = …, when = [{ … }] }`";
+
+    fn from_table(table: SplitTable) -> Self {
+        Self(table)
+    }
+
+    fn from_number<E: de::Error>(number: i64) -> Result<Self, E> {
+        let weight = u32::try_from(number).map_err(|_| Self::unfit(number))?;
+        Ok(Self(SplitTable {
+            weight: Placed::absent(weight),
+            when: Vec::new(),
+            rewrite: None,
+            request_headers: HeaderChanges::default(),
+            response_headers: HeaderChanges::default(),
+        }))
+    }
+}
+
 impl<'de> Deserialize<'de> for SplitMember {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = SplitMember;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a weight or `{ weight = …, when = [{ … }] }`")
-            }
-
-            fn visit_i64<E: de::Error>(self, weight: i64) -> Result<SplitMember, E> {
-                let weight = u32::try_from(weight)
-                    .map_err(|_| E::invalid_value(de::Unexpected::Signed(weight), &self))?;
-                Ok(SplitMember(SplitTable {
-                    weight: Placed::absent(weight),
-                    when: Vec::new(),
-                    rewrite: None,
-                    request_headers: HeaderChanges::default(),
-                    response_headers: HeaderChanges::default(),
-                }))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<SplitMember, A::Error> {
-                SplitTable::deserialize(MapAccessDeserializer::new(map)).map(SplitMember)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }
 
@@ -191,27 +184,22 @@ pub enum Text {
     From(Source),
 }
 
+impl Either for Text {
+    type Table = Source;
+    const FORMS: &'static str = "a text or `{ file = \"…\" }`";
+
+    fn from_table(source: Source) -> Self {
+        Self::From(source)
+    }
+
+    fn from_text<E: de::Error>(text: &str) -> Result<Self, E> {
+        Ok(Self::Plain(text.to_owned()))
+    }
+}
+
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Text;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or `{ file = \"…\" }`")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text::Plain(text.to_owned()))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Text, A::Error> {
-                Source::deserialize(MapAccessDeserializer::new(map)).map(Text::From)
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }
 

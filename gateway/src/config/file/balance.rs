@@ -1,12 +1,11 @@
 //! The instances of `[services.NAME]` and how one is chosen, as typed.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::either::Either;
 use super::{Placed, Source};
 use crate::config::units::Duration;
 
@@ -26,7 +25,7 @@ pub struct Endpoint {
 /// The table form.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct EndpointTable {
+pub(super) struct EndpointTable {
     address: String,
     #[serde(default = "weight_usual")]
     weight: u64,
@@ -40,38 +39,32 @@ fn weight_usual() -> u64 {
     1
 }
 
+impl Either for Endpoint {
+    type Table = EndpointTable;
+    const FORMS: &'static str = "an address with port, or `{ address = \"…\", weight = 2 }`";
+
+    fn from_table(table: EndpointTable) -> Self {
+        Self {
+            address: table.address,
+            weight: table.weight,
+            priority: table.priority,
+            zone: table.zone,
+        }
+    }
+
+    fn from_text<E: de::Error>(text: &str) -> Result<Self, E> {
+        Ok(Self {
+            address: text.to_owned(),
+            weight: weight_usual(),
+            priority: 0,
+            zone: None,
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Endpoint;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an address with port, or `{ address = \"…\", weight = 2 }`")
-            }
-
-            fn visit_str<E: de::Error>(self, address: &str) -> Result<Endpoint, E> {
-                Ok(Endpoint {
-                    address: address.to_owned(),
-                    weight: weight_usual(),
-                    priority: 0,
-                    zone: None,
-                })
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Endpoint, A::Error> {
-                let table = EndpointTable::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Endpoint {
-                    address: table.address,
-                    weight: table.weight,
-                    priority: table.priority,
-                    zone: table.zone,
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }
 

@@ -1,15 +1,12 @@
-//! Values that may be written in more than one form: a text for the usual case, a table for more.
-//!
-//! Serde's untagged enums would do the same, but lose the place and say only that nothing fitted.
+//! Certificates and secrets: files and references to them.
 
 use std::borrow::Cow;
-use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use super::super::error::{HINT_MARK, SECRET_IN_CLEAR};
+use super::either::Either;
 
 /// A PEM file with chain and key, or `{ chain = …, key = … }`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -20,42 +17,36 @@ pub struct Certificate {
     pub key: String,
 }
 
+/// The table form.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Files {
+    chain: String,
+    key: String,
+}
+
+impl Either for Certificate {
+    type Table = Files;
+    const FORMS: &'static str = "a PEM file, or `{ chain = \"…\", key = \"…\" }`";
+
+    fn from_table(files: Files) -> Self {
+        Self {
+            chain: files.chain,
+            key: files.key,
+        }
+    }
+
+    fn from_text<E: de::Error>(text: &str) -> Result<Self, E> {
+        Ok(Self {
+            chain: text.to_owned(),
+            key: text.to_owned(),
+        })
+    }
+}
+
 impl<'de> Deserialize<'de> for Certificate {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        /// The table form.
-        #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Files {
-            chain: String,
-            key: String,
-        }
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Certificate;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a PEM file, or `{ chain = \"…\", key = \"…\" }`")
-            }
-
-            fn visit_str<E: de::Error>(self, path: &str) -> Result<Certificate, E> {
-                Ok(Certificate {
-                    chain: path.to_owned(),
-                    key: path.to_owned(),
-                })
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Certificate, A::Error> {
-                let files = Files::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(Certificate {
-                    chain: files.chain,
-                    key: files.key,
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }
 
@@ -89,42 +80,36 @@ pub enum Source {
     Env(String),
 }
 
+/// The table forms.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Reference {
+    File(String),
+    Env(String),
+}
+
+impl Either for Source {
+    type Table = Reference;
+    const FORMS: &'static str = "`{ file = \"…\" }` or `{ env = \"…\" }`";
+
+    fn from_table(reference: Reference) -> Self {
+        match reference {
+            Reference::File(path) => Self::File(path),
+            Reference::Env(name) => Self::Env(name),
+        }
+    }
+
+    /// Never repeats the text: it may be the secret itself.
+    fn from_text<E: de::Error>(_: &str) -> Result<Self, E> {
+        let hint = "write { file = \"path\" } or { env = \"NAME\" }";
+        Err(E::custom(format_args!(
+            "{SECRET_IN_CLEAR}{HINT_MARK}{hint}"
+        )))
+    }
+}
+
 impl<'de> Deserialize<'de> for Source {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        /// The table forms.
-        #[derive(Deserialize)]
-        #[serde(rename_all = "kebab-case")]
-        enum Reference {
-            File(String),
-            Env(String),
-        }
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = Source;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`{ file = \"…\" }` or `{ env = \"…\" }`")
-            }
-
-            /// Never repeats the text: it may be the secret itself.
-            fn visit_str<E: de::Error>(self, _: &str) -> Result<Source, E> {
-                let hint = "write { file = \"path\" } or { env = \"NAME\" }";
-                Err(E::custom(format_args!(
-                    "{SECRET_IN_CLEAR}{HINT_MARK}{hint}"
-                )))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<Source, A::Error> {
-                let table = MapAccessDeserializer::new(map);
-                Ok(match Reference::deserialize(table)? {
-                    Reference::File(path) => Source::File(path),
-                    Reference::Env(name) => Source::Env(name),
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }

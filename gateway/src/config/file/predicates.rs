@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::value::MapAccessDeserializer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::either::Either;
 use super::{Named, Placed};
 
 /// `match = { … }` of a route; all that is given must hold.
@@ -54,32 +53,26 @@ pub enum PathMatch {
 /// The table form of a path match.
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct PathMatchTable {
+pub(super) struct PathMatchTable {
     regex: String,
+}
+
+impl Either for PathMatch {
+    type Table = PathMatchTable;
+    const FORMS: &'static str = "a path or `{ regex = \"…\" }`";
+
+    fn from_table(table: PathMatchTable) -> Self {
+        Self::Regex(table.regex)
+    }
+
+    fn from_text<E: de::Error>(text: &str) -> Result<Self, E> {
+        Ok(Self::Pattern(text.to_owned()))
+    }
 }
 
 impl<'de> Deserialize<'de> for PathMatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = PathMatch;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a path or `{ regex = \"…\" }`")
-            }
-
-            fn visit_str<E: de::Error>(self, pattern: &str) -> Result<PathMatch, E> {
-                Ok(PathMatch::Pattern(pattern.to_owned()))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<PathMatch, A::Error> {
-                let table = PathMatchTable::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(PathMatch::Regex(table.regex))
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }
 
@@ -129,36 +122,30 @@ pub enum ValueMatch {
 /// The table forms of such a match.
 #[derive(Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
-enum ValueMatchTable {
+pub(super) enum ValueMatchTable {
     Regex(String),
     Present(bool),
 }
 
+impl Either for ValueMatch {
+    type Table = ValueMatchTable;
+    const FORMS: &'static str = "a value, `{ regex = \"…\" }` or `{ present = true }`";
+
+    fn from_table(table: ValueMatchTable) -> Self {
+        match table {
+            ValueMatchTable::Regex(expression) => Self::Regex(expression),
+            ValueMatchTable::Present(present) => Self::Present(present),
+        }
+    }
+
+    fn from_text<E: de::Error>(text: &str) -> Result<Self, E> {
+        Ok(Self::Exact(text.to_owned()))
+    }
+}
+
 impl<'de> Deserialize<'de> for ValueMatch {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visitor;
-
-        impl<'de> de::Visitor<'de> for Visitor {
-            type Value = ValueMatch;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a value, `{ regex = \"…\" }` or `{ present = true }`")
-            }
-
-            fn visit_str<E: de::Error>(self, value: &str) -> Result<ValueMatch, E> {
-                Ok(ValueMatch::Exact(value.to_owned()))
-            }
-
-            fn visit_map<A: de::MapAccess<'de>>(self, map: A) -> Result<ValueMatch, A::Error> {
-                let table = MapAccessDeserializer::new(map);
-                Ok(match ValueMatchTable::deserialize(table)? {
-                    ValueMatchTable::Regex(expression) => ValueMatch::Regex(expression),
-                    ValueMatchTable::Present(present) => ValueMatch::Present(present),
-                })
-            }
-        }
-
-        deserializer.deserialize_any(Visitor)
+        Self::read(deserializer)
     }
 }
 
