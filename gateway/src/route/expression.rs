@@ -1,14 +1,19 @@
 //! Paths given as regular expressions, which match a path as a whole.
 //!
-//! An expression is kept under the whole segments that each of its paths must begin with, so that
-//! a look-up runs only the expressions that could match: `/users/[0-9]+` is looked at for paths
-//! below `/users` alone.
+//! An expression is taken apart at the slashes of its paths ([`steps`]), so that a look-up runs
+//! only pieces of expressions that could match, and each of them once for all expressions:
+//! `/users/[0-9]+` is looked at for paths below `/users` alone.
+
+pub(super) mod steps;
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use regex::bytes::Regex;
+use regex_syntax::hir::Hir;
 use regex_syntax::hir::literal::Extractor;
 
+use self::steps::Steps;
 use super::path::split;
 use super::wanted::anchored;
 
@@ -19,9 +24,14 @@ const EXPRESSION_CHARS_MAX: usize = 1024;
 #[derive(Clone, Debug)]
 pub struct PathExpression {
     expression: Box<str>,
-    compiled: Box<Regex>,
+    /// Made again where a match by steps does not suffice: it takes up much memory.
+    compiled: OnceLock<Box<Regex>>,
+    /// How the table finds it; `None`: by `compiled` alone.
+    steps: Option<Box<[Steps]>>,
     /// The segments every path begins with.
     literal: Box<[Box<str>]>,
+    /// Of its groups.
+    names: Box<[Box<str>]>,
 }
 
 impl PathExpression {
@@ -37,11 +47,32 @@ impl PathExpression {
             text.lines().last().unwrap_or_default().to_owned()
         };
         let compiled = anchored(expression).map_err(reason)?;
+        let parsed = parsed(expression).ok();
+        let names: Box<[Box<str>]> = compiled.capture_names().flatten().map(Into::into).collect();
+        let steps = parsed.as_ref().and_then(steps::of);
+        let whole = OnceLock::new();
+        if steps.is_none() || !names.is_empty() {
+            whole.get_or_init(|| Box::new(compiled));
+        }
         Ok(Self {
             expression: expression.into(),
-            compiled: Box::new(compiled),
-            literal: literal_segments(expression),
+            compiled: whole,
+            steps,
+            literal: parsed.as_ref().map(literal_segments).unwrap_or_default(),
+            names,
         })
+    }
+
+    fn compiled(&self) -> &Regex {
+        self.compiled.get_or_init(|| {
+            let compiled = anchored(&self.expression);
+            Box::new(compiled.expect("it was compiled before, when it was read"))
+        })
+    }
+
+    /// How paths are matched segment by segment, for each of its alternatives.
+    pub(super) fn steps(&self) -> Option<&[Steps]> {
+        self.steps.as_deref()
     }
 
     /// The segments every path that matches begins with.
@@ -51,17 +82,20 @@ impl PathExpression {
 
     /// Whether a path is meant.
     pub fn matches(&self, path: &str) -> bool {
-        self.compiled.is_match(path.as_bytes())
+        self.compiled().is_match(path.as_bytes())
     }
 
     /// The names of its groups, `(?<name>…)`.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.compiled.capture_names().flatten()
+        self.names.iter().map(|name| &**name)
     }
 
     /// What the named groups hold of a path that matches, in order.
     pub(super) fn parameters<'p>(&'p self, path: &'p str) -> Vec<(&'p str, &'p str)> {
-        let Some(captures) = self.compiled.captures(path.as_bytes()) else {
+        if self.names.is_empty() {
+            return Vec::new();
+        }
+        let Some(captures) = self.compiled().captures(path.as_bytes()) else {
             return Vec::new();
         };
         let value = |name| {
@@ -94,14 +128,15 @@ impl fmt::Display for PathExpression {
     }
 }
 
+/// An expression as the regex crate reads it when it matches bytes.
+fn parsed(expression: &str) -> Result<Hir, regex_syntax::Error> {
+    let parser = regex_syntax::ParserBuilder::new().utf8(false).build();
+    { parser }.parse(expression)
+}
+
 /// Of the text every match begins with, the segments that are complete.
-fn literal_segments(expression: &str) -> Box<[Box<str>]> {
-    // In bytes, as the expression is compiled.
-    let parsed = regex_syntax::ParserBuilder::new().utf8(false).build();
-    let Ok(parsed) = { parsed }.parse(expression) else {
-        return Box::default();
-    };
-    let found = Extractor::new().extract(&parsed);
+fn literal_segments(parsed: &Hir) -> Box<[Box<str>]> {
+    let found = Extractor::new().extract(parsed);
     let Some(prefix) = found.longest_common_prefix() else {
         return Box::default();
     };

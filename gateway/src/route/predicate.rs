@@ -110,6 +110,11 @@ impl Rule {
         Ok(())
     }
 
+    /// Whether [`check_head`](Self::check_head) can fail.
+    pub(super) fn asks_for_head(&self) -> bool {
+        !(self.listeners.is_empty() && self.methods.is_empty() && self.conditions.is_empty())
+    }
+
     /// Whether the method is among those of the route.
     pub(super) fn allows(&self, method: &Method) -> bool {
         self.methods.is_empty()

@@ -49,8 +49,12 @@ impl Wanted {
 
 /// An expression that matches texts as a whole, bounded in what it may take up.
 pub(super) fn anchored(expression: &str) -> Result<Regex, regex::Error> {
-    // Compiled alone first, so that an unbalanced `)` cannot close the group added here.
-    Regex::new(expression)?;
+    // Read alone first, so that an unbalanced `)` cannot close the group added here.
+    let parser = regex_syntax::ParserBuilder::new().utf8(false).build();
+    if { parser }.parse(expression).is_err() {
+        // For the error.
+        Regex::new(expression)?;
+    }
     RegexBuilder::new(&format!("^(?:{expression})$"))
         .size_limit(REGEX_BYTES_MAX)
         .dfa_size_limit(REGEX_CACHE_BYTES_MAX)
