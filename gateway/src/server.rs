@@ -8,6 +8,7 @@ pub(crate) mod executor;
 pub(crate) mod generation;
 pub(crate) mod keeper;
 pub(crate) mod plane;
+mod trim;
 pub(crate) mod worker;
 
 use std::cell::{Cell, RefCell};
@@ -183,6 +184,7 @@ impl Prepared {
             ends: ending.clone(),
         };
         tokio::task::spawn_local(keeper.run(received));
+        tokio::task::spawn_local(trim::run());
         let writers = Arc::clone(&self.writers);
         tokio::task::spawn_local(pass_on(self.signals, commands, ending, writers));
         let outcome = supervise(&phase, &current, ends, &listeners, &mut workers).await;

@@ -17,8 +17,12 @@ const ROUTES: usize = 5000;
 /// Connections held, each after one request.
 const HELD: usize = 10_000;
 const BODY: usize = 95;
-/// How long a proxy may still change its mind about memory: looked at until two looks agree.
-const SETTLE_LOOKS: usize = 20;
+/// Memory is at rest when it has not changed by more than this part for so many looks; allocators
+/// give free memory back after a second or more.
+const SETTLED_PART: u64 = 100;
+const SETTLED_LOOKS: usize = 30;
+/// How often it is looked at until then, at most.
+const SETTLE_LOOKS: usize = 150;
 const SETTLE_EVERY: Duration = Duration::from_millis(100);
 
 /// Each program alone: what two processes of one file share would count half.
@@ -105,14 +109,19 @@ fn once() -> Plan {
 /// Memory when it does not change any more.
 fn settled(proxy: &Running) -> Result<u64> {
     let mut last = memory(proxy.pids())?;
+    let mut same = 0;
     for _ in 0..SETTLE_LOOKS {
         // A process has no way to tell that it is done.
         std::thread::park_timeout(SETTLE_EVERY);
         let now = memory(proxy.pids())?;
-        if now == last {
+        if now.abs_diff(last) > last / SETTLED_PART {
+            (last, same) = (now, 0);
+            continue;
+        }
+        same += 1;
+        if same == SETTLED_LOOKS {
             break;
         }
-        last = now;
     }
-    Ok(last)
+    memory(proxy.pids())
 }
