@@ -9,6 +9,7 @@ pub mod error;
 pub mod file;
 pub mod fingerprint;
 pub mod model;
+pub mod sections;
 pub mod units;
 
 use std::path::Path;
@@ -18,6 +19,7 @@ pub use file::File;
 pub use model::*;
 
 use self::error::Problem;
+use self::sections::Cut;
 
 /// How a configuration that did not come from a file is called in errors.
 const NO_FILE: &str = "configuration";
@@ -39,6 +41,9 @@ pub fn reload(path: &Path, previous: &Config) -> Result<Option<Config>, Error> {
     let (name, text) = read_named(path)?;
     if previous.fingerprint.is_current(&text) {
         return Ok(None);
+    }
+    if let Some(config) = parse_changes(&text, folder(path), previous) {
+        return Ok(Some(config));
     }
     let (_, config) = parse(&text, &name, folder(path), Some(previous))?;
     Ok(Some(config))
@@ -92,15 +97,48 @@ fn parse(
     let refuse = |(problems, sources)| Error::new(name, text, problems).with_sources(sources);
     let file: File = toml::from_str(text)
         .map_err(|error| refuse((vec![Problem::from_toml(&error)], Vec::new())))?;
-    let mut config = compile::compile(&file, base_dir, previous).map_err(refuse)?;
+    let mut config = compile::compile(&file, base_dir, previous, &[]).map_err(refuse)?;
     config.fingerprint.note_text(text);
+    if let Some(cut) = Cut::new(text) {
+        config.note_sections(&cut);
+    }
     Ok((file, config))
+}
+
+/// Both stages for what has changed since `previous`, which gives the same as both for all of it.
+/// Nothing where that is not certain, or something is wrong: what is said about it needs the whole.
+fn parse_changes(text: &str, base_dir: &Path, previous: &Config) -> Option<Config> {
+    let cut = Cut::new(text)?;
+    let changed = cut.since(&previous.sections);
+    if changed.kept.is_empty() {
+        return None;
+    }
+    let file: File = toml::from_str(&changed.text).ok()?;
+    let mut config = compile::compile(&file, base_dir, Some(previous), &changed.kept).ok()?;
+    config.fingerprint.note_text(text);
+    config.note_sections(&cut);
+    Some(config)
 }
 
 impl Config {
     /// Validates a configuration given as text; paths in it are relative to `base_dir`.
     pub fn parse(text: &str, base_dir: &Path) -> Result<Self, Error> {
         parse(text, NO_FILE, base_dir, None).map(|(_, config)| config)
+    }
+
+    /// The same after `previous`, as [`reload`] does it.
+    #[cfg(test)]
+    fn parse_after(text: &str, previous: &Self) -> Result<Self, Error> {
+        match parse_changes(text, Path::new(""), previous) {
+            Some(config) => Ok(config),
+            None => parse(text, NO_FILE, Path::new(""), Some(previous)).map(|(_, config)| config),
+        }
+    }
+
+    /// Notes the sections this was made from, but for those of routes that hold what other files
+    /// say.
+    fn note_sections(&mut self, cut: &Cut<'_>) {
+        self.sections = cut.sections(|name| self.made_from_files.contains(name));
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) mod balance;
 mod discover;
 mod headers;
 mod health;
+mod kept;
 mod listener;
 mod overload;
 mod predicates;
@@ -18,17 +19,19 @@ mod route;
 mod service;
 mod trace;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env::VarError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use self::route::Around;
 use super::error::Problem;
 use super::file::{File, Named, Placed, Source};
 use super::fingerprint::Fingerprint;
 use super::model::Config;
+use super::sections::Sections;
 use super::units::{Duration, Size};
 use crate::filter::chain::FilterKind;
 use crate::overload::Gates;
@@ -40,15 +43,20 @@ const NAME_CHARS_MAX: usize = 64;
 pub(super) const SOURCE_BYTES_MAX: u64 = 1 << 20;
 
 /// Turns a file into a configuration, or says everything that is wrong with it, and which files
-/// it refers to. What is as it was in `previous` is taken over from there.
+/// it refers to. What is as it was in `previous` is taken over from there, and the routes named in
+/// `kept`, which are not in the file.
 pub(super) fn compile(
     file: &File,
     base_dir: &Path,
     previous: Option<&Config>,
+    kept: &[&str],
 ) -> Result<Config, (Vec<Problem>, Vec<PathBuf>)> {
     let mut compiler = Compiler {
         base_dir,
         previous,
+        kept,
+        made_from_files: BTreeSet::new(),
+        sources_read: 0,
         zone: None,
         problems: Vec::new(),
         fingerprint: Fingerprint::default(),
@@ -56,6 +64,7 @@ pub(super) fn compile(
     let mut config = compiler.config(file);
     if compiler.problems.is_empty() {
         config.fingerprint = compiler.fingerprint;
+        config.made_from_files = compiler.made_from_files;
         Ok(config)
     } else {
         let sources = compiler.fingerprint.sources().map(Path::to_owned);
@@ -68,6 +77,12 @@ pub(super) fn compile(
 struct Compiler<'a> {
     base_dir: &'a Path,
     previous: Option<&'a Config>,
+    /// Routes that are taken over from there.
+    kept: &'a [&'a str],
+    /// The routes that hold what other files, or the environment, say.
+    made_from_files: BTreeSet<Box<str>>,
+    /// References to such that were followed so far.
+    sources_read: usize,
     /// The zone the gateway runs in.
     zone: Option<Arc<str>>,
     problems: Vec<Problem>,
@@ -86,7 +101,13 @@ impl Compiler<'_> {
         let mut gates = Gates::default();
         let services = self.services(&file.services, &mut gates);
         let limits = self.server_limits(&file.server, file.reading);
-        let routes = self.routes(file, &filters.by_name, &mut gates, limits.body_rate);
+        let around = Around {
+            file,
+            filters: &filters.by_name,
+            services: &services,
+            body_rate: limits.body_rate,
+        };
+        let (routes, series) = self.routes(&around, &mut gates);
         let listeners = self.listeners(&file.listeners);
         let admin = self.admin(file.admin.as_ref(), &listeners);
         Config {
@@ -97,9 +118,12 @@ impl Compiler<'_> {
                 .map(|n| self.within(n, 1..=1024, "workers")),
             watch: *file.server.watch,
             fingerprint: Fingerprint::default(),
+            sections: Sections::default(),
+            made_from_files: BTreeSet::new(),
             listeners,
             services,
             routes,
+            series,
             admin,
             overload: self.overload(&file.overload),
             gates,
@@ -107,6 +131,7 @@ impl Compiler<'_> {
             access_logs: self.access_logs(file),
             tracing: self.tracing(&file.tracing),
             drain: Self::drain(&file.drain),
+            filters: filters.by_name,
             tokens: filters.tokens,
             in_flight_limits: filters.in_flight_limits,
             rate_limits: filters.rate_limits,
@@ -241,6 +266,7 @@ impl Compiler<'_> {
 
     /// The same for one that is part of a larger value, which stands at `span`.
     fn source_at(&mut self, source: &Source, span: std::ops::Range<usize>) -> Option<String> {
+        self.sources_read += 1;
         let text = match source {
             Source::File(path) => String::from_utf8(self.read(path, span.clone())?)
                 .map_err(|_| format!("{path} is no text")),

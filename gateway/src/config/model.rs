@@ -7,6 +7,7 @@ mod discover;
 mod reading;
 mod resilience;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +22,8 @@ pub use self::discover::*;
 pub use self::reading::*;
 pub use self::resilience::*;
 use super::fingerprint::Fingerprint;
+use super::sections::Sections;
+use crate::filter::chain::FilterKind;
 use crate::filter::in_flight::InFlightLimit;
 use crate::filter::jwt::Jwt;
 use crate::filter::rate_limit::RateLimit;
@@ -41,12 +44,18 @@ pub struct Config {
     pub watch: bool,
     /// What it was made from.
     pub fingerprint: Fingerprint,
+    /// What stood in the sections of its routes.
+    pub sections: Sections,
+    /// The routes that hold what other files, or the environment, say.
+    pub made_from_files: BTreeSet<Box<str>>,
     /// Where clients connect, in order of name.
     pub listeners: Vec<ListenerConfig>,
     /// Where requests go, in order of name; routes refer to them by index.
     pub services: Vec<Arc<ServiceConfig>>,
     /// The routes, compiled.
-    pub routes: Table,
+    pub routes: Arc<Table>,
+    /// Series by route and service: all positions are below.
+    pub series: usize,
     /// Probes and metrics; `None`: not served.
     pub admin: Option<AdminConfig>,
     /// What clients may send and how long they may take.
@@ -61,6 +70,8 @@ pub struct Config {
     pub overload: OverloadConfig,
     /// The limits of requests in flight, by name.
     pub gates: Gates,
+    /// What routes may `use`, by name.
+    pub filters: BTreeMap<String, FilterKind>,
     /// The token authentications, in order of name, for their counters.
     pub tokens: Vec<Arc<Jwt>>,
     /// The limits of requests in flight by sender, in order of name, for their counters.

@@ -1,6 +1,7 @@
 //! Wrong configurations with the exact text they are refused with, and the example.
 
 mod balance;
+mod changes;
 mod trace;
 mod wrong_routes;
 

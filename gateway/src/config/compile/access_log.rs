@@ -206,7 +206,7 @@ impl Compiler<'_> {
         let status = condition.status.iter();
         let status = status.filter_map(|text| self.statuses(text)).collect();
         for route in &condition.routes {
-            if !file.routes.contains_key(route.as_str()) {
+            if !self.has_route(file, route) {
                 let problem = Problem::at(route.span(), format!("unknown route `{route}`"));
                 let known = file.routes.keys().map(|name| name.as_str());
                 self.refuse(problem.nearest(route, known));

@@ -167,11 +167,12 @@ impl Compiler<'_> {
                 self.refuse(Problem::at(subject.span(), "this API key is named twice"));
             }
         }
-        Some(Arc::new(ApiKeys::new(
-            name.as_str().into(),
-            header_name?,
-            hashes,
-        )))
+        let keys = ApiKeys::new(name.as_str().into(), header_name?, hashes);
+        let known = self.previous.and_then(|one| one.filters.get(name.as_str()));
+        Some(match known {
+            Some(FilterKind::ApiKey(known)) if **known == keys => Arc::clone(known),
+            _ => Arc::new(keys),
+        })
     }
 
     /// What stands there may be a key in use, so neither it nor its line is shown.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::super::error::Problem;
 use super::super::file::{self, File, Named, Placed};
-use super::super::model::BodyRate;
+use super::super::model::{BodyRate, ServiceConfig};
 use super::Compiler;
 use super::predicates::Matching;
 use crate::filter::chain::{Chain, FilterKind};
@@ -20,6 +20,15 @@ const ROUTES_MAX: usize = 100_000;
 /// Services by name: their indices.
 pub(super) type Places<'f> = HashMap<&'f str, usize>;
 
+/// What routes are compiled with.
+pub(super) struct Around<'f> {
+    pub(super) file: &'f File,
+    pub(super) filters: &'f BTreeMap<String, FilterKind>,
+    pub(super) services: &'f [Arc<ServiceConfig>],
+    /// Of routes that ask for no other.
+    pub(super) body_rate: Option<BodyRate>,
+}
+
 /// What the parts of a route need to know of it and of the file.
 pub(super) struct Scope<'s> {
     pub(super) places: &'s Places<'s>,
@@ -32,36 +41,40 @@ pub(super) struct Scope<'s> {
 }
 
 impl Compiler<'_> {
-    pub(super) fn routes(
-        &mut self,
-        file: &File,
-        filters: &BTreeMap<String, FilterKind>,
-        gates: &mut Gates,
-        body_rate: Option<BodyRate>,
-    ) -> Table {
+    pub(super) fn routes(&mut self, around: &Around<'_>, gates: &mut Gates) -> (Arc<Table>, usize) {
+        let Around {
+            file,
+            filters,
+            body_rate,
+            ..
+        } = *around;
         let typed = &file.routes;
-        if typed.len() > ROUTES_MAX {
+        let mut taken_over = self.taken_over(around, gates);
+        if let Some(all) = taken_over.all(file) {
+            return all;
+        }
+        if typed.len() + self.kept.len() > ROUTES_MAX {
             self.refuse(Problem::whole(format!(
                 "there are more than {ROUTES_MAX} routes"
             )));
         }
         let places = file.services.keys().enumerate();
         let places: Places<'_> = places.map(|(at, name)| (name.as_str(), at)).collect();
-        let mut rules = Vec::with_capacity(typed.len());
-        let mut series_at = 0;
+        let mut rules = std::mem::take(&mut taken_over.rules);
         for (name, route) in typed {
+            let sources_read = self.sources_read;
             let chain = self.chain(name, route, filters);
             let overload = self.route_policy(name, route, &chain, gates);
             let matching = self.matching(&route.predicates, &file.listeners);
             let scope = scope(&places, &chain, matching.as_ref());
             let methods = matching.as_ref().map_or(&[][..], |one| &one.methods);
             let cors = route.cors.as_ref();
-            let meant = Route {
+            let mut meant = Route {
                 name: name.as_str().into(),
                 action: self.action(name, route, &scope),
                 response_headers: self.header_changes(&route.response_headers, &scope),
                 cors: cors.map(|cors| Box::new(self.cors(cors, methods))),
-                series_at,
+                series_at: 0,
                 chain,
                 overload,
                 timeout: self.positive(&route.timeout),
@@ -77,22 +90,27 @@ impl Compiler<'_> {
                     .map(|hedge| self.hedge(hedge))
                     .map(|hedge| Box::new(Hedge::new(hedge))),
             };
-            series_at += meant.counted_by().count();
+            meant.series_at = taken_over.series_of(&meant);
+            if self.sources_read > sources_read {
+                self.made_from_files.insert(name.as_str().into());
+            }
             rules.extend(matching.map(|matching| matching.rule(meant)));
         }
         let table = Table::new(rules);
         for (first, second) in table.collisions() {
             self.collision(typed, &first, &second);
         }
-        table
+        (Arc::new(table), taken_over.series)
     }
 
     fn collision(&mut self, typed: &Named<file::Route>, first: &str, second: &str) {
-        if let Some((name, _)) = typed.get_key_value(second) {
-            let message = format!("routes `{first}` and `{second}` match the same requests");
-            let hint = "give one of them another path, method or header";
-            self.refuse(Problem::at(name.span(), message).hint(hint));
-        }
+        let message = format!("routes `{first}` and `{second}` match the same requests");
+        let hint = "give one of them another path, method or header";
+        let problem = match typed.get_key_value(second) {
+            Some((name, _)) => Problem::at(name.span(), message),
+            None => Problem::whole(message),
+        };
+        self.refuse(problem.hint(hint));
     }
 
     pub(super) fn service_index(&mut self, name: &Placed<String>, places: &Places<'_>) -> usize {

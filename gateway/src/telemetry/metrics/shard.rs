@@ -163,9 +163,7 @@ pub(crate) struct Found {
 impl Found {
     /// Nothing found yet.
     pub(crate) fn new(config: &Config) -> Self {
-        let routes = config.routes.routes();
-        let series = routes.map(|route| route.counted_by().count()).sum();
-        Self::with_room(series, config.services.len())
+        Self::with_room(config.series, config.services.len())
     }
 
     pub(super) fn with_room(routes: usize, services: usize) -> Self {
