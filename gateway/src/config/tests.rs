@@ -25,7 +25,6 @@ const JWKS: &str = r#"{"keys": [{"kty": "EC", "crv": "P-256",
     "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
 
 const JWT: &str = "type = \"jwt\"\nissuer = \"me\"\naudience = [\"you\"]\n";
-
 /// A folder with the files configurations refer to.
 fn folder() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
