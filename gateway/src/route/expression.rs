@@ -47,7 +47,7 @@ impl PathExpression {
             text.lines().last().unwrap_or_default().to_owned()
         };
         let compiled = anchored(expression).map_err(reason)?;
-        let parsed = parsed(expression).ok();
+        let parsed = parsed(expression);
         let names: Box<[Box<str>]> = compiled.capture_names().flatten().map(Into::into).collect();
         let steps = parsed.as_ref().and_then(steps::of);
         let whole = OnceLock::new();
@@ -129,9 +129,9 @@ impl fmt::Display for PathExpression {
 }
 
 /// An expression as the regex crate reads it when it matches bytes.
-fn parsed(expression: &str) -> Result<Hir, regex_syntax::Error> {
+fn parsed(expression: &str) -> Option<Hir> {
     let parser = regex_syntax::ParserBuilder::new().utf8(false).build();
-    { parser }.parse(expression)
+    { parser }.parse(expression).ok()
 }
 
 /// Of the text every match begins with, the segments that are complete.

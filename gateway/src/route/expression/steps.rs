@@ -238,7 +238,7 @@ impl Open {
             None => {
                 let text = rest.to_string();
                 // It must mean the same when it is read again, alone.
-                let same = super::parsed(&text).is_ok_and(|read| read == rest);
+                let same = super::parsed(&text).is_some_and(|read| read == rest);
                 Follows::Expression(same.then_some(text)?.into())
             }
         };
