@@ -11,8 +11,9 @@
 //! changes it is refused: `weir-gateway upgrade` applies it without losing a request either.
 //!
 //! Where neither the file nor one it refers to has changed, what was compiled is used again, but
-//! put into force all the same. Reading, checking and compiling happen beside the traffic, on a thread of their own; workers
-//! are only given the result.
+//! put into force all the same; where only routes and services have, the other routes are taken
+//! over as they are. Reading, checking and compiling happen beside the traffic, on a thread of
+//! their own; workers are only given the result.
 
 use std::cell::RefCell;
 use std::path::{Path, PathBuf};
