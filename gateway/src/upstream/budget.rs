@@ -5,10 +5,13 @@
 //! little traffic has retries too, and keep for ten seconds. In the long run retries are at most that share of the requests,
 //! whatever the routes' `attempts` say. The balance is bounded, so quiet hours save up no storm.
 //!
-//! A worker keeps a budget of its own for each service: requests are counted where they are, with
-//! one addition and no clock. What is free or limited per process is divided among the workers.
+//! What requests earn a worker keeps for itself: they are counted where they are, with one addition
+//! and no clock. What is free, and how many retries there may be at a time, is shared by all workers
+//! ([`Retries`]), and looked at only where there is a retry.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::config::RetryBudgetConfig;
@@ -25,16 +28,44 @@ const FREE_KEEPS: f64 = 10.0;
 #[derive(Debug)]
 pub(crate) struct Budget {
     config: RetryBudgetConfig,
-    /// Earned with each request.
-    percent: u32,
     /// What requests have earned.
     saved: Cell<u32>,
-    /// Free retries a second.
-    free_per_second: f64,
-    /// Free retries there are, and since when.
-    free: Cell<(f64, Option<Instant>)>,
-    in_flight: Cell<u32>,
-    in_flight_max: u32,
+    retries: Arc<Retries>,
+}
+
+/// The retries of one service, by all workers.
+#[derive(Debug, Default)]
+pub(crate) struct Retries {
+    /// Free ones there were, and when; `None`: none was used yet.
+    free: Mutex<Option<(f64, Instant)>>,
+    in_flight: AtomicU32,
+}
+
+impl Retries {
+    /// Takes a free one, of so many a second, if there is one.
+    fn take_free(&self, per_second: f64, now: Instant) -> bool {
+        let most = per_second * FREE_KEEPS;
+        // A panic cannot leave it half changed.
+        let mut known = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = known.map_or(most, |(free, since)| {
+            let passed = now.saturating_duration_since(since).as_secs_f64();
+            (free + passed * per_second).min(most)
+        });
+        let taken = free >= 1.0;
+        if taken {
+            *known = Some((free - 1.0, now));
+        }
+        taken
+    }
+
+    /// Counts one more under way, if there are fewer than `max`.
+    fn begin(&self, max: u32) -> Option<Retrying<'_>> {
+        let more = |count: u32| (count < max).then_some(count + 1);
+        let counted = self
+            .in_flight
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        counted.ok().map(|_| Retrying(self))
+    }
 }
 
 /// Why there is no retry.
@@ -52,18 +83,12 @@ impl Exhausted {
 }
 
 impl Budget {
-    /// The budget of one of so many `workers`.
-    pub(crate) fn new(config: &RetryBudgetConfig, workers: usize) -> Self {
-        let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        let free_per_second = f64::from(config.min_per_second) / f64::from(workers);
+    /// The budget of one worker, beside others with the same `retries`.
+    pub(crate) fn new(config: &RetryBudgetConfig, retries: Arc<Retries>) -> Self {
         Self {
             config: config.clone(),
-            percent: config.percent,
             saved: Cell::new(0),
-            free_per_second,
-            free: Cell::new((0.0, None)),
-            in_flight: Cell::new(0),
-            in_flight_max: config.in_flight_max.div_ceil(workers),
+            retries,
         }
     }
 
@@ -74,47 +99,31 @@ impl Budget {
 
     /// A request has come.
     pub(crate) fn earn(&self) {
-        let saved = self.saved.get() + self.percent;
+        let saved = self.saved.get() + self.config.percent;
         self.saved.set(saved.min(SAVED_MAX * RETRY));
     }
 
     /// Pays for a retry, which is under way as long as the value lives.
     pub(crate) fn pay(&self, now: Instant) -> Result<Retrying<'_>, Exhausted> {
-        if self.in_flight.get() >= self.in_flight_max {
-            return Err(Exhausted::InFlight);
-        }
+        let retrying = self.retries.begin(self.config.in_flight_max);
+        let retrying = retrying.ok_or(Exhausted::InFlight)?;
         // What is free is used first: it keeps for a shorter time.
-        let free = self.free_at(now);
-        if free >= 1.0 {
-            self.free.set((free - 1.0, Some(now)));
-        } else {
+        let per_second = f64::from(self.config.min_per_second);
+        if !self.retries.take_free(per_second, now) {
             let saved = self.saved.get().checked_sub(RETRY);
             self.saved.set(saved.ok_or(Exhausted::Budget)?);
         }
-        self.in_flight.set(self.in_flight.get() + 1);
-        Ok(Retrying(self))
-    }
-
-    /// Free retries: at most those of the seconds for which they keep.
-    fn free_at(&self, now: Instant) -> f64 {
-        let most = self.free_per_second * FREE_KEEPS;
-        match self.free.get() {
-            (_, None) => most,
-            (free, Some(since)) => {
-                let passed = now.saturating_duration_since(since).as_secs_f64();
-                (free + passed * self.free_per_second).min(most)
-            }
-        }
+        Ok(retrying)
     }
 }
 
 /// A retry under way.
 #[derive(Debug)]
-pub(crate) struct Retrying<'b>(&'b Budget);
+pub(crate) struct Retrying<'r>(&'r Retries);
 
 impl Drop for Retrying<'_> {
     fn drop(&mut self) {
-        self.0.in_flight.set(self.0.in_flight.get() - 1);
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -124,13 +133,15 @@ mod tests {
 
     use super::*;
 
-    fn budget(percent: u32, min_per_second: u32, in_flight_max: u32, workers: usize) -> Budget {
+    /// The budgets of two workers.
+    fn budgets(percent: u32, min_per_second: u32, in_flight_max: u32) -> [Budget; 2] {
         let config = RetryBudgetConfig {
             percent,
             min_per_second,
             in_flight_max,
         };
-        Budget::new(&config, workers)
+        let retries = Arc::default();
+        [(); 2].map(|()| Budget::new(&config, Arc::clone(&retries)))
     }
 
     /// How many of `wanted` retries there are, one after the other.
@@ -153,7 +164,7 @@ mod tests {
             (0, 1000, 0),
         ];
         for (percent, requests, expected) in table {
-            let budget = budget(percent, 0, 1000, 1);
+            let [budget, _] = budgets(percent, 0, 1000);
             (0..requests).for_each(|_| budget.earn());
             let granted = granted(&budget, 2000, Instant::now());
             assert_eq!(granted, expected, "{percent} % of {requests}");
@@ -164,34 +175,35 @@ mod tests {
     fn some_a_second_are_free() {
         let start = Instant::now();
         let at = |millis| start + Duration::from_millis(millis);
-        let budget = budget(20, 10, 1000, 2);
-        // The share of one of two workers, and what has come in ten seconds before the start.
-        assert_eq!(granted(&budget, 100, start), 50);
-        assert_eq!(granted(&budget, 100, at(100)), 0);
-        assert_eq!(granted(&budget, 100, at(400)), 2);
-        assert_eq!(granted(&budget, 100, at(2000)), 8);
-        assert_eq!(
-            granted(&budget, 100, at(60_000)),
-            50,
-            "they do not keep for ever"
-        );
+        let [one, other] = budgets(20, 10, 1000);
+        // What has come in ten seconds before the start is there for whoever needs it.
+        assert_eq!(granted(&one, 70, start), 70);
+        assert_eq!(granted(&other, 100, start), 30);
+        assert_eq!(granted(&one, 100, start), 0);
+        assert_eq!(granted(&one, 100, at(100)), 1);
+        assert_eq!(granted(&other, 100, at(400)), 3);
+        assert_eq!(granted(&one, 100, at(2000)), 16);
+        let late = granted(&one, 200, at(60_000));
+        assert_eq!(late, 100, "they do not keep for ever");
     }
 
     #[test]
-    fn less_than_one_a_second_comes_in_time() {
+    fn less_than_one_a_look_comes_in_time() {
         let start = Instant::now();
-        let budget = budget(0, 1, 1000, 4);
-        assert_eq!(granted(&budget, 9, start), 2);
-        assert_eq!(granted(&budget, 9, start + Duration::from_secs(1)), 0);
-        assert_eq!(granted(&budget, 9, start + Duration::from_secs(2)), 1);
+        let [budget, _] = budgets(0, 1, 1000);
+        assert_eq!(granted(&budget, 99, start), 10);
+        assert_eq!(granted(&budget, 9, start + Duration::from_millis(500)), 0);
+        assert_eq!(granted(&budget, 9, start + Duration::from_secs(1)), 1);
     }
 
     #[test]
     fn only_so_many_at_a_time() {
-        let (budget, now) = (budget(0, 100, 3, 2), Instant::now());
-        let held: Vec<_> = (0..2).map(|_| budget.pay(now).unwrap()).collect();
-        assert_eq!(budget.pay(now).unwrap_err(), Exhausted::InFlight);
+        let ([one, other], now) = (budgets(0, 100, 3), Instant::now());
+        let held = [one.pay(now).unwrap(), other.pay(now).unwrap()];
+        let last = one.pay(now).unwrap();
+        assert_eq!(other.pay(now).unwrap_err(), Exhausted::InFlight);
+        drop(last);
+        assert!(other.pay(now).is_ok());
         drop(held);
-        assert!(budget.pay(now).is_ok());
     }
 }

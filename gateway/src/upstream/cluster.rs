@@ -107,7 +107,6 @@ impl Cluster {
             care: Care::new(
                 &config.retry_budget,
                 service.faults.clone(),
-                spare.workers(),
                 seed,
                 previous.map(|known| &known.care),
             ),

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::balance::Random;
 use super::breaker::{Breaker, Pass};
-use super::budget::Budget;
+use super::budget::{Budget, Retries};
 use super::instance::Instance;
 use super::outlier::{Outcome, Outliers};
 use crate::config::{RetryBudgetConfig, ServiceConfig};
@@ -18,6 +18,8 @@ pub(crate) struct Faults {
     pub(crate) outliers: Option<Arc<Outliers>>,
     /// `None`: nothing is ever refused.
     pub(crate) breaker: Option<Arc<Breaker>>,
+    /// Of whatever configuration.
+    pub(crate) retries: Arc<Retries>,
 }
 
 impl Faults {
@@ -43,7 +45,11 @@ impl Faults {
                 None => Arc::new(Breaker::new(name(), config.clone(), now)),
             }
         });
-        Self { outliers, breaker }
+        Self {
+            outliers,
+            breaker,
+            retries: previous.map_or_else(Arc::default, |known| Arc::clone(&known.retries)),
+        }
     }
 }
 
@@ -56,18 +62,17 @@ pub(crate) struct Care {
 }
 
 impl Care {
-    /// For one of so many `workers`; an unchanged budget of the `previous` configuration stays.
+    /// For one worker; an unchanged budget of the `previous` configuration stays.
     pub(crate) fn new(
         config: &RetryBudgetConfig,
         faults: Faults,
-        workers: usize,
         seed: u64,
         previous: Option<&Self>,
     ) -> Self {
         let known = previous.map(|previous| &previous.budget);
         let budget = match known.filter(|known| known.is_for(config)) {
             Some(known) => Rc::clone(known),
-            None => Rc::new(Budget::new(config, workers)),
+            None => Rc::new(Budget::new(config, Arc::clone(&faults.retries))),
         };
         Self {
             faults,

@@ -24,11 +24,6 @@ impl Spare {
         })
     }
 
-    /// How many workers there are.
-    pub(crate) fn workers(&self) -> usize {
-        self.asked.len()
-    }
-
     /// Asks the workers other than number `own` to close idle connections that are waited for.
     pub(super) fn ask_others(&self, own: usize) {
         let others = self.asked.iter().enumerate();
