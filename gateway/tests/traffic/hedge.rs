@@ -85,7 +85,7 @@ async fn hedges_are_bounded_by_attempts_and_budget() {
         (3, "", 4),
         (5, "", 4),
         (3, "retry_budget = { percent = 0, min_per_second = 0 }", 1),
-        (3, "retry_budget = { in_flight_max = 2 }", 2),
+        (3, "retry_budget = { in_flight_max = 2 }", 3),
     ];
     for (attempts, budget, expected) in table {
         let mut hangs = Vec::new();

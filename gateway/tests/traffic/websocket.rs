@@ -49,6 +49,28 @@ async fn echo(streams: &mut [TcpStream], round: usize) {
 }
 
 #[tokio::test]
+async fn a_tunnel_outlives_the_time_for_idle_connections() {
+    let origin = Origin::start("one").await;
+    let configuration = format!(
+        "[server]\nidle_timeout = \"100ms\"\nupgrade_idle_timeout = \"2s\"\n\
+         [listeners.public]\nbind = \"127.0.0.1:0\"\n{}{}",
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", ""),
+    );
+    let gateway = Gateway::start_with(&configuration, &[]).await;
+    let mut streams = [open(gateway.address()).await.unwrap()];
+    // An idle connection is told to close after 100 ms, and cut after twice that.
+    for round in 0..6 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        echo(&mut streams, round).await;
+    }
+    // Its own time for silence is another matter.
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(Duration::from_secs(20), streams[0].read_to_end(&mut rest));
+    assert_eq!(read.await.expect("an end").unwrap(), 0);
+}
+
+#[tokio::test]
 async fn thousands_are_held_and_echoed() {
     let origin = Origin::start("one").await;
     let configuration = format!(
