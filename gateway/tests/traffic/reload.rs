@@ -296,10 +296,10 @@ async fn a_file_that_changes_is_loaded() {
     takes("repaired", "a file written in place is seen").await;
 }
 
-/// Reloads under load.
+/// Reloads under load, each of a file that has changed.
 const RELOADS: usize = 1000;
-/// Of them, so many change the file; the others put what is compiled into force again.
-const CHANGES: usize = 50;
+/// Every so many of them change a route too.
+const ROUTE_CHANGES_EVERY: usize = 50;
 /// Routes of the configuration.
 const ROUTES: usize = 10_000;
 
@@ -324,10 +324,12 @@ async fn a_thousand_reloads_of_ten_thousand_routes_lose_nothing() {
         .await
         .unwrap();
     for round in 0..RELOADS {
-        if round % (RELOADS / CHANGES) == 0 {
-            let text = &texts[(round * CHANGES / RELOADS + 1) % 2];
-            std::fs::write(gateway.file("gateway.toml"), text).unwrap();
+        let mut text = texts[(round + 1) % 2].clone();
+        if round % ROUTE_CHANGES_EVERY == 0 {
+            // The last section of the file is one of a route.
+            text += &format!("timeout = \"{}s\"\n", round + 1);
         }
+        std::fs::write(gateway.file("gateway.toml"), text).unwrap();
         let ask = b"POST /v1/reload HTTP/1.1\r\nHost: weir\r\n\r\n";
         control.write_all(ask).await.unwrap();
         let said = read_until(&mut control, "}").await;
