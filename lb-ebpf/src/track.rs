@@ -13,9 +13,7 @@
 //! | UDP, later | none | current | - |
 //!
 //! An exception counts for the move in which it was made: it carries that move's [`Mark::since`].
-//! That is a second of 16 bits, so a move is mistaken for one of the same slot that began in the
-//! same second, or 18 hours before to the second, if an entry of that one is still there and its
-//! client uses the ports again. When a slot begins to move, all its live flows are the previous
+//! That is a second of 16 bits, which is not quite unique (*mistaken*, below). When a slot begins to move, all its live flows are the previous
 //! owner's. A choice whose backend is gone, or has no next hop, falls back to the current owner. A
 //! slot without a current owner (its last backend is being drained) refuses new flows and keeps the
 //! others.
@@ -40,9 +38,16 @@
 //! - *deadline*: the slot settles while previous still has flows; they meet current and are reset.
 //! - *quiet*: a connection that sends nothing for as long as slots take to settle counts as ended.
 //! - *unseen*: a packet to previous comes when its slot is just being settled, after the agent has
-//!   looked and before it has published. Hits of an agent's last moment are unseen for its successor.
+//!   looked and before it has published.
+//! - *straggler*: a packet is in flight, for microseconds, while its backend is lost. A flow that it
+//!   opens is lost with that backend, even if that is back at once. And full tracking may remember the
+//!   flow, until the agent has waited for the packets in flight and swept the table: till then a new
+//!   flow of the same ports goes to the lost backend too.
 //! - *forgotten*: an opening packet was over budget, its exception was evicted, or two CPUs wanted the
 //!   same entry at once.
+//! - *mistaken*: a slot moves, its new owner is lost, and it moves again within the same second, or 18
+//!   hours later to the second, to a backend that has the lost one's id. A client of the first move who
+//!   has used its ports again in between is taken for a flow of the second.
 //! - *reopened*: a SYN with the ports of a live connection takes it to current; only a client that
 //!   uses the ports again, or a forger who knows them, sends one.
 //! - *handshake*: a SYN is sent again, after its slot has begun to move: the first one's answer
@@ -50,7 +55,8 @@
 //! - *undone*: a publish fails half-way and is taken back; connections that began in between, a few
 //!   milliseconds, are decided as if it had never been.
 //! - *reconfigured*: the VIP's ring gets another size, its hash other fields or its flows another
-//!   tracking.
+//!   tracking. What full tracking knew of a UDP flow on a slot that moves is no exception: the flow
+//!   goes when the window after the move began is over.
 //! - *untracked*: the VIP is configured to track nothing, so every change moves flows at once.
 
 use crate::{

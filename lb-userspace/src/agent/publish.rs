@@ -96,6 +96,7 @@ impl Agent {
         });
         let (next, flips_took) = published.inspect_err(|_| {
             self.meters.publish_failures.inc();
+            self.published.taken_back(clock::now_s() as u16);
         })?;
         self.published = next;
         let took = started.elapsed();

@@ -14,7 +14,7 @@ use crate::config::{Config, HashKey, Secret};
 use crate::control::published::Published;
 use crate::control::runtime;
 use crate::control::state::{self, Healths};
-use crate::dataplane::{self, Dataplane, KernelLog, Maps, Sizes};
+use crate::dataplane::{self, Dataplane, KernelLog, Maps, Sizes, clock};
 use crate::metrics::Meters;
 use crate::net::Unknown;
 use crate::{health, net};
@@ -157,7 +157,9 @@ fn published(adopted: bool, sizes: Sizes, maps: &Maps) -> Result<Published, Erro
         return Ok(Published::new(sizes));
     }
     let ring = |start, len| maps.read_ring(start, len);
-    let published = Published::adopt(sizes, maps.read_vips(), maps.read_backends()?, ring);
+    let backends = maps.read_backends()?;
+    let now_s = clock::now_s() as u16;
+    let published = Published::adopt(sizes, maps.read_vips(), backends, ring, now_s);
     info!(
         vips = published.vips.len(),
         backends = published.backends.len(),

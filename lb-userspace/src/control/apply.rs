@@ -36,7 +36,8 @@ pub trait Store {
 ///
 /// # Errors
 ///
-/// The first failure, after everything that had become visible was taken back; `now` still holds.
+/// The first failure, after everything that had become visible was taken back; `now` still holds, and
+/// is to be told of it ([`Published::taken_back`]).
 pub fn apply<S: Store>(store: &mut S, now: &Published, plan: Plan) -> Result<Published, S::Error> {
     stage(store, now, plan)?.publish(store, now)
 }

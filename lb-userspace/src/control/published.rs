@@ -71,6 +71,8 @@ pub struct Ring {
     pub(super) idle: Option<Extent>,
     /// Flip at which `idle` went out of use.
     pub(super) idle_since: u64,
+    /// Until this second, by the clock of [`Mark`], hits may have been noted where nobody knows to look.
+    pub(super) unheard_s: Option<u16>,
 }
 
 /// One backend in the kernel.
@@ -104,7 +106,8 @@ impl Published {
         }
     }
 
-    /// Maps as another process left them. `ring` reads slots from the ring map.
+    /// Maps as another process left them, which are read at `now_s`, by the clock of [`Mark`]. `ring`
+    /// reads slots from the ring map.
     ///
     /// Entries that contradict each other, which no agent can have written, become strays.
     pub fn adopt(
@@ -112,6 +115,7 @@ impl Published {
         vips: Vec<(VipKey, Vip)>,
         backends: Vec<(u16, Backend)>,
         ring: impl Fn(u32, u32) -> Option<Vec<Slot>>,
+        now_s: u16,
     ) -> Self {
         // Nothing is known about the past: whatever is overwritten first waits for a grace period, and
         // full tracking may remember anybody.
@@ -135,7 +139,7 @@ impl Published {
             }
         }
         for (key, vip) in vips {
-            adopted.adopt_vip(key, vip, &ring);
+            adopted.adopt_vip(key, vip, &ring, now_s);
         }
         let full = |ring: &&Ring| ring.vip.tracking == tracking::FULL;
         let vips = adopted.vips.values().filter(full);
@@ -147,7 +151,13 @@ impl Published {
         adopted
     }
 
-    fn adopt_vip(&mut self, key: VipKey, vip: Vip, ring: impl Fn(u32, u32) -> Option<Vec<Slot>>) {
+    fn adopt_vip(
+        &mut self,
+        key: VipKey,
+        vip: Vip,
+        ring: impl Fn(u32, u32) -> Option<Vec<Slot>>,
+        now_s: u16,
+    ) {
         if vip.forward == forward::ADDRESS {
             self.addresses.insert(key);
             return;
@@ -159,7 +169,7 @@ impl Published {
         };
         match slots {
             Some(slots) if self.vip_ids.claim(vip.id) => {
-                self.vips.insert(key, Ring::adopted(vip, slots));
+                self.vips.insert(key, Ring::adopted(vip, slots, now_s));
             }
             _ => {
                 warn!(
@@ -175,6 +185,21 @@ impl Published {
     /// The latest flip, if packets in flight may still see what it took out of use.
     pub fn pending_flip(&self) -> Option<u64> {
         (self.flips > self.graced).then_some(self.flips)
+    }
+
+    /// Notes that a publish has failed half-way and was taken back at `now_s`, by the clock of [`Mark`]:
+    /// packets may have seen what it had written, and may have left their hits there. So whatever is
+    /// overwritten next waits until they are through, and everybody counts as heard now.
+    pub fn taken_back(&mut self, now_s: u16) {
+        self.flips += 1;
+        self.freed_at = self.flips;
+        for ring in self.vips.values_mut() {
+            ring.idle_since = self.flips;
+            ring.unheard_s = Some(now_s);
+        }
+        for entry in self.backends.values_mut() {
+            entry.flipped_at = self.flips;
+        }
     }
 
     /// Notes that a grace period has passed which began after `flip`.
@@ -209,6 +234,9 @@ impl Published {
     ///
     /// A ring is published with the marks that the ring before it had when it was planned. Hits between
     /// that moment and the flip were noted at the earlier ring's place, which nobody has overwritten.
+    /// Where that place is, only the process knows that has published the ring; and what was published
+    /// and taken back nobody remembers. Then all who are previous' count as heard at that moment: slots
+    /// that move do so a little longer.
     pub fn marks(
         &self,
         key: &VipKey,
@@ -223,6 +251,11 @@ impl Published {
         let before = before.and_then(|idle| read(idle.start, size));
         for (mark, before) in marks.iter_mut().zip(before.into_iter().flatten()) {
             *mark = later_hit(*mark, before);
+        }
+        if let Some(hit) = ring.unheard_s {
+            for mark in &mut marks {
+                *mark = later_hit(*mark, Mark { hit, ..*mark });
+            }
         }
         Some(marks)
     }
@@ -245,22 +278,27 @@ impl Published {
     }
 }
 
-/// `mark`, with the hit of `before` if that one is of the same move and later.
-fn later_hit(mark: Mark, before: Mark) -> Mark {
-    // Seconds modulo 2^16: the shorter way around says which is later.
-    let later = (before.hit.wrapping_sub(mark.hit) as i16) > 0;
-    if later && before.since == mark.since {
-        before
+/// `mark`, with the hit of `other` if that one is of the same move and later.
+fn later_hit(mark: Mark, other: Mark) -> Mark {
+    // Seconds modulo 2^16, of which a move lasts less. The data path's clock may lag behind the one by
+    // which the move was dated, and be a second short.
+    let age_s = |mark: Mark| match mark.hit.wrapping_sub(mark.since) {
+        u16::MAX => 0,
+        age_s => age_s,
+    };
+    if age_s(other) > age_s(mark) && other.since == mark.since {
+        other
     } else {
         mark
     }
 }
 
 impl Ring {
-    fn adopted(vip: Vip, slots: Vec<Slot>) -> Self {
+    fn adopted(vip: Vip, slots: Vec<Slot>, now_s: u16) -> Self {
         let mut ring = Self {
             slots: slots.into(),
             idle_since: 1,
+            unheard_s: Some(now_s),
             ..Self::unpublished(vip)
         };
         ring.describe();
@@ -279,6 +317,7 @@ impl Ring {
             deferred: 0,
             idle: None,
             idle_since: 0,
+            unheard_s: None,
         }
     }
 
@@ -309,7 +348,51 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use super::super::plan::ADDRESS_ENTRY;
     use super::*;
+
+    #[test]
+    fn what_nobody_told_the_new_agent_came_when_it_adopted_the_ring() {
+        let sizes = Sizes {
+            vips: 1,
+            backends: 3,
+            ring_slots: 8,
+            exceptions: 2,
+            flows: 2,
+            inserts_per_second: 1,
+        };
+        let vip = Vip {
+            ring_size: 4,
+            forward: forward::IPIP,
+            ..ADDRESS_ENTRY
+        };
+        let key = VipKey::new(IpAddr::from([192, 0, 2, 1]).into(), 443, 6);
+        let moves = Slot {
+            current: 1,
+            previous: 2,
+        };
+        let mark = |since, hit| Mark { since, hit };
+        // When it is adopted; mark in the map, and as the agent takes it.
+        for (now_s, noted, taken) in [
+            (1030, mark(1000, 1005), mark(1000, 1030)),
+            (1030, mark(1000, 1040), mark(1000, 1040)),
+            (1030, mark(1030, 1029), mark(1030, 1029)),
+            (40_000, mark(1000, 1005), mark(1000, 40_000)),
+            (3, mark(65_530, 65_535), mark(65_530, 3)),
+            (65_535, mark(65_530, 2), mark(65_530, 2)),
+        ] {
+            let ring = |_, len| Some(vec![moves; len as usize]);
+            let published = Published::adopt(sizes, vec![(key, vip)], Vec::new(), ring, now_s);
+            let read = |_, len| Some(vec![noted; len as usize]);
+            assert_eq!(published.marks(&key, read), Some(vec![taken; 4]), "{now_s}");
+            // It publishes, and that is taken back a second later.
+            let mut failed = published.clone();
+            failed.taken_back(now_s.wrapping_add(1));
+            let marks = failed.marks(&key, |_, len| Some(vec![mark(1000, 1005); len as usize]));
+            let hit = marks.map(|marks| marks[0].hit);
+            assert_eq!(hit, Some(now_s.wrapping_add(1)), "{now_s}");
+        }
+    }
 
     #[test]
     fn the_later_hit_of_the_same_move_counts() {
@@ -320,6 +403,11 @@ mod tests {
             (mark(100, 120), mark(99, 121), mark(100, 120)),
             (mark(65_530, 65_535), mark(65_530, 2), mark(65_530, 2)),
             (mark(65_530, 2), mark(65_530, 65_535), mark(65_530, 2)),
+            // Hits that are far apart, and one by a clock that lags.
+            (mark(0, 10), mark(0, 50_000), mark(0, 50_000)),
+            (mark(0, 50_000), mark(0, 10), mark(0, 50_000)),
+            (mark(100, 120), mark(100, 99), mark(100, 120)),
+            (mark(100, 99), mark(100, 120), mark(100, 120)),
         ] {
             assert_eq!(later_hit(now, before), result, "{now:?} {before:?}");
         }

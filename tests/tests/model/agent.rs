@@ -45,7 +45,13 @@ impl Agent {
         let ring = |start, len| memory.read_ring(start, len);
         let vips = memory.vip_and_address_entries();
         Self::over(
-            Published::adopt(sizes, vips, memory.known_backends(), ring),
+            Published::adopt(
+                sizes,
+                vips,
+                memory.known_backends(),
+                ring,
+                memory.now_s as u16,
+            ),
             files,
         )
     }
@@ -113,7 +119,8 @@ impl Agent {
             wire.faults.publishing = true;
             let applied = apply(wire, &self.published, plan);
             wire.faults.publishing = false;
-            self.published = applied?;
+            let now_s = wire.memory.now_s as u16;
+            self.published = applied.inspect_err(|_| self.published.taken_back(now_s))?;
         }
         self.grace = self.grace.or(self.published.pending_flip());
         Ok(())
@@ -126,7 +133,11 @@ impl Agent {
         };
         wire.pass_all();
         self.published.grace_passed(flip);
-        self.publish(wire)
+        self.publish(wire)?;
+        if self.published.pending_flip().is_none() {
+            wire.forget_stragglers();
+        }
+        Ok(())
     }
 
     /// Whether a slot moves: then the agent looks every now and then.

@@ -1,5 +1,6 @@
 //! Clients: each has one flow to one VIP, and opens it again after it has ended.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
 
 use lb_ebpf::abi::VipKey;
@@ -9,6 +10,7 @@ use lb_ebpf::steer;
 use lb_ebpf::track::Packet;
 use tests::packet::{self, Addresses, Segment};
 
+use crate::seen::Kind;
 use crate::window::Window;
 
 const TCP: u8 = 6;
@@ -42,10 +44,15 @@ pub(crate) struct Client {
     pub(crate) fingerprint: u64,
     addresses: Addresses,
     ports: (u16, u16),
+    /// Its frames, the opening one first: as of when it has sent one.
+    frames: [OnceCell<Vec<u8>>; 2],
     /// Sends a packet every so many seconds.
     pub(crate) every_s: u32,
     /// Its connection, while it has one.
     pub(crate) live: Option<Live>,
+    /// The backend to which a packet of it went that was in flight while this backend was lost. Full
+    /// tracking may remember that until the packets of that moment are through.
+    pub(crate) strayed_to: Option<IpAddr>,
 }
 
 /// Number of a publish.
@@ -65,8 +72,12 @@ pub(crate) struct Live {
     pub(crate) opened_in: Publish,
     /// A packet of it was not remembered, or forgotten again.
     pub(crate) unpinned: bool,
+    /// What its VIP was for its last packet.
+    pub(crate) kind: Option<Kind>,
     /// Its next packet would go elsewhere, because of this.
     pub(crate) doom: Option<Window>,
+    /// It would have gone elsewhere, but for this publish.
+    pub(crate) spared: Option<(Publish, Window)>,
 }
 
 impl Client {
@@ -103,8 +114,10 @@ impl Client {
             fingerprint: hash::fingerprint(hash, &flow),
             addresses,
             ports: (port, door.port),
+            frames: Default::default(),
             every_s,
             live: None,
+            strayed_to: None,
         }
     }
 
@@ -120,11 +133,12 @@ impl Client {
     /// A frame of the flow, with room in front.
     pub(crate) fn frame(&self, opens: bool, headroom: usize) -> Vec<u8> {
         let segment = if opens { Segment::Syn } else { Segment::Ack };
-        let frame = if self.udp {
-            packet::udp(self.addresses, self.ports, b"x")
-        } else {
-            packet::tcp(self.addresses, self.ports, segment, b"x")
-        };
-        [vec![0; headroom], frame].concat()
+        let frame = self.frames[usize::from(!opens)].get_or_init(|| match self.udp {
+            true => packet::udp(self.addresses, self.ports, b"x"),
+            false => packet::tcp(self.addresses, self.ports, segment, b"x"),
+        });
+        let mut bytes = vec![0; headroom + frame.len()];
+        bytes[headroom..].copy_from_slice(frame);
+        bytes
     }
 }

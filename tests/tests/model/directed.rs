@@ -197,6 +197,54 @@ fn a_packet_that_comes_while_its_slot_is_being_settled_comes_too_late() {
 }
 
 #[test]
+fn what_is_in_flight_to_a_backend_that_is_lost_is_lost_too() {
+    let setup = Setup {
+        every_s: 1_000,
+        packets: 30,
+        ..Setup::calm(17)
+    };
+    // Full tracking remembers such a flow for a moment; clients try again at once.
+    let steps = [
+        Step::Close { percent: 100 },
+        edit(WEB, 1, Edit::Remove),
+        edit(WEB, 1, Edit::Add(100)),
+        Step::Close { percent: 100 },
+        Step::Track { vip: DNS, by: 1 },
+        edit(DNS, 1, Edit::Remove),
+        Step::Open { percent: 100 },
+    ];
+    let (mut lost, mut refused) = (0, 0);
+    for seed in 17..57 {
+        let setup = Setup {
+            seed,
+            ..setup.clone()
+        };
+        let tally = world(&setup, &steps).wire.tally;
+        assert!(
+            tally.doomed(Window::Straggler) <= tally.stragglers,
+            "{tally:?}"
+        );
+        lost += tally.doomed(Window::Straggler);
+        refused += tally.refused_strayed;
+    }
+    assert!(lost > 0 && refused > 0, "{lost} lost, {refused} refused");
+    // When the packets of that moment are through, and the table is swept, nobody is refused.
+    for seed in 17..57 {
+        let setup = Setup {
+            seed,
+            ..setup.clone()
+        };
+        let mut world = world(&setup, &steps[..6]);
+        world.step(&Step::Grace);
+        world.step(&Step::Grace);
+        let refused = world.wire.tally.refused_strayed;
+        world.step(&steps[6]);
+        assert_eq!(world.failure(), None);
+        assert_eq!(world.wire.tally.refused_strayed, refused);
+    }
+}
+
+#[test]
 fn connections_that_began_in_a_publish_which_is_taken_back_go_with_it() {
     // Both slots settle in one publish: two rings, one flip, and the second one is refused.
     let setup = Setup {

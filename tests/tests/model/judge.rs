@@ -30,9 +30,11 @@ impl Wire {
         };
         let udp = client.udp;
         let right = self.destination(client) == Some(live.backend);
+        let spared = live.doom.map(|window| (self.faults.publishes, window));
         let doom = match (right, live.doom) {
             (true, _) => None,
             (false, Some(window)) => Some(window),
+            (false, None) if let Some(window) = self.spared_from(&live) => Some(window),
             (false, None) => match explain(self, &live) {
                 Ok(window) => {
                     self.note(index, window);
@@ -42,7 +44,18 @@ impl Wire {
                 Err(what) => return self.fail(index, &what),
             },
         };
-        self.clients[index].live = Some(Live { doom, ..live });
+        let spared = if right { spared.or(live.spared) } else { None };
+        self.clients[index].live = Some(Live {
+            doom,
+            spared,
+            ..live
+        });
+    }
+
+    /// What a flow was spared from by something that is now taken back.
+    fn spared_from(&self, live: &Live) -> Option<Window> {
+        let (publish, window) = live.spared?;
+        (self.faults.taking_back && publish == self.faults.publishes).then_some(window)
     }
 
     /// Looks at the flows that were forgotten for others.
@@ -71,9 +84,25 @@ impl Wire {
                 self.judge(index, |wire, live| match live.unpinned {
                     true => Ok(Window::Forgotten),
                     false if wire.is_quiet(live) => Ok(Window::Quiet),
+                    // What its packets left is where nobody looks any more.
+                    false if wire.left_to(index).vip.map(kind) != live.kind => {
+                        Ok(Window::Reconfigured)
+                    }
                     false => Err("time passed".to_owned()),
                 });
             }
+        }
+    }
+
+    /// Looks at the flows after full tracking has forgotten those of lost backends, and with them what
+    /// packets left there that were in flight meanwhile.
+    pub(crate) fn judge_sweep(&mut self) {
+        for index in 0..self.clients.len() {
+            let strayed_to = self.clients[index].strayed_to;
+            self.judge(index, |_, live| match strayed_to == Some(live.backend) {
+                true => Ok(Window::Straggler),
+                false => Err("full tracking forgot it".to_owned()),
+            });
         }
     }
 
@@ -116,6 +145,9 @@ impl Wire {
         }
         let at = self.slot_number(client, old);
         let slot = |vip: Vip| self.memory.slots[(vip.ring_start + at) as usize];
+        if self.is_mistaken(client, slot(old), new.ring_start + at) {
+            return Ok(Window::Mistaken);
+        }
         let planned = self.planned.get(&self.doors[client.vip].key());
         let mark = planned.and_then(|marks| marks.get(at as usize)).copied();
         let story = || {
@@ -127,6 +159,16 @@ impl Wire {
             return Err(story());
         };
         self.explain_end(mark, slot(new), live).ok_or_else(story)
+    }
+
+    /// Whether a move that begins just now at slot `index` has an exception for a flow: then that one is
+    /// of a move that began in the same second.
+    fn is_mistaken(&self, client: &Client, before: Slot, index: u32) -> bool {
+        let (slot, since) = self.memory.moving(index);
+        let known = self.memory.exception(client.fingerprint);
+        !before.moves()
+            && slot.moves()
+            && known.is_some_and(|known| known.tag == since && known.owner == slot.current)
     }
 
     /// Number of a client's slot in the ring of `vip`.
@@ -147,8 +189,8 @@ impl Wire {
     }
 
     /// Looks at a new flow that was sent to a backend which does not answer: the slot may name it
-    /// (nobody else is left), but nothing else may.
-    pub(crate) fn judge_refusal(&mut self, index: usize, target: IpAddr) {
+    /// (nobody else is left), or a packet that was in flight meanwhile, but nothing else may.
+    pub(crate) fn judge_refusal(&mut self, index: usize, target: IpAddr, straggler: bool) {
         let client = &self.clients[index];
         let key = self.doors[client.vip].key();
         let named = self.memory.vips.get(&key).is_some_and(|vip| {
@@ -157,7 +199,9 @@ impl Wire {
             let address = |id: u16| IpAddr::from(self.memory.backends[usize::from(id)].address);
             [slot.current, slot.previous].map(address).contains(&target)
         });
-        if !named && !self.faults.taking_back {
+        let strayed = straggler || client.strayed_to == Some(target);
+        self.tally.refused_strayed += u64::from(strayed && !named);
+        if !named && !strayed && !self.faults.taking_back {
             let what = format!("a new flow was sent to {target}, which is lost");
             self.fail(index, &what);
         }

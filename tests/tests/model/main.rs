@@ -9,12 +9,13 @@
 //! - `wire`, `seen`, `client`, `store`: packets, their ends, and the agent's writes between them;
 //! - `agent`, `setup`, `world`: the agent's core, what there is, and the things that happen;
 //! - `judge`, `window`: the invariant, and the windows in which it may be broken;
-//! - `property`, `directed`: random worlds, and one for each window;
+//! - `property`, `directed`, `found`: random worlds, one for each window, and those that once broke;
 //! - `twins`: two balancers of different pasts.
 
 mod agent;
 mod client;
 mod directed;
+mod found;
 mod judge;
 mod memory;
 mod property;

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 
 use lb_ebpf::abi::{self, Backend, Budget, Egress, Mark, Settings, Slot, Vip, VipKey};
 use lb_ebpf::flow_table::{self, FlowBucket, Put, Remembered};
@@ -46,8 +47,8 @@ impl Memory {
         Self {
             settings: Settings {
                 hash_key: [0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210],
-                source_v6: std::net::IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff]).into(),
-                source_v4: std::net::IpAddr::from([10, 255, 0, 1]).into(),
+                source_v6: IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 0xff]).into(),
+                source_v4: IpAddr::from([10, 255, 0, 1]).into(),
                 version: abi::VERSION,
                 quiet_s,
             },
@@ -104,6 +105,23 @@ impl Memory {
     /// Forgets what `keep`, asked for tag and owner, does not want, as the agent does.
     pub(crate) fn retain_flows(&self, keep: impl Fn(u16, u16) -> bool) {
         flow_table::retain(&&self.flows[..], |flow| keep(flow.tag, flow.owner));
+    }
+
+    /// The backend that full tracking knows for a flow.
+    pub(crate) fn tracked(&self, fingerprint: u64) -> Option<IpAddr> {
+        let known = flow_table::find(fingerprint, None, &&self.flows[..])?;
+        Some(self.backends[usize::from(known.owner)].address.into())
+    }
+
+    /// What is remembered of a flow on a slot that moves.
+    pub(crate) fn exception(&self, fingerprint: u64) -> Option<Remembered> {
+        flow_table::find(fingerprint, None, &&self.exceptions[..])
+    }
+
+    /// A slot, and when it began to move.
+    pub(crate) fn moving(&self, index: u32) -> (Slot, u16) {
+        let index = index as usize;
+        (self.slots[index], self.marks[index].get().since)
     }
 
     fn table(&self, table: FlowTable) -> &[FlowBucket] {

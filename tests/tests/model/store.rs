@@ -104,9 +104,10 @@ impl Store for Wire {
 
     fn forget_flows(&mut self, keep: &Tracked) {
         if self.before_write().is_ok() {
+            self.sweeps += 1;
             self.memory
                 .retain_flows(|vip, backend| keep.contains(&(vip, backend)));
-            self.judge_all();
+            self.judge_sweep();
         }
     }
 }

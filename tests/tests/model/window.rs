@@ -8,22 +8,26 @@ pub(crate) enum Window {
     Deadline,
     Quiet,
     Forgotten,
+    Mistaken,
     Reopened,
     Handshake,
     Unseen,
+    Straggler,
     Undone,
     Reconfigured,
     Untracked,
 }
 
 impl Window {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Deadline,
         Self::Quiet,
         Self::Forgotten,
+        Self::Mistaken,
         Self::Reopened,
         Self::Handshake,
         Self::Unseen,
+        Self::Straggler,
         Self::Undone,
         Self::Reconfigured,
         Self::Untracked,
@@ -34,9 +38,11 @@ impl Window {
             Self::Deadline => "deadline",
             Self::Quiet => "quiet",
             Self::Forgotten => "forgotten",
+            Self::Mistaken => "mistaken",
             Self::Reopened => "reopened",
             Self::Handshake => "handshake",
             Self::Unseen => "unseen",
+            Self::Straggler => "straggler",
             Self::Undone => "undone",
             Self::Reconfigured => "reconfigured",
             Self::Untracked => "untracked",
@@ -55,8 +61,13 @@ pub(crate) struct Tally {
     pub(crate) opened: u64,
     /// Opening packets that nobody answered.
     pub(crate) refused: u64,
+    /// Those of them that full tracking sent to a lost backend, because a packet that was in flight
+    /// meanwhile had been remembered.
+    pub(crate) refused_strayed: u64,
     /// Flows whose backend failed or was removed.
     pub(crate) lost: u64,
+    /// Packets that were in flight while their backend was lost.
+    pub(crate) stragglers: u64,
     /// SYNs sent again.
     pub(crate) syns_again: u64,
     /// SYNs with the ports of live connections.

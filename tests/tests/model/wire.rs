@@ -24,6 +24,11 @@ pub(crate) struct Wire {
     by_fingerprint: HashMap<u64, usize>,
     /// Backends that answer, by number of the VIP.
     serving: BTreeSet<(usize, IpAddr)>,
+    /// How often a backend went or came, and the last time for each.
+    turns: u64,
+    last_turns: BTreeMap<(usize, IpAddr), u64>,
+    /// How often full tracking forgot flows.
+    pub(crate) sweeps: u64,
     in_flight: Vec<InFlight>,
     pub(crate) random: Random,
     pub(crate) tally: Tally,
@@ -33,8 +38,6 @@ pub(crate) struct Wire {
     /// The marks that the agent had read when it planned what is published now.
     pub(crate) planned: BTreeMap<VipKey, Vec<Mark>>,
     pub(crate) faults: Faults,
-    /// The last publishes of the agents that died.
-    pub(crate) last_publishes: BTreeSet<Publish>,
     /// VIPs without tracking, by number.
     pub(crate) untracked: BTreeSet<usize>,
     /// The first flows that were doomed.
@@ -101,6 +104,9 @@ impl Wire {
             clients: Vec::new(),
             by_fingerprint: HashMap::new(),
             serving: BTreeSet::new(),
+            turns: 0,
+            last_turns: BTreeMap::new(),
+            sweeps: 0,
             in_flight: Vec::new(),
             random: Random::new(seed),
             tally: Tally::default(),
@@ -108,7 +114,6 @@ impl Wire {
             clock,
             planned: BTreeMap::new(),
             faults: Faults::default(),
-            last_publishes: BTreeSet::new(),
             untracked: BTreeSet::new(),
             story: Vec::new(),
             failure: None,
@@ -123,9 +128,14 @@ impl Wire {
 
     /// From now on the VIP's backends are these. Connections of all others are lost.
     pub(crate) fn serve(&mut self, vip: usize, backends: &BTreeSet<IpAddr>) {
-        self.serving.retain(|(of, _)| *of != vip);
-        self.serving
-            .extend(backends.iter().map(|&address| (vip, address)));
+        let of_vip = |(of, _): &(usize, IpAddr)| *of == vip;
+        let before: BTreeSet<_> = self.serving.extract_if(.., of_vip).collect();
+        let after: BTreeSet<_> = backends.iter().map(|&backend| (vip, backend)).collect();
+        for turned in before.symmetric_difference(&after) {
+            self.turns += 1;
+            self.last_turns.insert(*turned, self.turns);
+        }
+        self.serving.extend(after);
         let clients = self.clients.iter_mut().filter(|client| client.vip == vip);
         for client in clients {
             if client
@@ -151,15 +161,19 @@ impl Wire {
             // A SYN that was in flight has done that by now.
             return;
         }
-        let left = self.left(client);
+        let left = self.left_to(client);
         self.arrive(client, sends, Answers::default(), left);
     }
 
-    fn left(&self, client: usize) -> Left {
+    /// What holds for a packet of a client that is sent now.
+    pub(crate) fn left_to(&self, client: usize) -> Left {
         let key = self.doors[self.clients[client].vip].key();
         Left {
             vip: self.memory.vips.get(&key).copied(),
             takings_back: self.faults.takings_back,
+            turns: self.turns,
+            sweeps: self.sweeps,
+            restarts: self.tally.restarts,
             doom: self.clients[client].live.and_then(|live| live.doom),
         }
     }
@@ -180,7 +194,7 @@ impl Wire {
             client,
             sends,
             answers,
-            left: self.left(client),
+            left: self.left_to(client),
         });
     }
 
@@ -262,18 +276,26 @@ impl Wire {
         let forgotten = self.unremembered() > unremembered;
         let vip = self.clients[index].vip;
         let answered = target.filter(|&backend| self.serving.contains(&(vip, backend)));
-        let arrived = self.left(index);
+        let arrived = self.left_to(index);
+        let strayed = target.is_some_and(|target| self.is_straggler(vip, target, &left, &arrived));
+        if strayed {
+            self.tally.stragglers += 1;
+            let fingerprint = self.clients[index].fingerprint;
+            let tracked = self.memory.tracked(fingerprint);
+            self.clients[index].strayed_to = target.filter(|&target| tracked == Some(target));
+        }
         let untimely = self.untimely(&left, &arrived);
         self.tally.untimely += u64::from(untimely.is_some());
         if let (Sends::Opening, Some(target), None, None) = (sends, target, answered, untimely) {
-            self.judge_refusal(index, target);
+            self.judge_refusal(index, target, strayed);
         }
         match (sends, self.clients[index].live) {
-            (Sends::Opening, None) => self.open(index, answered, untimely),
-            (Sends::Again { answer_lost: true }, Some(_)) => self.open(index, answered, untimely),
+            (Sends::Opening, None) | (Sends::Again { answer_lost: true }, Some(_)) => {
+                self.open(index, answered, &left, untimely);
+            }
             (Sends::More, Some(live)) => {
                 self.more(index, &live, target, left.doom);
-                self.note_seen(index, &live, untimely);
+                self.note_seen(index, &live, &left, untimely);
             }
             _ => {}
         }
@@ -287,6 +309,7 @@ impl Wire {
             Sends::Again { .. } => Ok(Window::Handshake),
             Sends::Forged => Ok(Window::Reopened),
             _ if live.unpinned => Ok(Window::Forgotten),
+            _ if strayed => Ok(Window::Straggler),
             _ if arrived.vip.map(kind) != left.vip.map(kind) => Ok(Window::Reconfigured),
             _ if arrived.vip != left.vip && untracked => Ok(Window::Untracked),
             _ if unseen => Ok(Window::Unseen),
@@ -316,7 +339,13 @@ impl Wire {
         .sum()
     }
 
-    fn open(&mut self, index: usize, answered: Option<IpAddr>, untimely: Option<Publish>) {
+    fn open(
+        &mut self,
+        index: usize,
+        answered: Option<IpAddr>,
+        left: &Left,
+        untimely: Option<Publish>,
+    ) {
         let Some(backend) = answered else {
             self.tally.refused += 1;
             self.clients[index].live = None;
@@ -330,7 +359,9 @@ impl Wire {
             unseen: untimely.map(|publish| (publish, 0)),
             opened_in: self.faults.publishes,
             unpinned: false,
+            kind: left.vip.map(kind),
             doom: None,
+            spared: None,
         });
     }
 
@@ -363,6 +394,15 @@ impl Wire {
                 self.fail(index, &what);
             }
         }
+    }
+
+    /// Whether a packet that was in flight across a flip, or while full tracking forgot flows, went to
+    /// a backend that was lost before or meanwhile.
+    fn is_straggler(&self, vip: usize, target: IpAddr, left: &Left, arrived: &Left) -> bool {
+        let backend = (vip, target);
+        let turned = self.last_turns.get(&backend);
+        let lost = !self.serving.contains(&backend) || turned.is_some_and(|at| *at > left.turns);
+        lost && (left.vip, left.sweeps) != (arrived.vip, arrived.sweeps)
     }
 
     /// Where the next packet of a client would go.

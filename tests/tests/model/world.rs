@@ -185,12 +185,14 @@ impl World {
             Step::Forge { count } => self.some_tcp(count, Sends::Forged),
             Step::Flood { vip, count } => (0..count).for_each(|_| self.wire.flood(vip)),
             Step::Resize { vip, large } => {
-                self.kinds[vip].ring_size = RING_SIZES[usize::from(large)];
-                return self.reload();
+                let ring_size = RING_SIZES[usize::from(large)];
+                let kind = self.kinds[vip];
+                return self.reload(vip, VipKind { ring_size, ..kind });
             }
             Step::Track { vip, by } => {
-                self.kinds[vip].tracking = TRACKINGS[by];
-                return self.reload();
+                let tracking = TRACKINGS[by];
+                let kind = self.kinds[vip];
+                return self.reload(vip, VipKind { tracking, ..kind });
             }
         }
         Ok(())
@@ -278,14 +280,21 @@ impl World {
         self.agent.publish(&mut self.wire)
     }
 
-    fn reload(&mut self) -> Result<(), NotWritten> {
+    fn reload(&mut self, vip: usize, kind: VipKind) -> Result<(), NotWritten> {
+        let before = std::mem::replace(&mut self.kinds[vip], kind);
         let files = Files {
             config: config(&self.setup, &self.kinds),
             ..self.agent.files.clone()
         };
         self.note_untracked();
         self.wire.tally.reconfigured += 1;
-        self.agent.follow(&mut self.wire, files)
+        let followed = self.agent.follow(&mut self.wire, files);
+        if followed == Err(NotWritten::Refused) {
+            // The agent goes on with what it had.
+            self.kinds[vip] = before;
+            self.note_untracked();
+        }
+        followed
     }
 
     /// Tells the wire whose flows nobody tracks: from the moment on at which that is wanted.
@@ -309,7 +318,6 @@ impl World {
 
     /// Another agent takes over what the one before has left.
     fn restart(&mut self, down_s: u32) {
-        self.wire.last_publishes.insert(self.wire.faults.publishes);
         self.wire.faults = Faults {
             crash_at: None,
             refuse_at: None,
@@ -319,7 +327,7 @@ impl World {
             self.second_of_traffic();
         }
         self.agent = Agent::adopt(self.agent.files.clone(), self.sizes, &self.wire);
-        self.wire.tally.restarts += 1;
+        self.wire.note_takeover();
         self.serve();
         let published = self.agent.publish(&mut self.wire);
         published.expect("no faults after a start");

@@ -82,6 +82,7 @@ impl Plan {
         ring.vip.ring_size = next.slots.len() as u32;
         ring.idle = retired;
         ring.idle_since = self.next.flips + 1;
+        ring.unheard_s = None;
         ring.slots = next.slots;
         ring.describe();
         ring.generation += 1;

@@ -7,7 +7,6 @@ use lb_ebpf::abi::hash_kind;
 
 use super::*;
 use crate::control::apply::{Store, apply};
-use crate::control::published::Ring;
 use crate::dataplane::Sizes;
 
 mod tracking;
@@ -172,16 +171,17 @@ fn wanted(vips: Vec<WantedVip>) -> Wanted {
 fn marked(maps: &Maps, now: &Published, wanted: &Wanted) -> Wanted {
     let mut wanted = wanted.clone();
     for want in &mut wanted.vips {
-        if let Some(Ring { vip, .. }) = now.vips.get(&want.key) {
-            let indexes = vip.ring_start..vip.ring_start + vip.ring_size;
-            want.marks = indexes.map(|index| maps.marks[&index]).collect();
-        }
+        let read = |start, len| {
+            let indexes = start..start + len;
+            Some(indexes.map(|index| maps.marks[&index]).collect())
+        };
+        want.marks = now.marks(&want.key, read).unwrap_or_default();
     }
     wanted
 }
 
-/// What another agent finds.
-fn adopt(maps: &Maps) -> Published {
+/// What another agent finds at second `now_s`.
+fn adopt(maps: &Maps, now_s: u16) -> Published {
     let ring = |start: u32, len: u32| {
         let indexes = start..start + len;
         indexes
@@ -191,7 +191,7 @@ fn adopt(maps: &Maps) -> Published {
     let vips = maps.vips.clone().into_iter().collect();
     let backends = maps.backends.clone().into_iter();
     let backends = backends.filter(|(_, backend)| backend.family != 0);
-    Published::adopt(SIZES, vips, backends.collect(), ring)
+    Published::adopt(SIZES, vips, backends.collect(), ring, now_s)
 }
 
 /// Plans and applies; returns the plan too.
@@ -345,15 +345,27 @@ fn an_agent_that_starts_in_mid_move_goes_on_with_it() {
     let mut want = wanted(vec![vip(1, &[1, 2, 3])]);
     let key = want.vips[0].key;
     let (now, _) = step(&mut maps, &now, &want);
-    let adopted = adopt(&maps);
+    // Nobody knows where the one before would have looked for hits of its last publish: the slots
+    // count as hit when another one came.
+    let mut adopted = adopt(&maps, 30);
     assert_eq!(adopted.vips[&key].moving, now.vips[&key].moving);
-    want = marked(&maps, &adopted, &want);
-    want.clock.now = 30;
-    assert!(Plan::new(&adopted, &want).unwrap().is_empty());
-    want.clock.now = 60;
-    let plan = Plan::new(&adopted, &want).unwrap();
-    assert!(plan.next.is_settled(&key));
-    assert_eq!(plan.next.owners(&key).len(), 3);
+    for (at, moves) in [(30, true), (60, true), (89, true), (90, false)] {
+        want.clock.now = at;
+        (adopted, _) = step(&mut maps, &adopted, &want);
+        assert_eq!(!adopted.is_settled(&key), moves, "at {at} s");
+    }
+    assert_eq!(adopted.owners(&key).len(), 3);
+
+    // Nor do they move for longer than any others.
+    want.vips[0].table = Table::Rendezvous;
+    want.clock.now = 100;
+    step(&mut maps, &adopted, &want);
+    for (at, moves) in [(999, true), (1000, false)] {
+        want.clock.now = at;
+        let adopted = adopt(&maps, 990);
+        let (adopted, _) = step(&mut maps, &adopted, &want);
+        assert_eq!(!adopted.is_settled(&key), moves, "at {at} s");
+    }
 }
 
 #[test]
@@ -467,7 +479,11 @@ fn a_failure_anywhere_leaves_packets_with_what_they_had() {
             maps.backends[&now.backend_id(address(2)).unwrap()].hop(),
             hop
         );
-        // And the change goes through afterwards.
+        // And the change goes through afterwards, when the packets are through that saw a part of it.
+        let mut now = now;
+        now.taken_back(0);
+        let plan = Plan::new(&now, &marked(&maps, &now, &second)).unwrap();
+        assert!(plan.grace_period, "failure at {fail_at}");
         step(&mut maps, &now, &second);
     }
 }
@@ -534,7 +550,7 @@ fn an_adopting_agent_finds_nothing_to_do_and_then_waits_before_it_reuses() {
     let mut maps = Maps::default();
     let want = wanted(vec![vip(1, &[1, 2]), vip(2, &[2])]);
     step(&mut maps, &Published::new(SIZES), &want);
-    let adopted = adopt(&maps);
+    let adopted = adopt(&maps, 0);
     assert_eq!(adopted.owners(&want.vips[0].key).len(), 2);
     assert!(Plan::new(&adopted, &want).unwrap().is_empty());
     let plan = Plan::new(&adopted, &wanted(vec![vip(1, &[1]), vip(2, &[2])])).unwrap();
@@ -563,7 +579,7 @@ fn pinned_vips_that_overlap_are_replaced() {
         (third, ipip(252, 0)),
     ];
     let ring = |_, len| Some(vec![Slot::settled(1); len as usize]);
-    let adopted = Published::adopt(SIZES, vips, Vec::new(), ring);
+    let adopted = Published::adopt(SIZES, vips, Vec::new(), ring, 0);
     assert_eq!(adopted.vips.keys().collect::<Vec<_>>(), [&first]);
     let plan = Plan::new(&adopted, &wanted(vec![vip(2, &[1])])).unwrap();
     assert_eq!(

@@ -58,7 +58,7 @@ fn published(owner: Option<u8>) -> Published {
     };
     let entry = backend::entry([10, 0, 0, owner].into(), Default::default(), 0);
     let ring = |_, len| Some(vec![Slot::settled(1); len as usize]);
-    Published::adopt(sizes, vec![(key(vip), value)], vec![(1, entry)], ring)
+    Published::adopt(sizes, vec![(key(vip), value)], vec![(1, entry)], ring, 0)
 }
 
 /// Last bytes of the members' addresses, of the dead, and whether the panic rule holds.

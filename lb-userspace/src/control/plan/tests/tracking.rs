@@ -265,7 +265,7 @@ fn an_adopting_agent_forgets_whom_the_one_before_lost() {
     let strange = (first + 1, two);
     maps.flows = Tracked::from([(first, one), (first, two), strange]);
 
-    let adopted = adopt(&maps);
+    let adopted = adopt(&maps, 0);
     let (now, plan) = step(&mut maps, &adopted, &want);
     assert!(plan.lost_flows, "1 is dead");
     let now = clean_up(&mut maps, now, &want);
@@ -274,7 +274,7 @@ fn an_adopting_agent_forgets_whom_the_one_before_lost() {
 
     // Or when a VIP was gone, of which nothing can be seen any more: nobody of the others is lost.
     maps.flows.insert(strange);
-    let adopted = adopt(&maps);
+    let adopted = adopt(&maps, 0);
     let now = clean_up(&mut maps, adopted, &full);
     assert_eq!(maps.flows, Tracked::from([(first, two)]));
     assert_eq!(now.lost_at, None);

@@ -1,0 +1,279 @@
+//! Worlds that random seeds have found, of which each was a loss that nobody could explain. They stay,
+//! as short as they could be made.
+
+use crate::property;
+use crate::setup::Setup;
+use crate::window::{Tally, Window};
+use crate::world::{Edit, Step};
+
+const WEB: usize = 0;
+const SHOP: usize = 1;
+const DNS: usize = 2;
+const CHAT: usize = 3;
+const BULK: usize = 4;
+
+/// Little room, and clients who do not behave.
+fn wild(seed: u64, every_s: u32, settle_deadline_s: u16, flows: u32, lost_of: u32) -> Setup {
+    Setup {
+        every_s,
+        settle_deadline_s,
+        exceptions: 16,
+        flows,
+        inserts_per_second: 5,
+        lost_of,
+        syns_again: true,
+        ..Setup::calm(seed)
+    }
+}
+
+fn edit(vip: usize, backend: u8, change: Edit) -> Step {
+    Step::Change {
+        vip,
+        backend,
+        change,
+    }
+}
+
+fn crash(write: u32, down_s: u32) -> Step {
+    Step::Crash { write, down_s }
+}
+
+fn track(vip: usize, by: usize) -> Step {
+    Step::Track { vip, by }
+}
+
+const MOVING: usize = 0;
+const FULL: usize = 1;
+
+/// What has come of a world in which nothing happens that cannot be explained.
+#[track_caller]
+fn tally(setup: &Setup, steps: &[Step]) -> Tally {
+    let world = property::live_through(setup, steps);
+    let world = world.unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(property::within_bounds(&world), "{:?}", world.wire.tally);
+    world.wire.tally
+}
+
+/// A hit that came during the last publish of an agent was noted where its successor did not look.
+#[test]
+fn a_connection_is_heard_although_the_agent_dies_that_would_have_known_where_to_look() {
+    let steps = [
+        Step::Open { percent: 1 },
+        Step::Fail {
+            vip: CHAT,
+            backend: 1,
+        },
+        edit(WEB, 8, Edit::Add(147)),
+        Step::Resize {
+            vip: SHOP,
+            large: true,
+        },
+        edit(DNS, 1, Edit::Remove),
+        Step::Again {
+            count: 14,
+            answer_lost: false,
+        },
+        crash(0, 14),
+        crash(0, 9),
+    ];
+    let setup = wild(2_494_005_405_184_823_804, 11, 27, 16, 0);
+    let tally = tally(&setup, &steps);
+    let cut = [Window::Unseen, Window::Quiet].map(|window| tally.doomed(window));
+    assert_eq!(cut, [0, 0], "{tally:?}");
+}
+
+/// Full tracking had remembered the flow; its slot had not, and forgot it a window later.
+#[test]
+fn a_udp_flow_that_was_tracked_otherwise_goes_when_time_says_so() {
+    let steps = [
+        track(DNS, FULL),
+        edit(WEB, 1, Edit::Add(1)),
+        edit(DNS, 2, Edit::Drain(true)),
+        Step::Wait { seconds: 8 },
+        track(DNS, MOVING),
+        crash(0, 4),
+    ];
+    let setup = wild(217_569_634_317_547_174, 5, 39, 33, 2);
+    let tally = tally(&setup, &steps);
+    assert_eq!(tally.doomed(Window::Reconfigured), 2, "{tally:?}");
+}
+
+/// A SYN was in flight while its backend was removed, and arrived when that one was back.
+#[test]
+fn a_connection_that_was_in_flight_to_a_lost_backend_is_lost() {
+    let steps = [
+        crash(0, 0),
+        Step::Wait { seconds: 1 },
+        Step::Packets { count: 127 },
+        crash(0, 1),
+        Step::Open { percent: 77 },
+        Step::Close { percent: 1 },
+        edit(WEB, 6, Edit::Add(2)),
+        Step::Packets { count: 6 },
+        Step::Wait { seconds: 1 },
+        Step::Packets { count: 26 },
+        Step::Fail {
+            vip: DNS,
+            backend: 1,
+        },
+        edit(SHOP, 7, Edit::Add(2)),
+        edit(SHOP, 2, Edit::Remove),
+        edit(SHOP, 2, Edit::Add(2)),
+    ];
+    let setup = Setup::calm(12_409_120_690_697_484_597);
+    let tally = tally(&setup, &steps);
+    assert_eq!(tally.doomed(Window::Straggler), 1, "{tally:?}");
+}
+
+/// Its SYN was sent again when the slot moved; the slot settled, and that was taken back.
+#[test]
+fn a_connection_that_is_spared_by_what_is_taken_back_is_as_lost_as_before() {
+    let steps = [
+        edit(WEB, 1, Edit::Add(1)),
+        edit(SHOP, 6, Edit::Add(2)),
+        Step::Packets { count: 25 },
+        edit(WEB, 1, Edit::Remove),
+        edit(CHAT, 1, Edit::Weight(107)),
+        Step::Packets { count: 112 },
+        Step::Refuse { write: 4 },
+        Step::Wait { seconds: 27 },
+    ];
+    let setup = wild(5_524_075_563_128_793_189, 16, 20, 16, 1);
+    let tally = tally(&setup, &steps);
+    // Its SYN was sent again.
+    assert_eq!(tally.doomed(Window::Handshake), 1, "{tally:?}");
+}
+
+/// A datagram was in flight while its backend was removed, and full tracking remembered it.
+#[test]
+fn a_flow_that_was_in_flight_to_a_lost_backend_is_remembered_until_the_table_is_swept() {
+    let steps = [
+        edit(DNS, 3, Edit::Remove),
+        Step::Again {
+            count: 10,
+            answer_lost: false,
+        },
+        Step::Wait { seconds: 4 },
+        Step::Wait { seconds: 8 },
+        edit(WEB, 4, Edit::Weight(50)),
+        Step::Flood {
+            vip: WEB,
+            count: 177,
+        },
+        Step::Flood {
+            vip: WEB,
+            count: 68,
+        },
+        Step::Wait { seconds: 13 },
+        edit(CHAT, 7, Edit::Add(2)),
+        edit(CHAT, 7, Edit::Drain(true)),
+        Step::Open { percent: 15 },
+        Step::Wait { seconds: 16 },
+        Step::Wait { seconds: 16 },
+        Step::Flood {
+            vip: WEB,
+            count: 113,
+        },
+        track(DNS, FULL),
+        Step::Resize {
+            vip: WEB,
+            large: true,
+        },
+        Step::Forge { count: 3 },
+        Step::Open { percent: 16 },
+        edit(DNS, 4, Edit::Remove),
+        Step::Open { percent: 44 },
+    ];
+    let setup = wild(715_424_041_291_935_335, 1, 20, 33, 2);
+    let tally = tally(&setup, &steps);
+    assert_eq!(tally.refused_strayed, 1, "{tally:?}");
+}
+
+/// A publish was refused after one of its flips, and the next one wrote at once where packets in
+/// flight had been led.
+#[test]
+fn what_was_taken_back_is_not_overwritten_while_packets_may_see_it() {
+    let steps = [
+        Step::Flood { vip: WEB, count: 8 },
+        Step::Fail {
+            vip: WEB,
+            backend: 1,
+        },
+        Step::Packets { count: 157 },
+        Step::Open { percent: 1 },
+        Step::Flood {
+            vip: WEB,
+            count: 101,
+        },
+        Step::Fail {
+            vip: WEB,
+            backend: 2,
+        },
+        Step::Forge { count: 1 },
+        edit(SHOP, 6, Edit::Add(2)),
+        Step::Again {
+            count: 17,
+            answer_lost: false,
+        },
+        Step::Wait { seconds: 8 },
+        track(BULK, MOVING),
+        Step::Fail {
+            vip: SHOP,
+            backend: 1,
+        },
+        edit(WEB, 3, Edit::Weight(2)),
+        edit(WEB, 1, Edit::Drain(false)),
+        edit(DNS, 6, Edit::Add(2)),
+        edit(BULK, 7, Edit::Add(2)),
+        crash(0, 7),
+        Step::Flood {
+            vip: WEB,
+            count: 148,
+        },
+        Step::Refuse { write: 7 },
+        Step::Wait { seconds: 12 },
+    ];
+    let setup = wild(30_963_897_474_666_192, 7, 26, 16, 0);
+    let tally = tally(&setup, &steps);
+    assert!(tally.torn > 0, "{tally:?}");
+}
+
+/// A slot moved to a backend, lost it, and moved to another one with its id, all in one second.
+#[test]
+fn two_moves_of_a_second_are_taken_for_one() {
+    let steps = [
+        edit(WEB, 3, Edit::Remove),
+        edit(WEB, 1, Edit::Add(1)),
+        Step::Open { percent: 1 },
+        Step::Flood {
+            vip: WEB,
+            count: 11,
+        },
+        Step::Packets { count: 160 },
+        Step::Forge { count: 2 },
+        Step::Packets { count: 33 },
+        Step::Wait { seconds: 1 },
+        Step::Fail {
+            vip: SHOP,
+            backend: 2,
+        },
+        Step::Packets { count: 22 },
+        Step::Forge { count: 1 },
+        crash(0, 1),
+        Step::Close { percent: 11 },
+        edit(WEB, 9, Edit::Add(137)),
+        Step::Refuse { write: 2 },
+        Step::Again {
+            count: 1,
+            answer_lost: false,
+        },
+        Step::Packets { count: 59 },
+        edit(WEB, 9, Edit::Remove),
+        Step::Grace,
+        Step::Packets { count: 97 },
+        edit(WEB, 8, Edit::Add(30)),
+    ];
+    let setup = wild(9_359_448_835_491_250_411, 1, 20, 16, 6);
+    let tally = tally(&setup, &steps);
+    assert_eq!(tally.doomed(Window::Mistaken), 1, "{tally:?}");
+}
