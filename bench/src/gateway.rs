@@ -5,7 +5,7 @@
 
 mod awake;
 mod case;
-mod chain;
+pub(crate) mod chain;
 mod cores;
 mod footprint;
 mod latency;

@@ -4,6 +4,7 @@
 //! method.
 
 mod datapath;
+mod filters;
 mod gateway;
 mod harness;
 mod live;
@@ -47,6 +48,8 @@ enum Bench {
     Maglev,
     /// The gateway's routes: nanoseconds to look one up among few and among many.
     Routes,
+    /// The gateway's steps beside forwarding: nanoseconds each, and what a scrape costs.
+    Filters,
     /// The gateway beside nginx, HAProxy, Envoy and Caddy: requests per CPU-second, latency, memory.
     Gateway(Box<gateway::Args>),
 }
@@ -71,6 +74,7 @@ fn one(bench: Bench) -> Result<Value> {
         Bench::Datapath { only } => datapath(&only),
         Bench::Maglev => maglev(),
         Bench::Routes => Ok(json!(routes::run()?)),
+        Bench::Filters => Ok(json!(filters::run()?)),
         Bench::Gateway(args) => Ok(json!(gateway::run(&args)?)),
     }
 }
@@ -78,7 +82,7 @@ fn one(bench: Bench) -> Result<Value> {
 fn all(gateway: &gateway::Args) -> Result<Value> {
     Ok(json!({
         "datapath": datapath("")?, "maglev": maglev()?,
-        "routes": routes::run()?, "gateway": gateway::run(gateway)?,
+        "routes": routes::run()?, "filters": filters::run()?, "gateway": gateway::run(gateway)?,
     }))
 }
 
@@ -121,6 +125,7 @@ mod tests {
             &["bench", "--weir", "w"][..],
             &["bench", "gateway", "--weir", "w", "--json", "f"],
             &["bench", "maglev"],
+            &["bench", "filters", "--json", "f"],
         ] {
             assert!(parse(line).is_ok(), "{line:?}");
         }

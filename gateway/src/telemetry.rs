@@ -6,4 +6,5 @@ pub mod access_log;
 pub(crate) mod exchange;
 pub(crate) mod log;
 pub mod metrics;
+pub mod rehearsal;
 pub(crate) mod trace;

@@ -51,6 +51,7 @@ enum Suite {
     Datapath,
     Maglev,
     Routes,
+    Filters,
     Gateway,
 }
 
@@ -60,6 +61,7 @@ impl Suite {
             Self::Datapath => "datapath",
             Self::Maglev => "maglev",
             Self::Routes => "routes",
+            Self::Filters => "filters",
             Self::Gateway => "gateway",
         }
     }

@@ -25,8 +25,8 @@ const ROUTES: usize = 1000;
 const TOKENS: usize = 1000;
 const BODY: usize = 95;
 const CONNECTIONS: usize = 64;
-const ISSUER: &str = "https://id.example.com/";
-const AUDIENCE: &str = "orders";
+pub(crate) const ISSUER: &str = "https://id.example.com/";
+pub(crate) const AUDIENCE: &str = "orders";
 const KEY_ID: &str = "bench-1";
 /// How long tokens are valid.
 const LIFETIME: Duration = Duration::from_secs(24 * 3600);
@@ -133,13 +133,13 @@ fn requests(signer: &Signer) -> Result<Vec<Vec<u8>>> {
 }
 
 /// Signs tokens with RS256 (RFC 7518 section 3.3).
-struct Signer {
+pub(crate) struct Signer {
     key: KeyPair,
     random: SystemRandom,
 }
 
 impl Signer {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let key = KeyPair::generate(KeySize::Rsa2048);
         Ok(Self {
             key: key.map_err(|_| anyhow!("cannot make an RSA key"))?,
@@ -148,7 +148,7 @@ impl Signer {
     }
 
     /// The public key as a JWK set (RFC 7517).
-    fn key_set(&self) -> Value {
+    pub(crate) fn key_set(&self) -> Value {
         let public = self.key.public_key();
         let number = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
         let modulus = number(public.modulus().big_endian_without_leading_zero());
@@ -158,7 +158,7 @@ impl Signer {
         }] })
     }
 
-    fn token(&self, subject: &str) -> Result<String> {
+    pub(crate) fn token(&self, subject: &str) -> Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let header = json!({ "alg": "RS256", "typ": "JWT", "kid": KEY_ID });
         let claims = json!({

@@ -214,7 +214,7 @@ impl Metrics {
     }
 
     /// Writes the page and hands it to `send` piece by piece. Fails only when `send` does.
-    fn write(
+    pub(super) fn write(
         self: &Arc<Self>,
         format: Format,
         now: Instant,
