@@ -25,9 +25,8 @@ use crate::normalise::framing::{Progress, Scanner, Violation};
 
 /// What hyper reads in place of a head that was refused.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nhost: refused.invalid\r\nconnection: close\r\n\r\n";
-/// After a close with unread data: time and bytes the client has to read our last answer.
+/// After a close with unread data: the time a client has to read our last answer.
 const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES_MAX: usize = 1024 * 1024;
 const LINGER_READ_BYTES: usize = 8 * 1024;
 /// Read at once while a connection opens: most heads are smaller.
 const OPENING_READ_BYTES: usize = 4 * 1024;
@@ -115,7 +114,7 @@ pub(crate) struct Guard<S> {
     pace: Pace,
     /// Dropping `inner` tells the other side that this was all.
     drop_ends: bool,
-    linger: Option<(Pin<Box<Sleep>>, usize)>,
+    linger: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Guard<S> {
@@ -349,16 +348,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Guard<S> {
     /// Reads and forgets for a moment: closing with unread data makes the kernel send a reset,
     /// which would take our last answer away from the client (RFC 9112 section 9.6).
     fn poll_linger(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (timer, bytes_left) = self
+        let timer = self
             .linger
-            .get_or_insert_with(|| (Box::pin(tokio::time::sleep(LINGER)), LINGER_BYTES_MAX));
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(LINGER)));
         let mut scratch = [0; LINGER_READ_BYTES];
-        while *bytes_left > 0 && timer.as_mut().poll(cx).is_pending() {
+        // However much comes: a quick client needs no less time to see the answer.
+        while timer.as_mut().poll(cx).is_pending() {
             let mut buf = ReadBuf::new(&mut scratch);
             match ready!(Pin::new(&mut self.inner).poll_read(cx, &mut buf)) {
-                Ok(()) if !buf.filled().is_empty() => {
-                    *bytes_left = bytes_left.saturating_sub(buf.filled().len());
-                }
+                Ok(()) if !buf.filled().is_empty() => {}
                 _ => return Poll::Ready(()),
             }
         }
