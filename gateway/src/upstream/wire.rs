@@ -4,10 +4,12 @@
 //! answer and reads it, without another task in between that would have to be woken each time. A
 //! request with a body gets a task for its wire instead: there both directions must move even while
 //! nobody asks for the answer. If it may become a tunnel, it gets it when it turns out that it does
-//! not.
+//! not. The next request without a body moves its bytes itself again.
 
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -17,6 +19,7 @@ use http_body::{Body as _, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
+use tokio::task::AbortHandle;
 
 use super::pool::Place;
 use super::stream::AnswerFirst;
@@ -43,9 +46,15 @@ enum Mover {
     /// Whoever uses it.
     User(Box<Connection>),
     /// A task of its own.
-    Task,
+    Task(Lent),
     /// Nobody: it has ended. It is kept where it may have ended as HTTP only.
     Nobody(Option<Box<Connection>>),
+}
+
+/// A connection in the hands of a task, which holds it until it ends or is taken back.
+struct Lent {
+    connection: Rc<RefCell<Option<Box<Connection>>>>,
+    task: AbortHandle,
 }
 
 impl Wire {
@@ -88,12 +97,14 @@ impl Wire {
         let may_switch = request.headers().contains_key(UPGRADE);
         if has_body && !may_switch {
             self.mover.detach();
+        } else {
+            self.mover.take_back();
         }
         // Boxed, because it is polled by hand; hyper keeps the request elsewhere, so it is small.
         let mut answer = Box::pin(self.sender.try_send_request(request));
         let mover = &mut self.mover;
         poll_fn(move |cx| {
-            if matches!(mover, Mover::Task) {
+            if matches!(mover, Mover::Task(_)) {
                 return answer.as_mut().poll(cx);
             }
             mover.drive(cx, may_switch);
@@ -132,7 +143,8 @@ impl Wire {
     pub(super) async fn switched(&mut self) -> Option<Switched> {
         let connection = match std::mem::replace(&mut self.mover, Mover::Nobody(None)) {
             Mover::User(mut connection) => (&mut *connection).await.ok().map(|()| connection),
-            Mover::Task => None,
+            // Its request could not become a tunnel.
+            Mover::Task(_) => None,
             Mover::Nobody(connection) => connection,
         };
         let parts = connection?.into_parts();
@@ -170,17 +182,51 @@ impl Mover {
     }
 
     fn detach(&mut self) {
-        if !self.is_user() {
-            return;
-        }
-        if let Self::User(connection) = std::mem::replace(self, Self::Task) {
-            tokio::task::spawn_local(async move {
-                if let Err(error) = connection.await {
-                    tracing::debug!(%error, "upstream connection ended");
-                }
-            });
+        *self = match std::mem::replace(self, Self::Nobody(None)) {
+            Self::User(connection) => Self::Task(Lent::new(connection)),
+            other => other,
+        };
+    }
+
+    /// Ends the task of a connection that has one: its user moves its bytes from now on.
+    fn take_back(&mut self) {
+        if let Self::Task(lent) = self {
+            *self = lent.take_back().map_or(Self::Nobody(None), Self::User);
         }
     }
+}
+
+impl Lent {
+    fn new(connection: Box<Connection>) -> Self {
+        let connection = Rc::new(RefCell::new(Some(connection)));
+        let moved = Rc::clone(&connection);
+        let task = tokio::task::spawn_local(poll_fn(move |cx| poll_lent(&moved, cx)));
+        Self {
+            connection,
+            task: task.abort_handle(),
+        }
+    }
+
+    /// The connection, unless it has ended.
+    fn take_back(&self) -> Option<Box<Connection>> {
+        self.task.abort();
+        self.connection.take()
+    }
+}
+
+/// Moves the bytes of a connection, which is dropped at its end: from that, whoever waits for it
+/// learns of the end.
+fn poll_lent(lent: &RefCell<Option<Box<Connection>>>, cx: &mut Context<'_>) -> Poll<()> {
+    let mut lent = lent.borrow_mut();
+    let Some(connection) = &mut *lent else {
+        return Poll::Ready(());
+    };
+    Pin::new(&mut **connection).poll(cx).map(|ended| {
+        if let Err(error) = ended {
+            tracing::debug!(%error, "upstream connection ended");
+        }
+        *lent = None;
+    })
 }
 
 /// Whether the connection is no HTTP any more.

@@ -74,6 +74,38 @@ async fn a_request_with_a_body_may_be_upgraded() {
 }
 
 #[tokio::test]
+async fn a_connection_that_served_other_requests_may_be_upgraded() {
+    let plain = "GET / HTTP/1.1\r\nHost: test\r\n\r\n".to_owned();
+    // A body is moved by a task, which must not keep the connection.
+    let upload = "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nbody".to_owned();
+    let refused = ask("/upgrade", "other");
+    // What comes before it on the connection to the instance, each with the end of its answer.
+    let table: [&[(&String, &str)]; 4] = [
+        &[(&plain, "}")],
+        &[(&upload, "}")],
+        &[(&upload, "}"), (&plain, "}")],
+        &[(&upload, "}"), (&refused, "only echo"), (&upload, "}")],
+    ];
+    for before in table {
+        let origin = Origin::start("one").await;
+        let gateway = Gateway::in_front_of(&[origin.address]).await;
+        let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+        for (request, end) in before {
+            stream.write_all(request.as_bytes()).await.unwrap();
+            read_until(&mut stream, end).await;
+        }
+        let ask = ask("/upgrade", "echo");
+        stream.write_all(ask.as_bytes()).await.unwrap();
+        let head = read_until(&mut stream, "\r\n\r\n").await;
+        assert!(head.contains("HTTP/1.1 101 "), "{before:?}: {head}");
+        stream.write_all(b"through\0!").await.unwrap();
+        let echoed = read_until(&mut stream, "!").await;
+        assert_eq!(echoed, "through\0!", "{before:?}");
+        assert_eq!(origin.connections(), 1, "{before:?}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_101_the_connection_stays_http() {
     let origin = Origin::start("one").await;
     let gateway = Gateway::in_front_of(&[origin.address]).await;
