@@ -25,15 +25,13 @@ impl Bpffs {
         // `cleanup::sweep` looks for a forgotten mount under this name.
         let path = directory.join("bpf");
         fs::create_dir(&path).with_context(|| format!("creating {}", path.display()))?;
-        mount(
-            Some("bpf"),
-            &path,
-            Some("bpf"),
-            MsFlags::empty(),
-            None::<&str>,
-        )
-        .with_context(|| format!("mounting a bpffs on {}", path.display()))?;
-        let guard = Guard::new(Resource::Mount(path.clone()));
+        let (kind, flags) = (Some("bpf"), MsFlags::empty());
+        let mounted = Guard::making(
+            || mount(kind, &path, kind, flags, None::<&str>),
+            |()| Resource::Mount(path.clone()),
+        );
+        let ((), guard) =
+            mounted.with_context(|| format!("mounting a bpffs on {}", path.display()))?;
         Ok(Self {
             path,
             _guard: guard,

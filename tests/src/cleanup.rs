@@ -43,15 +43,31 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Registers `resource`, so that it is undone on drop or on a signal, whichever comes first.
+    /// Registers what is there already. What is yet to be made: [`Guard::making`].
     #[must_use]
     pub fn new(resource: Resource) -> Self {
         watch_signals();
+        registry().add(resource)
+    }
+
+    /// Makes something, and registers what `resource` says it is, so that it is undone on drop or on
+    /// a signal, whichever comes first. Both is one step to a signal: it finds nothing that was made
+    /// and not registered.
+    ///
+    /// `make` must not call this again, nor drop a guard.
+    ///
+    /// # Errors
+    ///
+    /// Those of `make`; then there is nothing to undo.
+    pub fn making<T, E>(
+        make: impl FnOnce() -> Result<T, E>,
+        resource: impl FnOnce(&T) -> Resource,
+    ) -> Result<(T, Self), E> {
+        watch_signals();
         let mut registry = registry();
-        let id = registry.next_id;
-        registry.next_id += 1;
-        registry.entries.push((id, resource));
-        Self { id }
+        let made = make()?;
+        let guard = registry.add(resource(&made));
+        Ok((made, guard))
     }
 
     /// Forgets the resource without undoing it: its owner has done that already.
@@ -113,6 +129,13 @@ struct Registry {
 }
 
 impl Registry {
+    fn add(&mut self, resource: Resource) -> Guard {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.entries.push((id, resource));
+        Guard { id }
+    }
+
     fn take(&mut self, id: u64) -> Option<Resource> {
         let position = self.entries.iter().position(|(entry, _)| *entry == id)?;
         Some(self.entries.remove(position).1)
@@ -224,14 +247,29 @@ mod tests {
     fn a_dropped_guard_removes_its_directory_and_a_disarmed_one_leaves_it() {
         let parent = tempfile::tempdir().unwrap();
         let (dropped, kept) = (parent.path().join("dropped"), parent.path().join("kept"));
-        fs::create_dir(&dropped).unwrap();
-        fs::create_dir(&kept).unwrap();
+        let make = |path: &Path| {
+            let resource = |(): &()| Resource::Directory(path.to_owned());
+            Guard::making(|| fs::create_dir(path), resource).unwrap().1
+        };
 
-        drop(Guard::new(Resource::Directory(dropped.clone())));
-        Guard::new(Resource::Directory(kept.clone())).disarm();
+        drop(make(&dropped));
+        make(&kept).disarm();
 
         assert!(!dropped.exists());
         assert!(kept.exists());
+    }
+
+    #[test]
+    fn what_could_not_be_made_is_not_undone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("somebody's");
+        fs::create_dir(&path).unwrap();
+        let made = Guard::making(
+            || fs::create_dir(&path),
+            |()| Resource::Directory(path.clone()),
+        );
+        assert_eq!(made.unwrap_err().kind(), std::io::ErrorKind::AlreadyExists);
+        assert!(path.exists());
     }
 
     #[test]

@@ -165,11 +165,9 @@ impl Host {
             .stdin(std::process::Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
-        let child = self
-            .namespace
-            .enter(|| command.spawn())
-            .with_context(|| format!("starting {command:?} on host {}", self.name))?;
-        Ok(Process::new(&label, child, log))
+        let spawn = || self.namespace.enter(|| command.spawn());
+        let started = Process::start(&label, spawn, log);
+        started.with_context(|| format!("starting {command:?} on host {}", self.name))
     }
 
     /// Addresses are usable at once, and a packet may arrive on another way than its answer goes.

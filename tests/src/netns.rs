@@ -29,8 +29,10 @@ impl Namespace {
     ///
     /// Without root, without iproute2, or when the name is taken.
     pub fn new(name: &str) -> Result<Self> {
-        command::run("ip", &["netns", "add", name])?;
-        let guard = Guard::new(Resource::Namespace(name.to_owned()));
+        let (_, guard) = Guard::making(
+            || command::run("ip", &["netns", "add", name]),
+            |_| Resource::Namespace(name.to_owned()),
+        )?;
         let path = Path::new(NAMESPACE_DIRECTORY).join(name);
         let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
         Ok(Self {

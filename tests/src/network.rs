@@ -55,8 +55,11 @@ impl Network {
     pub fn new(label: &str) -> Result<Self> {
         sweep();
         let directory = std::env::temp_dir().join(unique_name(label, "files"));
-        fs::create_dir(&directory).with_context(|| format!("creating {}", directory.display()))?;
-        let guard = Guard::new(Resource::Directory(directory.clone()));
+        let made = Guard::making(
+            || fs::create_dir(&directory),
+            |()| Resource::Directory(directory.clone()),
+        );
+        let ((), guard) = made.with_context(|| format!("creating {}", directory.display()))?;
         let nowhere = subnet(0, 0);
         let fabric = Host::new("fabric", &unique_name(label, "fabric"), &directory, nowhere)?;
         fabric.forward_packets()?;

@@ -1,6 +1,7 @@
 //! A program running inside a host: ended and reaped on drop, with its last words kept.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus};
 use std::time::Duration;
@@ -27,16 +28,23 @@ pub struct Process {
 }
 
 impl Process {
-    /// Takes charge of `child`, whose output goes to the file `log`.
-    #[must_use]
-    pub fn new(label: &str, child: Child, log: PathBuf) -> Self {
-        let guard = Some(Guard::new(Resource::Process(pid_of(&child))));
-        Self {
+    /// Takes charge of the child that `spawn` starts, whose output goes to the file `log`.
+    ///
+    /// # Errors
+    ///
+    /// When it does not start.
+    pub fn start(
+        label: &str,
+        spawn: impl FnOnce() -> io::Result<Child>,
+        log: PathBuf,
+    ) -> io::Result<Self> {
+        let (child, guard) = Guard::making(spawn, |child| Resource::Process(pid_of(child)))?;
+        Ok(Self {
             label: label.to_owned(),
             child,
             log,
-            guard,
-        }
+            guard: Some(guard),
+        })
     }
 
     /// The process id.
@@ -171,7 +179,7 @@ mod tests {
             .args(["-c", script])
             .stdout(file.try_clone().unwrap())
             .stderr(file);
-        Process::new("sh", command.spawn().unwrap(), log)
+        Process::start("sh", || command.spawn(), log).unwrap()
     }
 
     #[test]

@@ -119,9 +119,17 @@ impl Program {
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file);
-        let child = on_cpus(setup.cpus, || command.spawn())?;
-        let child = child.with_context(|| format!("starting {}", self.name))?;
-        let mut running = Running::new(self.clone(), setup.clone(), child, log);
+        let spawn = || anyhow::Ok(on_cpus(setup.cpus, || command.spawn())??);
+        let started = Guard::making(spawn, |child| Resource::Process(pid_of(child)));
+        let (child, guard) = started.with_context(|| format!("starting {}", self.name))?;
+        let mut running = Running {
+            program: self.clone(),
+            setup: setup.clone(),
+            pids: vec![pid_of(&child)],
+            child,
+            log,
+            guards: vec![guard],
+        };
         running.wait_listening()?;
         Ok(running)
     }
@@ -149,6 +157,10 @@ fn on_cpus<T>(cpus: &[usize], start: impl FnOnce() -> T) -> Result<T> {
     Ok(started)
 }
 
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(child.id() as i32)
+}
+
 /// A proxy that runs; it ends when this is dropped.
 pub(crate) struct Running {
     pub(crate) program: Program,
@@ -161,18 +173,6 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    fn new(program: Program, setup: Setup, child: Child, log: PathBuf) -> Self {
-        let pid = Pid::from_raw(child.id() as i32);
-        Self {
-            program,
-            setup,
-            child,
-            log,
-            pids: vec![pid],
-            guards: vec![Guard::new(Resource::Process(pid))],
-        }
-    }
-
     fn wait_listening(&mut self) -> Result<()> {
         let addresses = [self.setup.plain, self.setup.tls];
         let what = format!("{} to listen", self.program.name);
