@@ -30,6 +30,9 @@ use crate::forward::forwarded::Hop;
 use crate::normalise::framing::{HeadLimits, Scanner};
 use crate::server::worker::Worker;
 
+/// Fields of a head that hyper takes unless it is told how many. Told, it clears room for so many
+/// with each head; what it has by itself, it does not clear.
+const HYPER_HEADERS_MAX: usize = 100;
 /// Bytes hyper buffers for one HTTP/1.1 connection; heads are limited by the guard before.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 /// Streams a client may open and reset before they were accepted (Rapid Reset, CVE-2023-44487).
@@ -252,8 +255,11 @@ fn http1_builder(client: &Client) -> http1::Builder {
         .timer(TokioTimer::new())
         // The guard times heads out; hyper's timer would also count the wait between requests.
         .header_read_timeout(None)
-        .max_headers(limits.headers_max)
         .max_buf_size(BUFFER_BYTES_MAX.max(limits.header_bytes_max));
+    // The guard has counted them already, and refuses those that are too many.
+    if limits.headers_max > HYPER_HEADERS_MAX {
+        builder.max_headers(limits.headers_max);
+    }
     builder
 }
 

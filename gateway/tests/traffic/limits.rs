@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::support::client::{self, raw, read_to_end, read_until};
 use crate::support::gateway::{Gateway, route, service};
+use crate::support::hostile::Hostile;
 use crate::support::origin::Origin;
 use crate::support::{PATIENCE, eventually};
 
@@ -25,6 +26,43 @@ async fn routed(origin: SocketAddr, (server, listener): (&str, &str), own: &str)
         route("all", "/{*rest}", "app", own),
     );
     Gateway::start_with(&configuration, &[]).await
+}
+
+#[tokio::test]
+async fn heads_have_a_number_of_fields() {
+    // It counts nothing.
+    let origin = Hostile::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    // The setting, the fields of a request, and the status.
+    let table = [
+        ("", 100, 200),
+        ("", 101, 431),
+        ("headers_max = 40", 40, 200),
+        ("headers_max = 40", 41, 431),
+        ("headers_max = 300", 300, 200),
+        ("headers_max = 300", 301, 431),
+    ];
+    for (limit, fields, status) in table {
+        let gateway = gateway(origin.address, limit, "").await;
+        let further: String = (2..fields).map(|n| format!("X-{n}: 1\r\n")).collect();
+        let head = format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{further}\r\n");
+        let answer = raw(gateway.address(), head.as_bytes()).await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{limit}, {fields}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn responses_have_a_number_of_fields() {
+    for (fields, status) in [(100, 200), (101, 502)] {
+        let further: String = (1..fields).map(|n| format!("X-{n}: 1\r\n")).collect();
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{further}\r\n");
+        let instance = Hostile::answering(answer).await;
+        let gateway = gateway(instance.address, "", "").await;
+        let head = "GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n";
+        let answer = raw(gateway.address(), head.as_bytes()).await;
+        let expected = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&expected), "{fields}: {answer}");
+    }
 }
 
 #[tokio::test]
