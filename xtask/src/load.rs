@@ -4,7 +4,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, process, rights, workspace};
+use crate::{ebpf, process, release, rights};
 
 /// Options of `cargo xtask load`.
 #[derive(clap::Args)]
@@ -36,16 +36,5 @@ pub(crate) fn unload() -> Result<ExitCode> {
 }
 
 fn weir() -> Result<Command> {
-    let mut cargo = workspace::cargo();
-    cargo.args([
-        "build",
-        "--release",
-        "--package",
-        "lb-userspace",
-        "--bin",
-        "weir",
-        "--locked",
-    ]);
-    process::show("build the agent", cargo)?;
-    Ok(Command::new(workspace::target_dir().join("release/weir")))
+    release::weir().map(Command::new)
 }

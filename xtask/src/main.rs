@@ -15,6 +15,7 @@ mod install;
 mod load;
 mod output;
 mod process;
+mod release;
 mod rights;
 mod test;
 mod tidy;
@@ -49,6 +50,8 @@ enum Task {
     Unload,
     /// How many instructions the BPF programs have, and execute for each kind of packet
     Disasm(disasm::Args),
+    /// Both programs as they are to be installed, the gateway by a profile of its work
+    Release(release::Args),
     /// Benchmarks: datapath, maglev or gateway; all of them by default
     Bench(bench::Args),
 }
@@ -63,6 +66,7 @@ fn main() -> ExitCode {
         Task::Load(args) => load::run(&args),
         Task::Unload => load::unload(),
         Task::Disasm(args) => disasm::run(&args),
+        Task::Release(args) => release::run(&args),
         Task::Bench(args) => bench::run(&args),
     };
     match outcome {
@@ -105,6 +109,8 @@ mod tests {
                 ],
                 true,
             ),
+            (&["release"], true),
+            (&["release", "--no-profile"], true),
             (&["bench", "nothing"], false),
             (&["load"], false),
         ];

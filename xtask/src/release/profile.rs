@@ -1,0 +1,217 @@
+//! The gateway built by a profile of its own work.
+//!
+//! A compiler that knows how often each branch is taken inlines where it pays, and puts side by
+//! side what runs. So the gateway is built twice: first so that it counts, then, after it has done
+//! the work of its own benchmark, by what it has counted. `bench/README.md` says what that gains.
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{install, output, process, workspace};
+
+/// The cargo profile of what only has to count or to make load: quick to build.
+const TRAINING: &str = "training";
+
+/// Whether a profile is wanted.
+#[derive(clap::Args)]
+pub(crate) struct Wish {
+    /// Build the gateway without a profile: it takes half the time to build
+    #[arg(long)]
+    no_profile: bool,
+}
+
+/// The compiler in use, as far as profiles depend on it.
+#[derive(Debug, PartialEq, Eq)]
+struct Compiler {
+    host: String,
+    llvm: u32,
+}
+
+/// Builds the gateway, by a profile if that is wanted and possible; otherwise it is said why not.
+/// `trainer` brings the program `bench`.
+///
+/// # Errors
+/// When the gateway cannot be built.
+pub(crate) fn gateway(wish: &Wish, trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    if wish.no_profile {
+        return plain();
+    }
+    match profiled(trainer) {
+        Ok(gateway) => Ok(gateway),
+        Err(error) => {
+            output::say(&format!("without a profile: {error:#}"));
+            plain()
+        }
+    }
+}
+
+/// Builds `bench` for training alone: its own speed does not matter there.
+pub(crate) fn trainer() -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--profile", TRAINING, "--locked"]);
+    cargo.args(["--package", "bench", "--bin", "bench"]);
+    process::show("build what the gateway is trained with", cargo)?;
+    Ok(workspace::target_dir().join(TRAINING).join("bench"))
+}
+
+fn plain() -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--locked"]);
+    cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
+    process::show("build the gateway", cargo)?;
+    Ok(workspace::target_dir().join("release/weir-gateway"))
+}
+
+fn profiled(trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
+    let compiler = Compiler::in_use()?;
+    let merger = merger(compiler.llvm)?;
+    let directory = workspace::target_dir().join("profile");
+    let counts = directory.join("counts");
+    let counting = build(
+        "build the gateway so that it counts",
+        &compiler,
+        TRAINING,
+        &format!("-Cprofile-generate={}", counts.display()),
+    )?;
+    // What has not changed need not be trained again, nor be compiled again after it.
+    let profile = directory.join(format!("{:016x}.profdata", fingerprint(&counting)?));
+    if !profile.is_file() {
+        forget(&directory)?;
+        train(&trainer()?, &counting)?;
+        merge(&merger, &counts, &profile)?;
+    }
+    build(
+        "build the gateway by its profile",
+        &compiler,
+        "release",
+        &format!("-Cprofile-use={}", profile.display()),
+    )
+}
+
+/// Builds the gateway with one more flag for the compiler, which also all its libraries get. Named
+/// as the target, the host keeps build scripts and macros of the compiler free of it.
+fn build(title: &str, compiler: &Compiler, profile: &str, flag: &str) -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+    cargo.env("RUSTFLAGS", format!("{flags} {flag}").trim_start());
+    cargo.args(["build", "--profile", profile, "--locked"]);
+    cargo.args(["--target", &compiler.host]);
+    cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
+    process::show(title, cargo)?;
+    let directory = workspace::target_dir().join(&compiler.host).join(profile);
+    Ok(directory.join("weir-gateway"))
+}
+
+/// Takes earlier profiles and counts away.
+fn forget(directory: &Path) -> Result<()> {
+    if directory.exists() {
+        std::fs::remove_dir_all(directory).with_context(|| directory.display().to_string())?;
+    }
+    std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())
+}
+
+/// Lets the counting gateway do the work of the benchmark. It writes its counts when it ends.
+fn train(bench: &Path, counting: &Path) -> Result<()> {
+    let mut training = Command::new(bench);
+    training.args(["gateway", "--quick", "--rounds", "1", "--proxies", "weir"]);
+    training.arg("--weir").arg(counting);
+    process::run("train the gateway", training).map(drop)
+}
+
+fn merge(merger: &Path, counts: &Path, profile: &Path) -> Result<()> {
+    let raw = std::fs::read_dir(counts)
+        .context("the gateway has counted nothing")?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<Result<Vec<_>, _>>()?;
+    ensure!(!raw.is_empty(), "the gateway has counted nothing");
+    // Renamed when it is whole: what stands under that name is believed.
+    let whole = profile.with_extension("new");
+    let mut merge = Command::new(merger);
+    merge.args(["merge", "--output"]).arg(&whole).args(raw);
+    process::run("merge the counts", merge)?;
+    std::fs::rename(&whole, profile).with_context(|| profile.display().to_string())
+}
+
+fn fingerprint(program: &Path) -> Result<u64> {
+    let bytes = std::fs::read(program).with_context(|| program.display().to_string())?;
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    Ok(hasher.finish())
+}
+
+/// `llvm-profdata` of the compiler's own LLVM: others do not read its counts.
+fn merger(llvm: u32) -> Result<PathBuf> {
+    let found = || {
+        let debian = PathBuf::from(format!("/usr/lib/llvm-{llvm}/bin/llvm-profdata"));
+        workspace::which(&format!("llvm-profdata-{llvm}"))
+            .or_else(|| debian.is_file().then_some(debian))
+    };
+    if let Some(merger) = found() {
+        return Ok(merger);
+    }
+    let package = [format!("llvm-{llvm}")];
+    if let Some(refusal) = install::refusal(&package, install::is_root(), install::has_apt()) {
+        anyhow::bail!("no llvm-profdata of LLVM {llvm}: {refusal}");
+    }
+    install::packages(&package)?;
+    found().with_context(|| format!("{} has brought no llvm-profdata", package[0]))
+}
+
+impl Compiler {
+    fn in_use() -> Result<Self> {
+        let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+        rustc.arg("-vV").current_dir(workspace::root());
+        Self::described(&process::ask(rustc)?).context("rustc -vV names no host or LLVM")
+    }
+
+    fn described(verbose: &str) -> Option<Self> {
+        let value = |key: &str| verbose.lines().find_map(|line| line.strip_prefix(key));
+        let (llvm, _) = value("LLVM version: ")?.split_once('.')?;
+        Some(Self {
+            host: value("host: ")?.to_owned(),
+            llvm: llvm.parse().ok()?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_tells_its_host_and_llvm() {
+        let whole = "rustc 1.95.0\nhost: x86_64-unknown-linux-gnu\nLLVM version: 22.1.2\n";
+        let compiler = Compiler {
+            host: "x86_64-unknown-linux-gnu".to_owned(),
+            llvm: 22,
+        };
+        let cases = [
+            (whole.to_owned(), Some(compiler)),
+            (whole.replace("host", "guest"), None),
+            (whole.replace("22.1.2", "22"), None),
+            (whole.replace("22.1.2", "new.1"), None),
+        ];
+        for (verbose, expected) in cases {
+            assert_eq!(Compiler::described(&verbose), expected, "{verbose}");
+        }
+    }
+
+    #[test]
+    fn counts_are_merged_whole_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let (counts, profile) = (
+            directory.path().join("c"),
+            directory.path().join("p.profdata"),
+        );
+        // Nothing was counted.
+        assert!(merge(Path::new("true"), &counts, &profile).is_err());
+        std::fs::create_dir(&counts).unwrap();
+        assert!(merge(Path::new("true"), &counts, &profile).is_err());
+        // The merger fails.
+        std::fs::write(counts.join("raw"), "x").unwrap();
+        assert!(merge(Path::new("false"), &counts, &profile).is_err());
+        assert!(!profile.exists());
+    }
+}
