@@ -61,6 +61,9 @@ pub fn run(config: Config, source: &Path, handover: Option<&Handover>) -> anyhow
     let outcome = runtime.block_on(async {
         let mut prepared = Prepared::new(config, source, handover)?;
         prepared.discover().await;
+        if let Some(handover) = handover {
+            handover.recall(&prepared.generation.services);
+        }
         prepared.serve(handover).await
     });
     // A reload that is still reading need not finish.
@@ -162,7 +165,7 @@ impl Prepared {
         give(&senders, listeners.borrow_mut().commit(self.bound));
         sockets.commit(for_operators);
         workers.started(&self.generation).await?;
-        announce(handover, sockets.has_control())?;
+        announce(handover, sockets.has_control(), &self.generation)?;
 
         let (checks, discovery) = looking_after(&self.generation, commands.clone());
         let sockets = Rc::new(RefCell::new(sockets));
@@ -232,9 +235,13 @@ impl Served {
 }
 
 /// Tells the service manager, and the process whose sockets were taken over, that this one serves.
-fn announce(handover: Option<&Handover>, control: bool) -> anyhow::Result<()> {
+fn announce(
+    handover: Option<&Handover>,
+    control: bool,
+    generation: &Generation,
+) -> anyhow::Result<()> {
     if let Some(handover) = handover {
-        handover.ready(control)?;
+        handover.ready(control, &generation.services)?;
         tracing::info!(from = handover.pid(), "taken over");
     }
     notify::ready();

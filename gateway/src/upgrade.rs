@@ -14,10 +14,12 @@
 //! Until the confirmation nothing has changed for the old process. If the new one fails, or says
 //! nothing for [`READY_TIMEOUT`], the old one goes on alone.
 //!
-//! The admin listener and the control socket go over in the same way. What only memory holds
-//! starts anew: counters, the health of instances, the counts of rate limits, sessions of TLS.
+//! The admin listener and the control socket go over in the same way. With the sockets the new
+//! process is told what is known of instances ([`Known`]). What else only memory holds starts
+//! anew: counters, the counts of rate limits, sessions of TLS.
 
 mod give;
+mod known;
 mod spawn;
 mod take;
 mod wire;
@@ -31,6 +33,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::give::{Giving, give};
+pub(crate) use self::known::Known;
 pub(crate) use self::spawn::Program;
 pub use self::take::Handover;
 use crate::config::ListenerConfig;
@@ -54,6 +57,9 @@ pub(crate) struct Offer {
     /// Of the old process.
     pub(crate) pid: u32,
     sockets: Vec<Kind>,
+    /// A [`Known`], by whoever tells it.
+    #[serde(default)]
+    known: serde_json::Value,
 }
 
 /// What a socket is for.
@@ -103,7 +109,11 @@ pub(crate) enum Answer {
 
 /// The old process's last message: from now on the new one is the service.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Confirmed {}
+pub(crate) struct Confirmed {
+    /// A [`Known`], by whoever tells it.
+    #[serde(default)]
+    known: serde_json::Value,
+}
 
 /// Sockets that came from another process and have found no use yet. Those left are closed,
 /// which does nothing to the other process's hold on them.

@@ -21,7 +21,7 @@ use crate::listen::set::Listeners;
 use crate::notify;
 use crate::reload::{Refused, Reloader};
 use crate::telemetry::metrics::Metrics;
-use crate::upgrade::{self, Giving, Kind, Program};
+use crate::upgrade::{self, Giving, Kind, Known, Program};
 use crate::watch::Watch;
 
 /// Between looks for former generations that nobody uses any more.
@@ -273,10 +273,10 @@ impl Keeper {
     }
 
     async fn try_hand_over(&self, stream: UnixStream) -> anyhow::Result<Upgraded> {
-        let mut given = upgrade::give(stream, self.sockets()?).await?;
+        let mut given = upgrade::give(stream, self.sockets()?, self.known()).await?;
         // An end that was asked for meanwhile is meant for the service, not for one process of it.
         anyhow::ensure!(self.overview.drain.is_ready(), "this process was ended");
-        given.confirm().await?;
+        given.confirm(&self.known()).await?;
         let mut sockets = self.reloader.sockets.borrow_mut();
         sockets.handed_over(given.control);
         self.overview.successor.set(Some(given.pid));
@@ -287,6 +287,12 @@ impl Keeper {
             pid: given.pid,
             version: given.version,
         })
+    }
+
+    /// What is known of instances now.
+    fn known(&self) -> Known {
+        let generation = self.overview.generations.borrow();
+        Known::of(&generation.services, Instant::now())
     }
 
     /// A hold on every listening socket, with what it is for.

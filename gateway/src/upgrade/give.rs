@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::UnixStream;
 
-use super::{Answer, Confirmed, Kind, Offer, READY_TIMEOUT, SOCKETS_MAX, VERSION, wire};
+use super::{Answer, Confirmed, Kind, Known, Offer, READY_TIMEOUT, SOCKETS_MAX, VERSION, wire};
 
 /// A handover that the new process has answered.
 pub(crate) struct Given {
@@ -23,17 +23,22 @@ pub(crate) struct Given {
 /// Sockets on their way to another process.
 pub(crate) type Giving = Vec<(Kind, OwnedFd)>;
 
-/// Offers sockets, and waits until the new process serves.
+/// Offers sockets, with what is `known` of instances, and waits until the new process serves.
 ///
 /// # Errors
 ///
 /// If it does not: as it says itself, or because it is gone or takes too long. Then nothing has
 /// changed.
-pub(crate) async fn give(mut stream: UnixStream, sockets: Giving) -> anyhow::Result<Given> {
+pub(crate) async fn give(
+    mut stream: UnixStream,
+    sockets: Giving,
+    known: Known,
+) -> anyhow::Result<Given> {
     if sockets.len() > SOCKETS_MAX {
         anyhow::bail!("more than {SOCKETS_MAX} sockets cannot be handed over");
     }
-    let exchanged = tokio::time::timeout(READY_TIMEOUT, exchange(&mut stream, &sockets)).await;
+    let exchange = exchange(&mut stream, &sockets, &known);
+    let exchanged = tokio::time::timeout(READY_TIMEOUT, exchange).await;
     let answer = match exchanged {
         Err(_) => anyhow::bail!("the new process was not ready within {READY_TIMEOUT:?}"),
         Ok(Err(error)) if is_end(&error) => {
@@ -57,9 +62,11 @@ pub(crate) async fn give(mut stream: UnixStream, sockets: Giving) -> anyhow::Res
 }
 
 impl Given {
-    /// Tells the new process that it is the service now.
-    pub(crate) async fn confirm(&mut self) -> io::Result<()> {
-        self.stream.write_all(&wire::encode(&Confirmed {})?).await
+    /// Tells the new process that it is the service now, and what is `known` of instances by now.
+    pub(crate) async fn confirm(&mut self, known: &Known) -> io::Result<()> {
+        let known = known.told();
+        let confirmed = wire::encode(&Confirmed { known })?;
+        self.stream.write_all(&confirmed).await
     }
 }
 
@@ -69,11 +76,12 @@ fn is_end(error: &io::Error) -> bool {
     matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
-async fn exchange(stream: &mut UnixStream, sockets: &Giving) -> io::Result<Answer> {
+async fn exchange(stream: &mut UnixStream, sockets: &Giving, known: &Known) -> io::Result<Answer> {
     let offer = Offer {
         version: VERSION,
         pid: std::process::id(),
         sockets: sockets.iter().map(|(kind, _)| kind.clone()).collect(),
+        known: known.told(),
     };
     stream.write_all(&wire::encode(&offer)?).await?;
     for batch in sockets.chunks(wire::BATCH) {

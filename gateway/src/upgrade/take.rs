@@ -5,12 +5,17 @@ use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, bail};
 use serde::de::DeserializeOwned;
 
 use super::wire;
-use super::{Answer, Confirmed, Inherited, Offer, PROTOCOL, READY_TIMEOUT, SOCKETS_MAX, VERSION};
+use super::{
+    Answer, Confirmed, Inherited, Known, Offer, PROTOCOL, READY_TIMEOUT, SOCKETS_MAX, VERSION,
+};
+use crate::upstream::service::SharedService;
 
 /// What `--take-over` is given by an old process that has started the new one: the socket is
 /// standard input.
@@ -26,6 +31,9 @@ pub struct Handover {
     /// Of the old process.
     pid: u32,
     inherited: RefCell<Inherited>,
+    /// What the old process knew of instances, and when.
+    known: RefCell<serde_json::Value>,
+    told: Instant,
 }
 
 impl Handover {
@@ -52,6 +60,8 @@ impl Handover {
             stream,
             pid: offer.pid,
             inherited: RefCell::new(Inherited(inherited)),
+            known: RefCell::new(offer.known),
+            told: Instant::now(),
         })
     }
 
@@ -65,16 +75,31 @@ impl Handover {
         self.inherited.take()
     }
 
-    /// Says that this process serves, and waits until the old one has made room. `control`:
-    /// whether this process has taken over the control socket.
-    pub(crate) fn ready(&self, control: bool) -> anyhow::Result<()> {
+    /// Makes of the instances of these services what the old process knew of them, once.
+    pub(crate) fn recall(&self, services: &[Arc<SharedService>]) {
+        if let Some(known) = Known::read(self.known.take()) {
+            known.recall(services, self.told);
+        }
+    }
+
+    /// Says that this process serves, and waits until the old one has made room and told what it
+    /// has learnt of instances meanwhile. `control`: whether this process has taken over the
+    /// control socket.
+    pub(crate) fn ready(
+        &self,
+        control: bool,
+        services: &[Arc<SharedService>],
+    ) -> anyhow::Result<()> {
         let ready = Answer::Ready {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             control,
         };
         let confirmed = self.send(&ready).and_then(|()| {
-            let Confirmed {} = receive(&self.stream, &mut Vec::new())?;
+            let Confirmed { known } = receive(&self.stream, &mut Vec::new())?;
+            if let Some(known) = Known::read(known) {
+                known.recall(services, Instant::now());
+            }
             Ok(())
         });
         confirmed.with_context(|| format!("the process {} goes on by itself", self.pid))
@@ -170,6 +195,7 @@ mod tests {
             version: VERSION,
             pid: 7,
             sockets: vec![Kind::Admin { bind }; count],
+            known: serde_json::Value::Null,
         };
         wire::encode(&offer).unwrap()
     }

@@ -12,6 +12,9 @@ use std::time::{Duration, Instant};
 /// How long a failed connection keeps an instance from being chosen while others are usable.
 pub(crate) const SUSPECT_FOR: Duration = Duration::from_secs(2);
 
+/// How far back times are known at most: what an earlier process knew of an instance.
+pub(crate) const REACH: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// No bar.
 const FREE: u64 = 0;
 /// A bar that stands until it is lifted.
@@ -65,10 +68,10 @@ pub(crate) struct Availability {
 }
 
 impl Availability {
-    /// An instance nothing is known against.
-    pub(crate) fn new(epoch: Instant, changes: Arc<Changes>) -> Self {
+    /// An instance nothing is known against `now`.
+    pub(crate) fn new(now: Instant, changes: Arc<Changes>) -> Self {
         Self {
-            epoch,
+            epoch: now.checked_sub(REACH).unwrap_or(now),
             bars: Default::default(),
             usable_since: AtomicU64::new(0),
             changes,
@@ -109,6 +112,19 @@ impl Availability {
             FREE => false,
             UNTIL_LIFTED => true,
             until => self.millis(now) < until,
+        }
+    }
+
+    /// For how long the bar will stand, for ever where it is to be lifted; `None`: it does not.
+    pub(crate) fn barred_for(&self, bar: Bar, now: Instant) -> Option<Duration> {
+        match self.bars[bar as usize].load(Ordering::Relaxed) {
+            UNTIL_LIFTED => Some(Duration::MAX),
+            until => {
+                let left = until
+                    .checked_sub(self.millis(now))
+                    .filter(|left| *left > 0)?;
+                Some(Duration::from_millis(left))
+            }
         }
     }
 

@@ -81,6 +81,23 @@ impl Breaker {
         self.openings.load(Ordering::Relaxed)
     }
 
+    /// How long it will refuse everything, not at all if it lets probes through; `None`: it is
+    /// closed.
+    pub(crate) fn open_for(&self, now: Instant) -> Option<Duration> {
+        let until = self.lock().until?;
+        Some(until.saturating_duration_since(now))
+    }
+
+    /// It was open in an earlier process, and stays so for what is `left` of it.
+    pub(crate) fn stay_open(&self, left: Duration, now: Instant) {
+        let mut open = self.lock();
+        if open.until.is_none() {
+            open.until = Some(now + left.min(self.config.open));
+            open.number += 1;
+            self.open.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Lets a request through, or says how long none will be.
     pub(crate) fn admit(&self, now: Instant) -> Result<Pass<'_>, Duration> {
         let pass = |probe| Pass {

@@ -30,11 +30,11 @@ pub(crate) struct Instance {
 
 impl Instance {
     /// An instance nothing is known of yet; `changes` are its service's.
-    pub(crate) fn new(address: SocketAddr, epoch: Instant, changes: Arc<Changes>) -> Self {
+    pub(crate) fn new(address: SocketAddr, now: Instant, changes: Arc<Changes>) -> Self {
         Self {
             address,
             name: address.to_string().into(),
-            availability: Availability::new(epoch, changes),
+            availability: Availability::new(now, changes),
             tally: Tally::default(),
             requests: Permits::default(),
             connections: Permits::default(),

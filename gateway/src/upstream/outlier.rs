@@ -64,6 +64,16 @@ impl Tally {
         self.ejections.load(Ordering::Relaxed)
     }
 
+    /// How often the next ejection is as long as the first, less one.
+    pub(crate) fn step(&self) -> u32 {
+        self.step.load(Ordering::Relaxed)
+    }
+
+    /// The same, known from an earlier process.
+    pub(crate) fn set_step(&self, step: u32) {
+        self.step.store(step, Ordering::Relaxed);
+    }
+
     fn counts(&self) -> Counts {
         Counts {
             requests: self.requests.swap(0, Ordering::Relaxed),

@@ -15,23 +15,11 @@ use tokio::process::Command;
 
 use crate::support::client::{self, Answer, read_until};
 use crate::support::eventually;
-use crate::support::gateway::{BASE, Gateway, route, service};
+use crate::support::gateway::{BASE, Gateway, Successor, route, service};
 use crate::support::origin::Origin;
 
 /// Upgrades under load.
 const UPGRADES: usize = 100;
-
-/// Ends the process that serves at last: the test has started only the first.
-struct Successor(u32);
-
-impl Drop for Successor {
-    fn drop(&mut self) {
-        let mut kill = std::process::Command::new("kill");
-        let kill = kill.args(["-KILL", &self.0.to_string()]);
-        // It may have ended by itself.
-        let _ = kill.stderr(Stdio::null()).status();
-    }
-}
 
 fn configuration(origin: &Origin) -> String {
     let service = service("app", &[origin.address], "");

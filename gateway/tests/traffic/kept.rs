@@ -1,10 +1,12 @@
 //! What is known of instances outlives a reload: health, ejections, slow starts, times to answer,
-//! connections. Only what is new, or is checked in another way, begins anew.
+//! connections. Only what is new, or is checked in another way, begins anew. A binary upgrade keeps
+//! it too, but for times to answer and connections.
 
 use crate::support::checked::{Checked, OFTEN};
 use crate::support::client;
 use crate::support::eventually;
 use crate::support::gateway::{Gateway, route, service};
+use crate::support::hostile::Hostile;
 
 /// The configuration of one worker, with one service called `app`.
 fn configuration(instances: &[&Checked], of_service: &str, of_route: &str) -> String {
@@ -208,4 +210,84 @@ async fn ejections_slow_starts_and_open_breakers_are_kept() {
         reload(&gateway, &text(&format!("idle_timeout = \"{idle}s\""))).await;
         assert_eq!(refusal().await, "circuit-open");
     }
+}
+
+#[tokio::test]
+async fn an_instance_known_to_be_down_gets_no_request_because_of_an_upgrade() {
+    let (good, down) = (Checked::start("good").await, Checked::ill("down").await);
+    let checks = "health = { path = \"/healthz\", every = \"1h\", timeout = \"1h\", \
+        jitter_percent = 0, fall = 1, rise = 1 }";
+    let gateway = Gateway::start_with(&configuration(&[&good, &down], checks, ""), &[]).await;
+    down.is_found(&gateway, false).await;
+    let before = down.requests();
+    // From here on no check of it comes to an end.
+    down.set_silent(true);
+    let mut last = None;
+    for round in 1..4 {
+        last = Some(gateway.upgrade().await);
+        ask(&gateway, 20).await;
+        assert_eq!(down.requests(), before, "upgrade {round}");
+    }
+    // The new processes ask by themselves, and believe what they hear.
+    down.set_well(true);
+    down.set_silent(false);
+    down.is_found(&gateway, true).await;
+    assert!(down.checks() > 1, "{}", down.checks());
+    ask(&gateway, 4).await;
+    assert_eq!(down.requests() - before, 2);
+    drop(last);
+}
+
+#[tokio::test]
+async fn ejections_slow_starts_and_open_breakers_outlive_an_upgrade() {
+    // Ejected by two failures, for an hour.
+    let good = Checked::start("good").await;
+    let bad = Hostile::answering("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n").await;
+    let outlier =
+        "outlier = { consecutive_failures = 2, ejection = \"1h\", ejection_max = \"1h\" }";
+    let text = |endpoints: &[std::net::SocketAddr], more: &str| {
+        configuration(&[&good], "", "").replace(
+            &service("app", &[good.address], ""),
+            &service("app", endpoints, more),
+        )
+    };
+    let gateway = Gateway::start_with(&text(&[good.address, bad.address], outlier), &[]).await;
+    let ejected = format!(
+        "weir_gateway_instance_ejected{{service=\"app\",instance=\"{}\"}}",
+        bad.address
+    );
+    eventually("it is ejected", async || {
+        client::get(gateway.address(), "/").await;
+        (gateway.metric(&ejected).await > 0.5).then_some(())
+    })
+    .await;
+    let before = bad.requests();
+    let last = gateway.upgrade().await;
+    assert_eq!(gateway.metric(&ejected).await, 1.0);
+    ask(&gateway, 20).await;
+    assert_eq!(bad.requests(), before);
+
+    // A new instance takes a tenth for most of an hour.
+    let new = Checked::start("new").await;
+    let slow = "slow_start = \"10h\"";
+    reload(&gateway, &text(&[good.address], slow)).await;
+    reload(&gateway, &text(&[good.address, new.address], slow)).await;
+    let last = (gateway.upgrade().await, last).0;
+    ask(&gateway, 33).await;
+    // One of eleven, give or take where turns begin; the old process may have taken a few.
+    let taken = new.requests();
+    assert!((1..=6).contains(&taken), "{taken} of 33");
+
+    // A breaker that is open for an hour.
+    let nobody = crate::support::origin::nobody().await;
+    let breaker = "breaker = { requests_min = 2, open = \"1h\" }";
+    reload(&gateway, &text(&[nobody], breaker)).await;
+    let refusal = async || client::get(gateway.address(), "/").await.refusal().1;
+    eventually("it is open", async || {
+        (refusal().await == "circuit-open").then_some(())
+    })
+    .await;
+    let last = (gateway.upgrade().await, last).0;
+    assert_eq!(refusal().await, "circuit-open");
+    drop(last);
 }

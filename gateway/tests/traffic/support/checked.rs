@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use super::eventually;
 use super::gateway::Gateway;
 use super::hostile::{Connection, Hostile, path};
@@ -25,6 +27,8 @@ struct Told {
     name: String,
     well: AtomicBool,
     slow: AtomicBool,
+    /// Checks are answered once this is false.
+    silent: watch::Sender<bool>,
     checks: AtomicU64,
     requests: AtomicU64,
 }
@@ -36,6 +40,7 @@ impl Checked {
             name: name.to_owned(),
             well: AtomicBool::new(true),
             slow: AtomicBool::new(false),
+            silent: watch::Sender::new(false),
             checks: AtomicU64::new(0),
             requests: AtomicU64::new(0),
         });
@@ -71,6 +76,11 @@ impl Checked {
         self.told.slow.store(true, Ordering::Relaxed);
     }
 
+    /// Tells it to answer no check until it is told otherwise.
+    pub(crate) fn set_silent(&self, silent: bool) {
+        self.told.silent.send_replace(silent);
+    }
+
     /// Checks it was asked.
     pub(crate) fn checks(&self) -> u64 {
         self.told.checks.load(Ordering::Relaxed)
@@ -103,6 +113,9 @@ async fn serve(mut connection: Connection, told: Arc<Told>) {
     while let Some(head) = connection.request().await {
         if path(&head).starts_with("/healthz") {
             told.checks.fetch_add(1, Ordering::Relaxed);
+            let mut silent = told.silent.subscribe();
+            // The sender lives as long as what it is read from.
+            let _ = silent.wait_for(|silent| !silent).await;
             let status = if told.well.load(Ordering::Relaxed) {
                 "200 OK"
             } else {

@@ -45,6 +45,19 @@ pub(crate) struct Gateway {
     log: mpsc::UnboundedReceiver<String>,
 }
 
+/// The process that has taken over at last. Killed when dropped: the test has started only the
+/// first.
+pub(crate) struct Successor(pub(crate) u32);
+
+impl Drop for Successor {
+    fn drop(&mut self) {
+        let mut kill = std::process::Command::new("kill");
+        let kill = kill.args(["-KILL", &self.0.to_string()]);
+        // It may have ended by itself.
+        let _ = kill.stderr(Stdio::null()).status();
+    }
+}
+
 /// What a subcommand said.
 pub(crate) struct Commanded {
     pub(crate) code: Option<i32>,
@@ -238,6 +251,14 @@ impl Gateway {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Has another process take over, which serves when this returns.
+    pub(crate) async fn upgrade(&self) -> Successor {
+        let said = self.command(&["upgrade"]).await;
+        assert_eq!(said.code, Some(0), "{}", said.stderr);
+        let pid = self.status().await["pid"].as_u64().unwrap();
+        Successor(u32::try_from(pid).unwrap())
     }
 
     /// What `status --json` says.
