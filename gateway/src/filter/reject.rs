@@ -166,7 +166,10 @@ refusals! {
     /// An `Expect` other than `100-continue` (RFC 9110 10.1.1).
     ExpectationFailed = EXPECTATION_FAILED, "expectation-failed",
         "Only the expectation 100-continue is understood.";
-    /// CONNECT, TRACE, or another method the gateway does not forward.
+    /// CONNECT or TRACE. A reverse proxy goes where its routes say and not where clients do, so
+    /// CONNECT has no meaning here (RFC 9110 section 9.3.6: an origin server may refuse it), by
+    /// HTTP/2 (RFC 8441) as little; tunnels are upgrades of HTTP/1.1. TRACE would show the client
+    /// what only instances are told (RFC 9110 section 9.3.8).
     MethodNotImplemented = NOT_IMPLEMENTED, "method-not-implemented",
         "This method is not forwarded.";
     /// A parameter of the path, taken out by an expression, makes no path where it is put.

@@ -1,7 +1,11 @@
-//! The Kubernetes Gateway API's features of an HTTPRoute, as far as they concern a data plane.
+//! The Kubernetes Gateway API's extended features of HTTP gateways, as far as they concern a data
+//! plane.
 //!
-//! The names are those of its conformance suite (v1.4, extended features, `HTTPRoute` left out).
-//! The suite itself wants a cluster; here is one test for each name.
+//! These are the 38 of the conformance profile `GATEWAY-HTTP` in v1.6 of the API: 26 of HTTPRoute,
+//! ten of Gateway and its listeners, two of TLS towards services. The suite itself wants a
+//! cluster; here is a test for each feature, or the reason why there is none.
+//!
+//! HTTPRoute (`HTTPRoute` is left out of the names):
 //!
 //! | feature | written as | test |
 //! |---|---|---|
@@ -9,11 +13,10 @@
 //! | `307RedirectStatusCode` | `redirect.status` | `redirects_have_the_status_asked_for` |
 //! | `308RedirectStatusCode` | `redirect.status` | `redirects_have_the_status_asked_for` |
 //! | `BackendProtocolH2C` | `services.protocol` | `a_service_may_speak_http2` |
-//! | `BackendProtocolWebSocket` | nothing | `upgrade::…` |
+//! | `BackendProtocolWebSocket` | nothing | `upgrade::bytes_pass_both_ways_after_an_upgrade` |
 //! | `BackendRequestHeaderModification` | `split.NAME.request_headers` | `each_service_of_a_split_has_its_own_headers` |
 //! | `BackendTimeout` | `retry.per_try_timeout` | `a_try_ends_before_the_request_does` |
-//! | `CORS` | `cors` | `preflights_are_answered_here`, `answers_carry_the_policy` |
-//! | `CORSAllowCredentialsBehavior` | `cors.credentials` | `credentials_need_the_origin_by_name` |
+//! | `CORS` | `cors` | `preflights_are_answered_here`, `answers_carry_the_policy`, `credentials_need_the_origin_by_name` |
 //! | `DestinationPortMatching` | `match.listeners` | `routes_belong_to_listeners` |
 //! | `HostRewrite` | `rewrite.host` | `hosts_and_paths_are_rewritten` |
 //! | `MethodMatching` | `match.methods` | `requests_match_by_method_query_header_and_cookie` |
@@ -23,21 +26,35 @@
 //! | `PathRewrite` | `rewrite.path`, `.prefix` | `hosts_and_paths_are_rewritten` |
 //! | `PortRedirect` | `redirect.port` | `redirects_change_what_they_name` |
 //! | `QueryParamMatching` | `match.query` | `requests_match_by_method_query_header_and_cookie` |
-//! | `RequestMirror` | `mirror` | `mirror::…` |
-//! | `RequestMultipleMirrors` | `mirror` | `mirror::…` |
-//! | `RequestPercentageMirror` | `mirror.percent`, `.fraction` | `mirror::…` |
+//! | `RequestMirror` | `mirror` | `mirror::a_mirror_gets_what_the_service_gets_and_is_not_waited_for` |
+//! | `RequestMultipleMirrors` | `mirror` | `mirror::a_mirror_that_fails_is_counted_and_hurts_nobody` |
+//! | `RequestPercentageMirror` | `mirror.percent`, `.fraction` | `mirror::a_share_of_the_requests_is_copied` |
 //! | `RequestTimeout` | `timeout` | `a_request_ends_at_its_timeout` |
 //! | `ResponseHeaderModification` | `response_headers` | `header_fields_are_set_added_and_removed` |
-//! | `Retry` | `retry` | `retry::…` |
-//! | `RetryBackendTimeout` | `retry.per_try_timeout` | `retry::…` |
-//! | `RetryBackoff` | `retry.backoff` | `retry::…` |
-//! | `RetryCodes` | `retry.on` | `retry::…` |
-//! | `RetryConnectionError` | `retry.on = ["connect"]` | `retry::…` |
+//! | `Retry` | `retry.on`, `.attempts`, `.backoff` | `retry::answers_are_tried_again_as_configured`, `retry::attempts_end_with_the_last_answer` |
+//! | `RetryBackendTimeout` | `retry.per_try_timeout` | `retry::an_attempt_has_a_time_of_its_own` |
+//! | `RetryConnectionError` | `retry.on = ["connect", "reset"]` | `retry::only_what_is_safe_is_tried_again`, `retry::causes_that_are_not_listed_are_not_tried_again` |
 //! | `SchemeRedirect` | `redirect.scheme` | `redirects_change_what_they_name` |
 //!
+//! Gateway, and TLS towards services:
+//!
+//! | feature | written as | test, or why there is none |
+//! |---|---|---|
+//! | `BackendTLSPolicy` | - | missing: services are reached in the clear |
+//! | `BackendTLSPolicySANValidation` | - | missing, as above |
+//! | `GatewayAddressEmpty` | - | a controller picks an address, and writes it into `bind` |
+//! | `GatewayBackendClientCertificate` | - | missing, as above |
+//! | `GatewayFrontendClientCertificateValidation` | - | missing: clients are not asked for certificates |
+//! | `GatewayFrontendClientCertificateValidationInsecureFallback` | - | missing, as above |
+//! | `GatewayHTTPListenerIsolation` | `match.listeners`, or a route that closes a host | `routes_belong_to_listeners`, `a_host_may_be_closed_to_routes_of_wider_ones` |
+//! | `GatewayHTTPSListenerDetectMisdirectedRequests` | nothing | `tls::a_request_for_another_certificate_is_misdirected` |
+//! | `GatewayInfrastructurePropagation` | - | labels of Kubernetes objects, which no request meets |
+//! | `GatewayPort8080` | `bind` | any port: that of each test is another |
+//! | `GatewayStaticAddresses` | `bind` | always so: each test binds 127.0.0.1 |
+//! | `ListenerSet` | - | a controller joins its objects; `[listeners]` is one table |
+//!
 //! Of core features, `RequestHeaderModifier` and `RequestRedirect` are tested along, weights and
-//! their pins in `split::…`. What is left of the 38 names concerns attaching routes to Kubernetes
-//! objects, gateways' addresses or listeners' certificates.
+//! their pins in `split::…`.
 
 use http::Request;
 use http_body_util::Empty;
@@ -135,6 +152,41 @@ async fn routes_belong_to_listeners() {
     for (listener, instance) in [("public", "one"), ("internal", "two")] {
         let answer = client::get(gateway.listener(listener), "/").await;
         assert_eq!(answer.json()["instance"], instance);
+    }
+}
+
+/// Listeners that share a port differ by host alone. A request belongs to the most specific one,
+/// and no other listener's routes may take it: each ends with a route for all of its host.
+#[tokio::test]
+async fn a_host_may_be_closed_to_routes_of_wider_ones() {
+    let hosts = [
+        ("any", "*"),
+        ("wide", "*.example.com"),
+        ("narrow", "*.foo.example.com"),
+        ("exact", "abc.foo.example.com"),
+    ];
+    let routes = hosts.map(|(name, host)| {
+        format!(
+            "[routes.{name}]\nmatch = {{ host = \"{host}\", path = \"/{name}\" }}\nrespond = {{ body = \"{name}\" }}\n\
+             [routes.{name}-else]\nmatch = {{ host = \"{host}\" }}\nrespond = {{ status = 404 }}\n"
+        )
+    });
+    let gateway = Gateway::start(&routes.concat()).await;
+    let table = [
+        ("bar.com", "any"),
+        ("example.com", "any"),
+        ("bar.example.com", "wide"),
+        ("foo.example.com", "wide"),
+        ("bar.foo.example.com", "narrow"),
+        ("x.abc.foo.example.com", "narrow"),
+        ("abc.foo.example.com", "exact"),
+    ];
+    for (host, expected) in table {
+        for (name, _) in hosts {
+            let answer = ask(&gateway, &format!("GET /{name}"), &[("host", host)]).await;
+            let status = if name == expected { 200 } else { 404 };
+            assert_eq!(answer.status, status, "{host}/{name}");
+        }
     }
 }
 
