@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{install, output, process, workspace};
 
-/// The cargo profile of what only has to count or to make load: quick to build.
+/// The cargo profile of what only has to make load: quick to build.
 const TRAINING: &str = "training";
 
 /// Whether a profile is wanted.
@@ -72,7 +72,6 @@ fn profiled(trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     let counting = build(
         "build the gateway so that it counts",
         &compiler,
-        TRAINING,
         &format!("-Cprofile-generate={}", counts.display()),
     )?;
     // What has not changed need not be trained again, nor be compiled again after it.
@@ -85,23 +84,25 @@ fn profiled(trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     build(
         "build the gateway by its profile",
         &compiler,
-        "release",
         &format!("-Cprofile-use={}", profile.display()),
     )
 }
 
 /// Builds the gateway with one more flag for the compiler, which also all its libraries get. Named
 /// as the target, the host keeps build scripts and macros of the compiler free of it.
-fn build(title: &str, compiler: &Compiler, profile: &str, flag: &str) -> Result<PathBuf> {
+///
+/// Nothing else may differ between the two builds: counts are kept by the names of functions within
+/// their units of code, and what finds none is taken for something that never runs.
+fn build(title: &str, compiler: &Compiler, flag: &str) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     cargo.env("RUSTFLAGS", format!("{flags} {flag}").trim_start());
-    cargo.args(["build", "--profile", profile, "--locked"]);
+    cargo.args(["build", "--release", "--locked"]);
     cargo.args(["--target", &compiler.host]);
     cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
     process::show(title, cargo)?;
-    let directory = workspace::target_dir().join(&compiler.host).join(profile);
-    Ok(directory.join("weir-gateway"))
+    let directory = workspace::target_dir().join(&compiler.host);
+    Ok(directory.join("release/weir-gateway"))
 }
 
 /// Takes earlier profiles and counts away.
