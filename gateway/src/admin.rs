@@ -136,11 +136,14 @@ where
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let mut retired = admin.retired.subscribe();
+    // What it waited for is let go of at once: whoever writes it again, on this same thread, would
+    // wait for this connection forever.
+    let retirement = async { drop(retired.wait_for(|retired| *retired).await) };
     let served = tokio::select! {
         served = connection.as_mut() => served,
         // Whoever asks again should reach the process that answers now. Where nothing was asked
         // yet, the first request may be on its way.
-        _ = retired.wait_for(|retired| *retired) => {
+        () = retirement => {
             if asked.get() {
                 connection.as_mut().graceful_shutdown();
             }

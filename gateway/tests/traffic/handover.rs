@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use http_body_util::Empty;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::process::Command;
 
 use crate::support::client::{self, Answer, read_until};
@@ -278,4 +278,16 @@ async fn upgrades_under_load_lose_nothing() {
         assert_eq!(failed, Vec::<String>::new(), "of {sent}");
         assert!(sent > UPGRADES as u64 / 10, "a load of {sent}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_to_the_control_socket_keeps_no_old_process_alive() {
+    let origin = Origin::start("one").await;
+    let mut gateway = Gateway::start_with(&configuration(&origin), &[]).await;
+    let path = gateway.file("gateway.sock");
+    // Accepted before the last command is, and nothing is asked on it.
+    let silent = UnixStream::connect(path).await.unwrap();
+    let _new = gateway.upgrade().await;
+    assert_eq!(gateway.ended().await.code(), Some(0));
+    drop(silent);
 }
