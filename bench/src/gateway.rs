@@ -29,22 +29,20 @@ use self::case::Case;
 use self::load::{Bed, HOST};
 use self::proxy::{Kind, Program, Running, Setup, free_address};
 pub(crate) use self::row::Row;
+use crate::options::{self, Options};
 use crate::report::{complain, say};
 
 /// Where the proxies run, and where the rest does.
 const PROXY_CPU: usize = 0;
 const LOAD_CPU: usize = 1;
 
-/// Options of `bench gateway`.
-#[derive(clap::Args, Clone, Debug)]
-pub(crate) struct Args {
-    /// Our gateway; `cargo xtask bench` says where it is
+/// Where the proxies are; `cargo xtask bench` knows. Those that are not given are left out.
+#[derive(clap::Args, Debug)]
+pub(crate) struct Programs {
+    /// Our gateway
     #[arg(long, value_name = "PATH")]
     weir: Option<PathBuf>,
-    /// Another build of it, as proxy `weir-b`
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
-    /// A peer; those that are not given are left out
+    /// A peer
     #[arg(long, value_name = "PATH")]
     nginx: Option<PathBuf>,
     /// A peer
@@ -56,29 +54,14 @@ pub(crate) struct Args {
     /// A peer
     #[arg(long, value_name = "PATH")]
     caddy: Option<PathBuf>,
-    /// Only cases whose name contains this
-    #[arg(long, default_value = "", value_name = "TEXT")]
-    only: String,
-    /// Only these proxies, by the names in the table
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    proxies: Vec<String>,
-    /// Turns of each proxy in each case; the median counts
-    #[arg(long, value_name = "COUNT")]
-    rounds: Option<usize>,
-    /// Seconds of each turn that count
-    #[arg(long, value_name = "SECONDS")]
-    seconds: Option<f64>,
-    /// A short run: fewer and shorter turns
-    #[arg(long)]
-    quick: bool,
 }
 
 /// Runs the cases that are asked for, and prints their tables.
-pub(crate) fn run(args: &Args) -> Result<Vec<Row>> {
-    let programs = programs(args)?;
+pub(crate) fn run(options: &Options, places: &Programs) -> Result<Vec<Row>> {
+    let programs = programs(&options.gateway, places)?;
     stay_on(LOAD_CPU)?;
     raise_descriptors()?;
-    let mut ground = Ground::new(args)?;
+    let mut ground = Ground::new(options)?;
     let mut rows = shared(&mut ground, &programs)?;
     // These start proxies of their own.
     for part in [chain::run as Part, cores::run, footprint::run] {
@@ -124,13 +107,14 @@ pub(crate) struct Ground {
 }
 
 impl Ground {
-    fn new(args: &Args) -> Result<Self> {
+    fn new(options: &Options) -> Result<Self> {
+        let wanted = &options.gateway;
         let directory = tempfile::tempdir().context("a directory for the proxies")?;
         let identity = Authority::new()?.issue(&[HOST])?;
         let certificate = directory.path().join("certificate.pem");
         let text = identity.certificate_pem + &identity.key_pem;
         std::fs::write(&certificate, text).context("writing the certificate")?;
-        let (rounds, seconds, warm_up) = if args.quick {
+        let (rounds, seconds, warm_up) = if wanted.quick {
             (3, 0.3, 0.1)
         } else {
             (5, 0.8, 0.2)
@@ -139,9 +123,9 @@ impl Ground {
             bed: Bed::new()?,
             directory,
             certificate,
-            only: args.only.clone(),
-            rounds: args.rounds.unwrap_or(rounds).max(1),
-            window: Duration::from_secs_f64(args.seconds.unwrap_or(seconds)),
+            only: options.only.clone(),
+            rounds: wanted.rounds.unwrap_or(rounds).max(1),
+            window: Duration::from_secs_f64(wanted.seconds.unwrap_or(seconds)),
             warm_up: Duration::from_secs_f64(warm_up),
         })
     }
@@ -179,16 +163,17 @@ impl Ground {
 }
 
 /// The proxies that are wanted and there, ours first.
-fn programs(args: &Args) -> Result<Vec<Program>> {
+fn programs(options: &options::Gateway, places: &Programs) -> Result<Vec<Program>> {
     let offered = [
-        ("weir", Kind::Weir, args.weir.as_ref()),
-        ("weir-b", Kind::Weir, args.binary.as_ref()),
-        ("nginx", Kind::Nginx, args.nginx.as_ref()),
-        ("haproxy", Kind::Haproxy, args.haproxy.as_ref()),
-        ("envoy", Kind::Envoy, args.envoy.as_ref()),
-        ("caddy", Kind::Caddy, args.caddy.as_ref()),
+        ("weir", Kind::Weir, places.weir.as_ref()),
+        ("weir-b", Kind::Weir, options.binary.as_ref()),
+        ("nginx", Kind::Nginx, places.nginx.as_ref()),
+        ("haproxy", Kind::Haproxy, places.haproxy.as_ref()),
+        ("envoy", Kind::Envoy, places.envoy.as_ref()),
+        ("caddy", Kind::Caddy, places.caddy.as_ref()),
     ];
-    let wanted = |name: &str| args.proxies.is_empty() || args.proxies.iter().any(|n| n == name);
+    let only = &options.proxies;
+    let wanted = |name: &str| only.is_empty() || only.iter().any(|one| one == name);
     let mut programs = Vec::new();
     for (name, kind, path) in offered {
         let Some(path) = path.filter(|_| wanted(name)) else {

@@ -10,57 +10,33 @@ mod harness;
 mod live;
 mod maglev;
 mod mixed;
+mod options;
 mod publish;
 mod report;
 mod routes;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::process::ExitCode;
 
 use ::tests::object;
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use serde_json::{Value, json};
+
+use self::options::{Options, Suite};
 
 /// Benchmarks of Weir.
 #[derive(Parser)]
 struct Arguments {
-    /// One of them; all by default.
-    #[command(subcommand)]
-    bench: Option<Bench>,
-    /// With all of them: where the gateway and its peers are.
     #[command(flatten)]
-    gateway: gateway::Args,
-    /// Also write the rows to this file: a JSON array, or an object of arrays when all are run.
-    #[arg(long, global = true, value_name = "FILE")]
-    json: Option<PathBuf>,
-}
-
-#[derive(Subcommand)]
-enum Bench {
-    /// What packets cost: nanoseconds above bare encapsulation, live frames per second, and what
-    /// packets see of tables that are published meanwhile.
-    Datapath {
-        /// Only cases whose name contains this.
-        #[arg(long, default_value = "")]
-        only: String,
-    },
-    /// Tables: milliseconds to build and to publish them, and what moves in them.
-    Maglev,
-    /// The gateway's routes: nanoseconds to look one up among few and among many.
-    Routes,
-    /// The gateway's steps beside forwarding: nanoseconds each, and what a scrape costs.
-    Filters,
-    /// The gateway beside nginx, HAProxy, Envoy and Caddy: requests per CPU-second, latency, memory.
-    Gateway(Box<gateway::Args>),
+    options: Options,
+    #[command(flatten)]
+    programs: gateway::Programs,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let rows = match arguments.bench {
-        Some(bench) => one(bench),
-        None => all(&arguments.gateway),
-    };
-    match rows.and_then(|rows| report::write_json(arguments.json.as_deref(), &rows)) {
+    let json = arguments.options.json.as_deref();
+    match run(&arguments).and_then(|rows| report::write_json(json, &rows)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::complain(&format!("error: {error:#}"));
@@ -69,21 +45,25 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(bench: Bench) -> Result<Value> {
-    match bench {
-        Bench::Datapath { only } => datapath(&only),
-        Bench::Maglev => maglev(),
-        Bench::Routes => Ok(json!(routes::run()?)),
-        Bench::Filters => Ok(json!(filters::run()?)),
-        Bench::Gateway(args) => Ok(json!(gateway::run(&args)?)),
+/// The rows of one suite, or of all by name.
+fn run(arguments: &Arguments) -> Result<Value> {
+    let Arguments { options, programs } = arguments;
+    options.check()?;
+    let one = |suite| match suite {
+        Suite::Datapath => datapath(&options.only),
+        Suite::Maglev => maglev(),
+        Suite::Routes => Ok(json!(routes::run()?)),
+        Suite::Filters => Ok(json!(filters::run()?)),
+        Suite::Gateway => Ok(json!(gateway::run(options, programs)?)),
+    };
+    match options.suite {
+        Some(suite) => one(suite),
+        None => Ok(json!({
+            "datapath": one(Suite::Datapath)?, "maglev": one(Suite::Maglev)?,
+            "routes": one(Suite::Routes)?, "filters": one(Suite::Filters)?,
+            "gateway": one(Suite::Gateway)?,
+        })),
     }
-}
-
-fn all(gateway: &gateway::Args) -> Result<Value> {
-    Ok(json!({
-        "datapath": datapath("")?, "maglev": maglev()?,
-        "routes": routes::run()?, "filters": filters::run()?, "gateway": gateway::run(gateway)?,
-    }))
 }
 
 fn datapath(only: &str) -> Result<Value> {

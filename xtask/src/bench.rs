@@ -1,12 +1,18 @@
 //! `cargo xtask bench`: builds with optimisation, then becomes the benchmarks of `bench`.
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
-use anyhow::{Result, ensure};
-use clap::ValueEnum;
+use anyhow::Result;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, FromArgMatches};
 
+use self::options::{Options, Suite};
 use crate::{ebpf, process, workspace};
 
+// One command line, wherever it is typed. A dependency on `bench` would build all of Weir first.
+#[path = "../../bench/src/options.rs"]
+mod options;
 mod peers;
 
 /// Options of `cargo xtask bench`.
@@ -14,118 +20,153 @@ mod peers;
 pub(crate) struct Args {
     #[command(flatten)]
     toolchain: ebpf::Toolchain,
-    /// One suite; all of them by default
-    suite: Option<Suite>,
-    /// Only cases of the data path or of the gateway whose name contains this
-    #[arg(long, value_name = "TEXT")]
-    only: Option<String>,
-    /// Write the rows to this file too, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    #[command(flatten, next_help_heading = "Options of the gateway's suite")]
-    gateway: GatewayArgs,
+    #[command(flatten)]
+    bench: HandedOn,
 }
 
-/// What only the suite `gateway` understands.
-#[derive(clap::Args)]
-struct GatewayArgs {
-    /// Another build of weir-gateway, measured beside this one as `weir-b`
-    #[arg(long, value_name = "PATH")]
-    binary: Option<PathBuf>,
-    /// Only these proxies: weir, weir-b, nginx, haproxy, envoy, caddy
-    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
-    proxies: Vec<String>,
-    /// Turns of each proxy in each case; the median counts
-    #[arg(long, value_name = "COUNT")]
-    rounds: Option<usize>,
-    /// Seconds of each turn that count
-    #[arg(long, value_name = "SECONDS")]
-    seconds: Option<f64>,
-    /// A short run: fewer and shorter turns
-    #[arg(long)]
-    quick: bool,
+/// The command line of `bench`.
+struct HandedOn {
+    options: Options,
+    /// As it was typed.
+    typed: Vec<OsString>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Suite {
-    Datapath,
-    Maglev,
-    Routes,
-    Filters,
-    Gateway,
+impl clap::Args for HandedOn {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        Options::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Options::augment_args_for_update(command)
+    }
 }
 
-impl Suite {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Datapath => "datapath",
-            Self::Maglev => "maglev",
-            Self::Routes => "routes",
-            Self::Filters => "filters",
-            Self::Gateway => "gateway",
+impl FromArgMatches for HandedOn {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self {
+            options: Options::from_arg_matches(matches)?,
+            typed: typed(matches),
+        })
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// What was typed of the options of `bench`, as arguments again.
+fn typed(matches: &ArgMatches) -> Vec<OsString> {
+    let known = <Options as clap::Args>::augment_args(clap::Command::new("bench"));
+    let mut typed = Vec::new();
+    for argument in known.get_arguments() {
+        let id = argument.get_id().as_str();
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        let name = argument.get_long().map(|name| format!("--{name}"));
+        if !argument.get_action().takes_values() {
+            typed.extend(name.map(OsString::from));
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            typed.extend(name.as_ref().map(OsString::from));
+            typed.push(value.to_owned());
         }
     }
+    typed
 }
 
 /// Builds, then becomes `bench`.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let with_gateway = matches!(args.suite, None | Some(Suite::Gateway));
-    ensure!(
-        args.suite == Some(Suite::Gateway) || args.gateway.is_empty(),
-        "these options are for `cargo xtask bench gateway`"
-    );
-    if args.suite != Some(Suite::Gateway) {
+    let HandedOn { options, typed } = &args.bench;
+    options.check()?;
+    if options.suite != Some(Suite::Gateway) {
         ebpf::build(&args.toolchain)?;
     }
-    build(with_gateway)?;
-    let programs = workspace::target_dir().join("release");
+    let with_gateway = options.runs(Suite::Gateway);
+    let programs = build(with_gateway)?;
     let mut bench = Command::new(programs.join("bench"));
-    bench.args(args.suite.map(Suite::name));
-    if let Some(only) = &args.only {
-        bench.arg("--only").arg(only);
-    }
-    if let Some(json) = &args.json {
-        bench.arg("--json").arg(json);
-    }
+    bench.args(typed);
     if with_gateway {
         bench.arg("--weir").arg(programs.join("weir-gateway"));
-        bench.args(peers::arguments(&args.gateway.proxies));
+        bench.args(peers::arguments(&options.gateway.proxies));
     }
-    args.gateway.pass_on(&mut bench);
     match process::exec(bench)? {}
 }
 
-fn build(with_gateway: bool) -> Result<()> {
+/// Returns where the programs are.
+fn build(with_gateway: bool) -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "--locked"]);
     cargo.args(["--package", "bench", "--bin", "bench"]);
     if with_gateway {
         cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
     }
-    process::show("build the benchmarks", cargo)
+    process::show("build the benchmarks", cargo)?;
+    Ok(workspace::target_dir().join("release"))
 }
 
-impl GatewayArgs {
-    fn is_empty(&self) -> bool {
-        let options = self.binary.is_some() || self.rounds.is_some() || self.seconds.is_some();
-        !options && self.proxies.is_empty() && !self.quick
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
     }
 
-    fn pass_on(&self, bench: &mut Command) {
-        if let Some(binary) = &self.binary {
-            bench.arg("--binary").arg(binary);
+    #[test]
+    fn what_is_typed_is_handed_on() {
+        // Where arguments are handed on in another way than they were typed, that way.
+        let table: [(&str, Option<&str>); 7] = [
+            ("", None),
+            ("maglev --json rows.json", None),
+            ("gateway --quick", None),
+            ("datapath --only ipip", None),
+            ("--bpf-rustc path datapath", Some("datapath")),
+            (
+                "--rounds 5 gateway --only=h1 --seconds 0.5",
+                Some("gateway --only h1 --rounds 5 --seconds 0.5"),
+            ),
+            (
+                "gateway --proxies weir,nginx --binary b",
+                Some("gateway --binary b --proxies weir --proxies nginx"),
+            ),
+        ];
+        for (line, expected) in table {
+            let words = |line: &str| -> Vec<OsString> {
+                line.split_whitespace().map(OsString::from).collect()
+            };
+            let parsed = [vec!["bench".into()], words(line)].concat();
+            let parsed = Line::try_parse_from(parsed).unwrap().args.bench;
+            assert_eq!(parsed.typed, words(expected.unwrap_or(line)), "{line}");
+            let again = [vec!["bench".into()], parsed.typed].concat();
+            let again = Line::try_parse_from(again).unwrap().args.bench;
+            let (one, other) = (parsed.options, again.options);
+            assert_eq!(format!("{one:?}"), format!("{other:?}"), "{line}");
         }
-        if !self.proxies.is_empty() {
-            bench.arg("--proxies").arg(self.proxies.join(","));
-        }
-        if let Some(rounds) = self.rounds {
-            bench.arg("--rounds").arg(rounds.to_string());
-        }
-        if let Some(seconds) = self.seconds {
-            bench.arg("--seconds").arg(seconds.to_string());
-        }
-        if self.quick {
-            bench.arg("--quick");
+    }
+
+    #[test]
+    fn options_go_with_their_suites() {
+        let table = [
+            ("--quick --only veth", true),
+            ("gateway --quick --only h1", true),
+            ("datapath --only veth", true),
+            ("datapath --quick", false),
+            ("maglev --rounds 3", false),
+            ("routes --only 10", false),
+            ("routes --json rows.json", true),
+            ("routes --json /nowhere/rows.json", false),
+        ];
+        for (line, expected) in table {
+            let line_of = ["bench"].into_iter().chain(line.split(' '));
+            let options = Line::try_parse_from(line_of).unwrap().args.bench.options;
+            assert_eq!(options.check().is_ok(), expected, "{line}");
         }
     }
 }
