@@ -8,6 +8,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, FromArgMatches};
 
 use self::options::{Options, Suite};
+use crate::release::profile;
 use crate::{ebpf, process, workspace};
 
 // One command line, wherever it is typed. A dependency on `bench` would build all of Weir first.
@@ -20,6 +21,8 @@ mod peers;
 pub(crate) struct Args {
     #[command(flatten)]
     toolchain: ebpf::Toolchain,
+    #[command(flatten)]
+    profile: profile::Wish,
     #[command(flatten)]
     bench: HandedOn,
 }
@@ -84,27 +87,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if options.suite != Some(Suite::Gateway) {
         ebpf::build(&args.toolchain)?;
     }
-    let with_gateway = options.runs(Suite::Gateway);
-    let programs = build(with_gateway)?;
-    let mut bench = Command::new(programs.join("bench"));
+    let program = build()?;
+    let mut bench = Command::new(&program);
     bench.args(typed);
-    if with_gateway {
-        bench.arg("--weir").arg(programs.join("weir-gateway"));
+    if options.runs(Suite::Gateway) {
+        let gateway = profile::gateway(&args.profile, || Ok(program))?;
+        bench.arg("--weir").arg(gateway);
         bench.args(peers::arguments(&options.gateway.proxies));
     }
     match process::exec(bench)? {}
 }
 
-/// Returns where the programs are.
-fn build(with_gateway: bool) -> Result<PathBuf> {
+fn build() -> Result<PathBuf> {
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "--locked"]);
     cargo.args(["--package", "bench", "--bin", "bench"]);
-    if with_gateway {
-        cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
-    }
     process::show("build the benchmarks", cargo)?;
-    Ok(workspace::target_dir().join("release"))
+    Ok(workspace::target_dir().join("release/bench"))
 }
 
 #[cfg(test)]
