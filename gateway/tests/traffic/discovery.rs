@@ -1,17 +1,18 @@
 //! Instances that are found: by DNS, in a file; and what stays when they change.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::io::ErrorKind;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use hickory_resolver::proto::rr::RecordType;
 use http_body_util::Empty;
 
 use crate::support::client;
-use crate::support::eventually;
 use crate::support::gateway::{Gateway, route};
 use crate::support::names::{Manner, Names};
 use crate::support::origin::Origin;
+use crate::support::{eventually, skip};
 
 /// A gateway with one service whose instances are found.
 async fn gateway(discover: &str, files: &[(&str, &str)]) -> Gateway {
@@ -213,14 +214,32 @@ async fn a_name_is_asked_for_again_when_its_answer_ends_and_not_before() {
     futures_util::future::join_all(cases).await;
 }
 
+/// An instance of each family, both with one port; an error on a host without IPv6.
+async fn of_both_families() -> std::io::Result<(Origin, Origin)> {
+    loop {
+        let four = Origin::start("four").await;
+        let address = (Ipv6Addr::LOCALHOST, four.address.port()).into();
+        match Origin::start_at("six", address).await {
+            Ok(six) => return Ok((four, six)),
+            // The port is somebody else's there.
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
 #[tokio::test]
 async fn addresses_of_both_families_are_used() {
-    let four = Origin::start("four").await;
-    let port = four.address.port();
-    let Ok(six) = Origin::start_at("six", ([0, 0, 0, 0, 0, 0, 0, 1], port).into()).await else {
-        // A host without IPv6, or the port is somebody else's there.
-        return;
+    let (four, six) = match of_both_families().await {
+        Ok(both) => both,
+        Err(error) => {
+            return skip(
+                "discovery by AAAA",
+                &format!("no IPv6 on loopback: {error}"),
+            );
+        }
     };
+    let port = four.address.port();
     let names = Names::start(1).await;
     names.set("app.test", &[four.address.ip(), six.address.ip()]);
     let gateway = gateway(

@@ -7,16 +7,33 @@ use tokio::net::TcpStream;
 
 use crate::support::client::{self, read_to_end, read_until};
 use crate::support::eventually;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{BASE, Gateway, route, service};
 use crate::support::origin::Origin;
 
 #[tokio::test]
-async fn a_request_under_way_finishes_and_new_ones_are_served_during_the_delay() {
+async fn new_requests_are_served_during_the_delay() {
     let origin = Origin::start("one").await;
-    let mut gateway = Gateway::in_front_of(&[origin.address]).await;
+    let configuration = [
+        BASE.replace("delay = \"300ms\"", "delay = \"1h\""),
+        service("app", &[origin.address], ""),
+        route("all", "/{*rest}", "app", ""),
+    ];
+    let gateway = Gateway::start_with(&configuration.concat(), &[]).await;
     assert_eq!(gateway.admin("/readyz").await.status, 200);
     assert_eq!(gateway.admin("/livez").await.status, 200);
+    gateway.terminate().await;
+    eventually("not ready", async || {
+        (gateway.admin("/readyz").await.status == 503).then_some(())
+    })
+    .await;
+    assert_eq!(gateway.admin("/livez").await.status, 200);
+    assert_eq!(client::get(gateway.address(), "/").await.status, 200);
+}
 
+#[tokio::test]
+async fn a_request_under_way_finishes() {
+    let origin = Origin::start("one").await;
+    let mut gateway = Gateway::in_front_of(&[origin.address]).await;
     let held = tokio::spawn(client::get(gateway.address(), "/hold"));
     origin.holds(1).await;
     let mut idle = TcpStream::connect(gateway.address()).await.unwrap();
@@ -26,15 +43,6 @@ async fn a_request_under_way_finishes_and_new_ones_are_served_during_the_delay()
     read_until(&mut idle, "0\r\n\r\n").await;
 
     gateway.terminate().await;
-    eventually("not ready", async || {
-        (gateway.admin("/readyz").await.status == 503).then_some(())
-    })
-    .await;
-    assert_eq!(
-        client::get(gateway.address(), "/during-delay").await.status,
-        200
-    );
-
     assert_eq!(
         read_to_end(&mut idle).await,
         "",

@@ -156,7 +156,7 @@ async fn ejections_slow_starts_and_open_breakers_are_kept() {
     // Ejected by two failures, for an hour.
     let (good, bad) = (
         Checked::start("good").await,
-        crate::support::origin::nobody().await,
+        crate::support::origin::nobody(),
     );
     let outlier =
         "outlier = { consecutive_failures = 2, ejection = \"1h\", ejection_max = \"1h\" }";

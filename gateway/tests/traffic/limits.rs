@@ -95,9 +95,10 @@ async fn trailers_have_a_size_and_a_number() {
 #[tokio::test]
 async fn an_upload_must_keep_to_the_rate() {
     let origin = Origin::start("one").await;
-    let limits = "body_rate_min = \"1KiB/s\"\nbody_rate_window = \"500ms\"";
+    let limits = "body_rate_min = \"1KiB/s\"\nbody_rate_window = \"2s\"";
     let gateway = gateway(origin.address, limits, "").await;
-    // 512 bytes are due in each half second: 100 times as many pass, a hundredth does not.
+    // 2 KiB are due in each window: 30 times as many pass, in two windows and a bit, and a
+    // hundredth does not.
     for (piece, status) in [(5 * 1024, 200), (1, 408)] {
         let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
         let head = format!(
@@ -108,7 +109,7 @@ async fn an_upload_must_keep_to_the_rate() {
         let (mut reader, mut writer) = stream.into_split();
         let upload = tokio::spawn(async move {
             for _ in 0..30 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                tokio::time::sleep(Duration::from_millis(150)).await;
                 if writer.write_all(&vec![b'a'; piece]).await.is_err() {
                     break;
                 }
@@ -133,7 +134,8 @@ async fn an_upload_must_keep_to_the_rate() {
 #[tokio::test]
 async fn a_reader_must_keep_to_the_rate() {
     let origin = Origin::start("one").await;
-    let limits = "body_rate_min = \"64KiB/s\"\nbody_rate_window = \"500ms\"";
+    // A good client may be kept waiting by the machine, but not as long as this window.
+    let limits = "body_rate_min = \"64KiB/s\"\nbody_rate_window = \"2s\"";
     let gateway = gateway(origin.address, limits, "").await;
     // More than the buffers of any kernel between the two.
     let path = format!("/zeros/{}", 64 << 20);

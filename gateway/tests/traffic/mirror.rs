@@ -14,7 +14,7 @@ async fn gateway(shadow: &Origin, mirror: &str) -> (Gateway, Origin) {
     let configuration = [
         service("live", &[live.address], ""),
         service("shadow", &[shadow.address], ""),
-        service("nobody", &[nobody().await], ""),
+        service("nobody", &[nobody()], ""),
         route("all", "/{*rest}", "live", mirror),
     ];
     (Gateway::start(&configuration.concat()).await, live)

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::support::client;
 use crate::support::gateway::{Gateway, route, service};
-use crate::support::origin::Origin;
+use crate::support::origin::{Origin, nobody};
 
 #[tokio::test]
 async fn refusals_are_problem_documents() {
@@ -53,7 +53,7 @@ async fn refusals_are_problem_documents() {
 #[tokio::test]
 async fn what_a_route_says_of_its_answers_holds_for_refusals_too() {
     let origin = Origin::start("one").await;
-    let gone = Origin::start("gone").await.address;
+    let gone = nobody();
     let says = "cors = { origins = [\"https://a.test\"] }\n\
         response_headers = { set = { x-route = \"{route}\" } }\n";
     let configuration = [

@@ -12,6 +12,24 @@ use std::time::Duration;
 /// A wait longer than this is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
+/// When this variable is set, what is missing on this host is a failure, not a reason to skip.
+const REQUIRE_VARIABLE: &str = "WEIR_REQUIRE_PRIVILEGED";
+
+/// Says in one line that `what` is not tested here, and why.
+///
+/// # Panics
+///
+/// When nothing may be skipped.
+pub(crate) fn skip(what: &str, reason: &str) {
+    assert!(
+        std::env::var_os(REQUIRE_VARIABLE).is_none(),
+        "{what} cannot run here, and {REQUIRE_VARIABLE} is set: {reason}"
+    );
+    // Past the test harness, which keeps what passing tests print to itself.
+    use std::io::Write as _;
+    let _ = writeln!(std::io::stderr(), "SKIP {what}: {reason}");
+}
+
 /// Waits until `condition` gives a value; panics with `what` when that takes too long.
 pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let found = async {

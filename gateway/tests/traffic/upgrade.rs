@@ -150,7 +150,7 @@ async fn bytes_sent_before_the_answer_are_no_tunnel() {
 async fn a_tunnel_on_which_nothing_moves_is_closed() {
     let origin = Origin::start("one").await;
     let configuration = format!(
-        "[server]\nupgrade_idle_timeout = \"300ms\"\n[listeners.public]\nbind = \"127.0.0.1:0\"\n\
+        "[server]\nupgrade_idle_timeout = \"2s\"\n[listeners.public]\nbind = \"127.0.0.1:0\"\n\
          [services.app]\nendpoints = [\"{}\"]\n[routes.all]\nmatch = {{}}\nservice = \"app\"\n",
         origin.address,
     );

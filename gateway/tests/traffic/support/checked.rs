@@ -13,8 +13,8 @@ use super::gateway::Gateway;
 use super::hostile::{Connection, Hostile, path};
 
 /// Checks that are asked often. A machine under load may keep one waiting, but hardly two.
-pub(crate) const OFTEN: &str = "health = { path = \"/healthz\", every = \"300ms\", \
-    timeout = \"300ms\", jitter_percent = 0, fall = 2, rise = 1 }";
+pub(crate) const OFTEN: &str = "health = { path = \"/healthz\", every = \"500ms\", \
+    timeout = \"500ms\", jitter_percent = 0, fall = 2, rise = 1 }";
 
 /// Answers `/healthz` as it is told, and everything else with its name.
 pub(crate) struct Checked {
@@ -71,7 +71,7 @@ impl Checked {
         self.told.well.store(well, Ordering::Relaxed);
     }
 
-    /// Tells it to take half a second for each answer.
+    /// Tells it to take longer for each answer than the machine may keep another waiting.
     pub(crate) fn set_slow(&self) {
         self.told.slow.store(true, Ordering::Relaxed);
     }
@@ -129,7 +129,7 @@ async fn serve(mut connection: Connection, told: Arc<Told>) {
         }
         told.requests.fetch_add(1, Ordering::Relaxed);
         if told.slow.load(Ordering::Relaxed) {
-            tokio::time::sleep(Duration::from_millis(500)).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
         }
         if !connection.answer(&told.name).await {
             return;

@@ -14,8 +14,8 @@ use tokio::sync::mpsc;
 
 use super::{PATIENCE, client, eventually};
 
-/// What most tests start from: one plain listener, admin, a quick drain, and the access log in a
-/// file.
+/// What most tests start from: one plain listener, admin, a drain that begins quickly, and the
+/// access log in a file.
 pub(crate) const BASE: &str = r#"
 [server]
 workers = 2
@@ -34,7 +34,7 @@ path = "access.log"
 [drain]
 delay = "300ms"
 idle_grace = "500ms"
-deadline = "5s"
+deadline = "60s"
 "#;
 
 /// A running gateway. Killed when dropped.

@@ -13,8 +13,8 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -27,7 +27,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
@@ -40,6 +40,8 @@ pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
     task: AbortHandle,
+    /// Who comes after it has stopped is refused, and finds nobody else.
+    _port: TcpSocket,
 }
 
 struct Shared {
@@ -62,7 +64,9 @@ impl Origin {
 
     /// The same, at this address.
     pub(crate) async fn start_at(name: &str, address: SocketAddr) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        let port = taken(address)?;
+        let address = port.local_addr()?;
+        let listener = taken(address)?.listen(1024)?;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
             requests: AtomicU64::new(0),
@@ -72,12 +76,12 @@ impl Origin {
             released: Semaphore::new(0),
             cancelled: watch::Sender::new(0),
         });
-        let address = listener.local_addr().unwrap();
         let task = tokio::spawn(serve(listener, Arc::clone(&shared))).abort_handle();
         Ok(Self {
             address,
             shared,
             task,
+            _port: port,
         })
     }
 
@@ -133,13 +137,25 @@ impl Drop for Origin {
     }
 }
 
-/// The address of a port on which nobody listens.
-pub(crate) async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// A socket that has this address and does not listen: as long as it lives, the kernel gives the
+/// port to nobody who asks for any. Those who ask for this one by the same means may have it.
+fn taken(address: SocketAddr) -> std::io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+/// The address of a port on which nobody listens, and nobody will while the tests run.
+pub(crate) fn nobody() -> SocketAddr {
+    static PORTS: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let port = taken(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = port.local_addr().unwrap();
+    PORTS.lock().unwrap().push(port);
+    address
 }
 
 /// A server that answers every connection with these bytes once a request head has come.

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
 use hyper::service::service_fn;
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::{LocalSet, spawn_local};
 
 use super::*;
@@ -202,8 +202,16 @@ async fn grpc_services_say_how_they_are() {
 
 #[tokio::test]
 async fn an_address_nobody_listens_on_fails_every_check() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
+    let at = |address| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        socket
+    };
+    // Without listening it keeps the port from everybody else to the end.
+    let port = at(([127, 0, 0, 1], 0).into());
+    let address = port.local_addr().unwrap();
+    let listener = at(address).listen(1).unwrap();
     let tcp = target(address, UpstreamProtocol::Http1, Check::Tcp);
     assert_eq!(
         outcome(&tcp).await,
