@@ -348,7 +348,7 @@ pub fn runtime() -> tokio::runtime::Runtime {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpSocket};
 
     use super::*;
     use crate::service::{self, Identity, WhoAmI};
@@ -420,12 +420,10 @@ mod tests {
 
     #[tokio::test]
     async fn no_server_and_a_slow_one_are_told_apart() {
-        let closed = TcpListener::bind("127.0.0.1:0")
-            .await
-            .unwrap()
-            .local_addr()
-            .unwrap();
-        let refused = Client::new(closed, "api.example.com")
+        // Bound, and so nobody else's, but not listening.
+        let closed = TcpSocket::new_v4().unwrap();
+        closed.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let refused = Client::new(closed.local_addr().unwrap(), "api.example.com")
             .once("/")
             .await
             .unwrap_err();

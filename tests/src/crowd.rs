@@ -8,7 +8,7 @@
 //! How long an answer takes is measured from the first byte sent to the last one received, in this
 //! process, and so holds the delays of a busy machine too. To tell these apart, some connections
 //! talk in the same way past what is under test ([`Group::Control`]): what they wait for, everybody
-//! waits for.
+//! who talks to the same server waits for.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -114,8 +114,11 @@ impl Crowd {
     /// When a connection does not open, with the reason of the first one.
     pub fn open(&self, opening: Opening) -> Result<BTreeMap<String, usize>> {
         let to = opening.to;
+        // Each connection has its own limit, and these are all that the thread waits for.
+        let turns = u32::try_from(opening.number / OPENING_MAX)?;
+        let limit = ANSWER_LIMIT + OPEN_LIMIT * turns;
         let mut servers = BTreeMap::new();
-        for name in self.ask(|reply| Command::Open(opening, reply))? {
+        for name in self.ask_within(limit, |reply| Command::Open(opening, reply))? {
             let name = name.map_err(|why| anyhow!("no connection to {to}: {why}"))?;
             *servers.entry(name).or_default() += 1;
         }
@@ -158,6 +161,14 @@ impl Crowd {
     }
 
     fn ask<T>(&self, command: impl FnOnce(mpsc::Sender<T>) -> Command) -> Result<T> {
+        self.ask_within(ANSWER_LIMIT, command)
+    }
+
+    fn ask_within<T>(
+        &self,
+        limit: Duration,
+        command: impl FnOnce(mpsc::Sender<T>) -> Command,
+    ) -> Result<T> {
         let (reply, answer) = mpsc::channel();
         let commands = self.commands.as_ref().context("the crowd is closed")?;
         commands
@@ -165,7 +176,7 @@ impl Crowd {
             .ok()
             .context("the crowd's thread has ended")?;
         answer
-            .recv_timeout(ANSWER_LIMIT)
+            .recv_timeout(limit)
             .context("the crowd's thread does not answer")
     }
 }

@@ -22,8 +22,15 @@ const DATAGRAM_BYTES_MAX: usize = 65_535;
 ///
 /// When the address cannot be bound.
 pub async fn bind(address: SocketAddr) -> io::Result<(TcpListener, UdpSocket)> {
-    let tcp = TcpListener::bind(address).await?;
-    let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+    let (tcp, udp) = loop {
+        let tcp = TcpListener::bind(address).await?;
+        match UdpSocket::bind(tcp.local_addr()?).await {
+            Ok(udp) => break (tcp, udp),
+            // Any port will do, and this one is somebody else's over UDP.
+            Err(error) if address.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
+        }
+    };
     // Thousands of flows may speak at once, and a datagram without room is lost in silence.
     socket2::SockRef::from(&udp).set_recv_buffer_size(8 << 20)?;
     Ok((tcp, udp))

@@ -22,8 +22,8 @@ pub struct Report {
     /// The longest that a tested connection waited for an answer, by server; those that still wait
     /// are included.
     pub waits: BTreeMap<String, Duration>,
-    /// The longest that a control connection waited.
-    pub control_longest: Duration,
+    /// The same of control connections.
+    pub control_waits: BTreeMap<String, Duration>,
     /// Tested connections that broke.
     pub broken: Vec<Broken>,
     /// Live tested connections by server.
@@ -36,11 +36,29 @@ impl Report {
     /// The longest wait of tested connections to servers that are not in `except`.
     #[must_use]
     pub fn longest_wait(&self, except: &[&str]) -> Duration {
-        let counted = |(server, wait): (&String, &Duration)| {
-            (!except.contains(&server.as_str())).then_some(*wait)
-        };
-        let waits = self.waits.iter().filter_map(counted);
-        waits.max().unwrap_or_default()
+        longest(self.waits.iter(), except)
+    }
+
+    /// The longest wait of control connections to servers that are not in `except`.
+    #[must_use]
+    pub fn control_longest(&self, except: &[&str]) -> Duration {
+        longest(self.control_waits.iter(), except)
+    }
+
+    /// How much longer a tested connection waited than any control connection to the same server,
+    /// for servers that are not in `except`. Each server is a process of its own, which the machine
+    /// may keep waiting while another runs.
+    #[must_use]
+    pub fn longest_stall(&self, except: &[&str]) -> Duration {
+        let stalls = self.waits.iter().map(|(server, wait)| {
+            let control = self.control_waits.get(server).copied();
+            (server, wait.saturating_sub(control.unwrap_or_default()))
+        });
+        let stalls: BTreeMap<_, _> = stalls.collect();
+        longest(
+            stalls.iter().map(|(server, stall)| (*server, stall)),
+            except,
+        )
     }
 
     /// Both, this one before `later`.
@@ -48,10 +66,14 @@ impl Report {
     pub fn followed_by(mut self, later: Self) -> Self {
         self.exchanges += later.exchanges;
         self.broken.extend(later.broken);
-        self.control_longest = self.control_longest.max(later.control_longest);
-        for (server, wait) in later.waits {
-            let longest = self.waits.entry(server).or_default();
-            *longest = wait.max(*longest);
+        for (waits, later) in [
+            (&mut self.waits, later.waits),
+            (&mut self.control_waits, later.control_waits),
+        ] {
+            for (server, wait) in later {
+                let longest = waits.entry(server).or_default();
+                *longest = wait.max(*longest);
+            }
         }
         Self {
             alive: later.alive,
@@ -61,12 +83,22 @@ impl Report {
     }
 
     fn waited(&mut self, line: &Line, wait: Duration) {
-        let longest = match line.group {
-            Group::Tested => self.waits.entry(line.server.clone()).or_default(),
-            Group::Control => &mut self.control_longest,
+        let waits = match line.group {
+            Group::Tested => &mut self.waits,
+            Group::Control => &mut self.control_waits,
         };
+        let longest = waits.entry(line.server.clone()).or_default();
         *longest = wait.max(*longest);
     }
+}
+
+/// The longest of these waits, by server, but for those to servers in `except`.
+fn longest<'r>(
+    waits: impl Iterator<Item = (&'r String, &'r Duration)>,
+    except: &[&str],
+) -> Duration {
+    let counted = waits.filter(|(server, _)| !except.contains(&server.as_str()));
+    counted.map(|(_, wait)| *wait).max().unwrap_or_default()
 }
 
 /// One line for each connection there ever was.
@@ -196,7 +228,8 @@ mod tests {
         assert_eq!(report.exchanges, 3);
         assert_eq!(report.longest_wait(&[]), Duration::from_millis(30));
         assert_eq!(report.longest_wait(&["one"]), Duration::ZERO);
-        assert_eq!(report.control_longest, Duration::from_millis(7));
+        assert_eq!(report.control_longest(&[]), Duration::from_millis(7));
+        assert_eq!(report.control_longest(&["two"]), Duration::ZERO);
         assert_eq!(report.alive, BTreeMap::from([("one".to_owned(), 1)]));
         assert!(report.silent.is_empty() && report.broken.is_empty());
         // The next report begins anew.
@@ -206,6 +239,23 @@ mod tests {
             (0, Duration::ZERO)
         );
         assert_eq!(report.silent, BTreeMap::from([("one".to_owned(), 1)]));
+    }
+
+    #[test]
+    fn a_stall_is_what_goes_beyond_the_same_servers_controls() {
+        let (mut ledger, at) = ledger();
+        ledger.joined(Group::Tested, "two".to_owned());
+        for (index, answered) in [(0, 30), (1, 70), (2, 90)] {
+            ledger.asked(index, at(0));
+            ledger.answered(index, at(answered));
+        }
+        let report = ledger.report(at(100));
+        // Nobody controls `one`; `two` needed 70 ms for others too.
+        assert_eq!(report.longest_stall(&[]), Duration::from_millis(30));
+        assert_eq!(report.longest_stall(&["one"]), Duration::from_millis(20));
+        assert_eq!(report.longest_stall(&["one", "two"]), Duration::ZERO);
+        let both = report.followed_by(Report::default());
+        assert_eq!(both.longest_stall(&["one"]), Duration::from_millis(20));
     }
 
     #[test]

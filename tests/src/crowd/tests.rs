@@ -116,9 +116,10 @@ async fn a_changed_byte_and_an_end_are_seen() {
 
 #[tokio::test]
 async fn a_server_that_is_not_there_is_an_error() {
-    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // Bound, and so nobody else's, but not listening.
+    let gone = TcpSocket::new_v4().unwrap();
+    gone.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let to = gone.local_addr().unwrap();
-    drop(gone);
     let (names, _) = crowd(1, to, |_| true).await;
     let error = names[0].as_ref().unwrap_err();
     assert!(error.contains("refused"), "{error}");

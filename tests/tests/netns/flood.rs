@@ -172,9 +172,8 @@ fn moving(stage: &Stage) -> u32 {
 /// Nobody was reset, nobody had to wait, and everybody was answered.
 fn unhurt(report: &Report) {
     assert!(report.broken.is_empty(), "{:?}", report.broken);
-    let wait = report.longest_wait(&[]);
-    let wait = wait.saturating_sub(report.control_longest);
-    assert!(wait < STALL_MAX, "a stall of {wait:?}");
+    let stall = report.longest_stall(&[]);
+    assert!(stall < STALL_MAX, "a stall of {stall:?}: {report:?}");
     assert!(report.silent.is_empty(), "{:?}", report.silent);
 }
 
@@ -232,7 +231,7 @@ fn told(slots: &str, frames: u32, took: Duration, before: &Seen, after: &Seen, r
         after.event("over_budget") - before.event("over_budget"),
         report.exchanges,
         report.longest_wait(&[]),
-        report.control_longest,
+        report.control_longest(&[]),
         after.tcp.since(before.tcp).lost(),
         after.interface_drops - before.interface_drops,
         before.agent_bytes >> 10,

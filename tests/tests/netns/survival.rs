@@ -49,9 +49,9 @@ fn ten_thousand_live_connections_outlive_every_change() {
     }
     let mut play = Play::begin();
     play.act("nothing", |play| {
+        play.open_controls();
         let spread = play.open(CONNECTIONS);
         assert_eq!(spread.len(), 5, "{spread:?}");
-        play.open_controls();
     });
     assert!(
         untracked(&play.stats()),

@@ -46,12 +46,9 @@ const END_LIMIT: Duration = Duration::from_secs(60);
 /// TCP of all hosts tries again after so long at the latest, where the kernel can be told.
 pub(crate) const RETRY_MAX: Duration = Duration::from_secs(1);
 
-/// Connections past the balancer, to each of [`STEADY`], and their pace.
+/// Connections past the balancer, to each backend, and their pace.
 const CONTROLS: usize = 10;
 const CONTROL_PACE: Duration = Duration::from_millis(200);
-
-/// Backends to which nothing happens.
-const STEADY: [&str; 2] = ["backend-1", "backend-2"];
 
 /// Last bytes of further addresses of the client: one address does not have ports enough for all
 /// connections anywhere.
@@ -114,7 +111,7 @@ impl Play {
              {} + {} segments lost, {} resets, {} connections broken",
             report.exchanges,
             report.longest_wait(&self.lost),
-            report.control_longest,
+            report.control_longest(&self.lost),
             client.lost(),
             backends.lost(),
             backends.resets_sent,
@@ -150,11 +147,12 @@ impl Play {
             broken.len(),
             &broken[..broken.len().min(5)]
         );
-        let wait = report.longest_wait(&self.lost);
-        let wait = wait.saturating_sub(report.control_longest);
+        let stall = report.longest_stall(&self.lost);
         assert!(
-            wait < STALL_MAX + self.forgiven,
-            "{what}: a stall of {wait:?}"
+            stall < STALL_MAX + self.forgiven,
+            "{what}: a stall of {stall:?}: {:?}, past the balancer {:?}",
+            report.waits,
+            report.control_waits
         );
     }
 
@@ -171,9 +169,9 @@ impl Play {
     }
 
     /// Opens those past the balancer.
-    pub(crate) fn open_controls(&mut self) {
-        for name in STEADY {
-            let own = Family::V4.of(&self.stage.backend(name).host);
+    pub(crate) fn open_controls(&self) {
+        for backend in &self.stage.backends {
+            let own = Family::V4.of(&backend.host);
             let opening = Opening {
                 group: Group::Control,
                 number: CONTROLS,
