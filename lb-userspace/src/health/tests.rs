@@ -4,10 +4,11 @@
 //! been asked, and gives up after `PATIENCE`.
 
 use std::future::Future;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 use super::*;
 
@@ -80,13 +81,15 @@ async fn reply(mut stream: TcpStream, answer: &(dyn Fn(&str) -> String + Send + 
     let _ = stream.shutdown().await;
 }
 
-/// An address that refuses connections: a port that was free a moment ago.
-async fn nobody() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap()
+/// An address that refuses connections for as long as the tests run: its port is taken, and nobody
+/// listens.
+fn nobody() -> SocketAddr {
+    static PORTS: Mutex<Vec<TcpSocket>> = Mutex::new(Vec::new());
+    let port = TcpSocket::new_v4().unwrap();
+    port.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let address = port.local_addr().unwrap();
+    PORTS.lock().unwrap().push(port);
+    address
 }
 
 #[tokio::test]
@@ -95,7 +98,7 @@ async fn tcp_connects_or_says_why_not() {
     let answer = probe(address, &check(Probe::Tcp)).await.unwrap();
     assert_eq!(answer, Answer::Connected);
 
-    let failure = probe(nobody().await, &check(Probe::Tcp)).await.unwrap_err();
+    let failure = probe(nobody(), &check(Probe::Tcp)).await.unwrap_err();
     assert!(
         failure
             .to_string()
@@ -245,7 +248,7 @@ async fn the_first_probe_decides_at_once() {
     let up = serve(|_| String::new()).await;
     handle.set_targets(vec![
         target("up", up, slow.clone()),
-        target("down", nobody().await, slow),
+        target("down", nobody(), slow),
     ]);
     for _ in 0..2 {
         let event = soon(events.recv()).await.unwrap();
@@ -344,7 +347,7 @@ async fn no_more_probes_than_the_limit_are_in_flight() {
 async fn a_failure_is_confirmed_when_another_backend_answers() {
     let (sender, mut events) = mpsc::channel(4);
     let handle = start(sender);
-    let a = target("a", nobody().await, check(Probe::Tcp));
+    let a = target("a", nobody(), check(Probe::Tcp));
     handle.set_targets(vec![a.clone()]);
     let first = soon(events.recv()).await.unwrap();
     assert!(!first.healthy && !first.confirmed, "{first:?}");
