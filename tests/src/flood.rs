@@ -41,7 +41,7 @@ const BURST_FRAMES: u32 = 128;
 const BATCH_FRAMES: u32 = 64;
 
 /// How long a burst may be on its way; one that has not arrived then has lost packets.
-const ARRIVAL_LIMIT: Duration = Duration::from_secs(5);
+const ARRIVAL_LIMIT: Duration = Duration::from_secs(30);
 
 /// An interface that carries nothing. See [`hold`].
 const HOLDER: &str = "flood";

@@ -17,7 +17,7 @@ use crate::process::Process;
 pub const ADMIN_PORT: u16 = 9901;
 
 /// How long a gateway may take from its start until it is ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// A host that runs `weir-gateway run`.
 #[derive(Debug)]

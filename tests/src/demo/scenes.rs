@@ -29,7 +29,7 @@ const GATEWAY_SHARE_PERCENT_MIN: usize = 25;
 const LIMIT_REQUESTS_MAX: usize = 100;
 
 /// From the start of the last program until the first request passes.
-const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(15);
+const FIRST_ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// Where a request was answered.
 #[derive(Debug, Clone, PartialEq, Eq)]

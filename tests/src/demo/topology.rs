@@ -56,7 +56,7 @@ const ISSUER: &str = "https://id.example.com/";
 const AUDIENCE: &str = "api";
 
 /// How long a service may take to answer its first request.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Every host of the demo. Programs are dropped before the network they live in.
 pub struct World {

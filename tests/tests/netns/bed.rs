@@ -16,7 +16,7 @@ use tests::{binaries, cleanup};
 use crate::flow::{Connection, any_source, ask_by_udp};
 use crate::stage::{Family, PORT, VIP_V4, VIP_V6, start_echo};
 
-const READY: Duration = Duration::from_secs(20);
+const READY: Duration = Duration::from_secs(60);
 
 #[test]
 fn hosts_reach_each_other_over_both_families() {

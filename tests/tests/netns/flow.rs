@@ -8,8 +8,11 @@ use tests::host::Host;
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-/// How long a flow may be silent.
-const SILENCE_LIMIT: Duration = Duration::from_secs(5);
+/// How long a flow may be silent, which says of a busy machine that the flow is cut off.
+const SILENCE_LIMIT: Duration = Duration::from_secs(20);
+
+/// How long to wait where nobody is expected to answer.
+pub(crate) const LOST_LIMIT: Duration = Duration::from_secs(5);
 
 /// A TCP connection to an echo backend that has said its name.
 pub(crate) struct Connection {
@@ -20,11 +23,16 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects from inside `host`; the socket stays in its namespace wherever it is used.
     pub(crate) fn open(host: &Host, vip: SocketAddr) -> io::Result<Self> {
+        Self::open_within(host, vip, SILENCE_LIMIT)
+    }
+
+    /// The same with a limit for its silence: short where nobody is expected to answer.
+    pub(crate) fn open_within(host: &Host, vip: SocketAddr, limit: Duration) -> io::Result<Self> {
         let stream = host
             .namespace()
-            .enter(|| TcpStream::connect_timeout(&vip, SILENCE_LIMIT))?;
-        stream.set_read_timeout(Some(SILENCE_LIMIT))?;
-        stream.set_write_timeout(Some(SILENCE_LIMIT))?;
+            .enter(|| TcpStream::connect_timeout(&vip, limit))?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
         stream.set_nodelay(true)?;
         let mut stream = BufReader::new(stream);
         let mut greeting = String::new();
@@ -41,6 +49,12 @@ impl Connection {
         let mut answer = vec![0; payload.len()];
         self.stream.read_exact(&mut answer)?;
         Ok(answer)
+    }
+
+    /// Whether nobody answers `payload`, within a time that many answers would take.
+    pub(crate) fn is_cut_off(&mut self, payload: &[u8]) -> bool {
+        let limit = self.stream.get_ref().set_read_timeout(Some(LOST_LIMIT));
+        limit.is_ok() && self.exchange(payload).is_err()
     }
 
     /// Ends our half and expects the other one to end too.

@@ -23,7 +23,7 @@ pub(crate) const PORT: u16 = 7000;
 pub(crate) const OTHER_PORTS: [u16; 2] = [7001, 40_000];
 
 /// How long health checks and neighbour resolution may take until all backends are used.
-pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(15);
+pub(crate) const SETTLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The echo servers answer on their own address too, where the balancer probes them. Patient: a
 /// busy machine must not look like a dead backend.
