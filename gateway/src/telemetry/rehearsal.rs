@@ -28,7 +28,7 @@ pub struct Rehearsal {
     found: Found,
     instance: Arc<InstanceSeries>,
     log: Option<AccessLog>,
-    _writers: Writers,
+    writers: Writers,
     random: Random,
 }
 
@@ -45,7 +45,7 @@ impl Rehearsal {
             found: Found::new(&config),
             instance: metrics.shards[0].instance("app", "192.0.2.2:80"),
             log: writers.worker_end(&config.access_logs, 1),
-            _writers: writers,
+            writers,
             random: Random::seeded(1),
             metrics,
             config,
@@ -108,6 +108,13 @@ impl Rehearsal {
         });
     }
 
+    /// Ends it, once the lines of every access log are where they belong.
+    pub fn finish(self) {
+        // What a worker has not handed on yet, it does with its end of the log.
+        drop(self.log);
+        self.writers.finish();
+    }
+
     /// Joins the trace of a request, or begins one, as configured.
     pub fn trace(&self, headers: &mut HeaderMap, trusted: bool) -> bool {
         let random = || self.random.next();
@@ -152,7 +159,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         assert!(rehearsal.trace(&mut headers, false));
         assert!(headers.contains_key("traceparent"));
-        drop(rehearsal);
+        rehearsal.finish();
         let written = std::fs::read_to_string(Path::new(folder.path()).join("access.log"));
         assert_eq!(written.unwrap().lines().count(), 1);
     }
