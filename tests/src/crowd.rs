@@ -8,7 +8,7 @@
 //! How long an answer takes is measured from the first byte sent to the last one received, in this
 //! process, and so holds the delays of a busy machine too. To tell these apart, some connections
 //! talk in the same way past what is under test ([`Group::Control`]): what they wait for, everybody
-//! who talks to the same server waits for.
+//! waits for.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -38,8 +38,8 @@ use speech::Speech;
 const OPENING_MAX: usize = 128;
 
 /// How long a connection may take to open and to hear the server's name. A lost SYN is sent again
-/// after 1, 3 and 7 seconds.
-const OPEN_LIMIT: Duration = Duration::from_secs(10);
+/// after 1, 3, 7 and 15 seconds.
+const OPEN_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long the thread may take to answer us: it serves all connections in between.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);

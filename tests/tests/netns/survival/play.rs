@@ -24,7 +24,7 @@ const REST: Duration = Duration::from_millis(4500);
 
 /// By then everybody has been answered in any case: TCP tries again after some seconds at most, and
 /// the machine may have other work.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+const ANSWER_LIMIT: Duration = Duration::from_secs(120);
 
 /// The longest that a connection may wait for its echo, besides what the machine itself takes.
 const STALL_MAX: Duration = Duration::from_secs(1);
