@@ -279,7 +279,7 @@ async fn ejections_slow_starts_and_open_breakers_outlive_an_upgrade() {
     assert!((1..=6).contains(&taken), "{taken} of 33");
 
     // A breaker that is open for an hour.
-    let nobody = crate::support::origin::nobody().await;
+    let nobody = crate::support::origin::nobody();
     let breaker = "breaker = { requests_min = 2, open = \"1h\" }";
     reload(&gateway, &text(&[nobody], breaker)).await;
     let refusal = async || client::get(gateway.address(), "/").await.refusal().1;
