@@ -44,7 +44,8 @@
 //!   flow, until the agent has waited for the packets in flight and swept the table: till then a new
 //!   flow of the same ports goes to the lost backend too.
 //! - *forgotten*: an opening packet was over budget, its exception was evicted, or two CPUs wanted the
-//!   same entry at once.
+//!   same entry at once. While a publish is under way the slot may look as if it needed no entry: when
+//!   that publish is taken back, it does again.
 //! - *mistaken*: a slot moves, its new owner is lost, and it moves again within the same second, or 18
 //!   hours later to the second, to a backend that has the lost one's id. A client of the first move who
 //!   has used its ports again in between is taken for a flow of the second.
@@ -53,11 +54,17 @@
 //! - *handshake*: a SYN is sent again, after its slot has begun to move: the first one's answer
 //!   comes from previous, the connection is current's.
 //! - *undone*: a publish fails half-way and is taken back; connections that began in between, a few
-//!   milliseconds, are decided as if it had never been.
+//!   milliseconds, are decided as if it had never been. So are those of which a packet met a move that
+//!   is taken back: its exception took the place of the one that counts again.
 //! - *reconfigured*: the VIP's ring gets another size, its hash other fields or its flows another
 //!   tracking. What full tracking knew of a UDP flow on a slot that moves is no exception: the flow
 //!   goes when the window after the move began is over.
 //! - *untracked*: the VIP is configured to track nothing, so every change moves flows at once.
+//!
+//! **Where a new flow can still meet a lost backend**: while its slot names that one; as a straggler; and
+//! *unnoticed*, with full tracking: a UDP flow, which no packet opens, is remembered where its slot led
+//! it, until the agent takes that backend for failed. As long as it does not (all backends look down, so
+//! all are used), the slot may get another owner and the flow stays, for its backend may be alive.
 
 use crate::{
     abi::{Mark, Slot, Tracking, tracking},

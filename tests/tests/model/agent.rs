@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use lb_ebpf::abi::{Hop, Mark};
-use lb_userspace::config::{Config, Vip};
+use lb_userspace::config::{Config, Tracking, Vip};
 use lb_userspace::control::apply::apply;
 use lb_userspace::control::plan::{Plan, Wanted, Way};
 use lb_userspace::control::published::Published;
@@ -13,6 +13,7 @@ use lb_userspace::control::slots::Clock;
 use lb_userspace::control::state::{self, Healths};
 use lb_userspace::dataplane::Sizes;
 
+use crate::seen::Kept;
 use crate::store::NotWritten;
 use crate::wire::Wire;
 
@@ -107,6 +108,8 @@ impl Agent {
     pub(crate) fn publish(&mut self, wire: &mut Wire) -> Result<(), NotWritten> {
         let wanted = self.wanted(wire);
         let plan = Plan::new(&self.published, &wanted).expect("the maps have room");
+        let keeps = keeps(&wanted);
+        wire.note_publish(&keeps);
         let marks = wanted.vips.into_iter().map(|vip| (vip.key, vip.marks));
         wire.planned = marks.collect();
         wire.clock = wanted.clock;
@@ -122,6 +125,7 @@ impl Agent {
             let now_s = wire.memory.now_s as u16;
             self.published = applied.inspect_err(|_| self.published.taken_back(now_s))?;
         }
+        wire.note_published(keeps);
         self.grace = self.grace.or(self.published.pending_flip());
         Ok(())
     }
@@ -178,6 +182,18 @@ impl Agent {
             .map(|backend| (backend.name.clone(), backend.address))
             .collect()
     }
+}
+
+/// Whom flows may reach with full tracking: backends that are configured and do not count as failed.
+fn keeps(wanted: &Wanted) -> Kept {
+    let vips = wanted.vips.iter();
+    let full = vips.filter(|vip| vip.tracking == Tracking::Full);
+    let keeps = full.map(|vip| {
+        let backends = vip.backends.iter().copied();
+        let alive = backends.filter(|backend| !vip.dead.contains(backend));
+        (vip.key, alive.collect())
+    });
+    keeps.collect()
 }
 
 /// Every backend can be reached.

@@ -53,6 +53,9 @@ pub(crate) struct Client {
     /// The backend to which a packet of it went that was in flight while this backend was lost. Full
     /// tracking may remember that until the packets of that moment are through.
     pub(crate) strayed_to: Option<IpAddr>,
+    /// The backend that full tracking may remember for it, by the model's own book: its slot has led it
+    /// there, and the agent has not given that backend up since.
+    pub(crate) led_to: Option<IpAddr>,
 }
 
 /// Number of a publish.
@@ -72,6 +75,9 @@ pub(crate) struct Live {
     pub(crate) opened_in: Publish,
     /// A packet of it was not remembered, or forgotten again.
     pub(crate) unpinned: bool,
+    /// The publish during or after which it was last forgotten in that way, and the window in which it
+    /// was.
+    pub(crate) forgotten: Option<(Publish, Window)>,
     /// What its VIP was for its last packet.
     pub(crate) kind: Option<Kind>,
     /// Its next packet would go elsewhere, because of this.
@@ -118,6 +124,7 @@ impl Client {
             every_s,
             live: None,
             strayed_to: None,
+            led_to: None,
         }
     }
 

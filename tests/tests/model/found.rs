@@ -189,6 +189,98 @@ fn a_flow_that_was_in_flight_to_a_lost_backend_is_remembered_until_the_table_is_
     assert_eq!(tally.refused_strayed, 1, "{tally:?}");
 }
 
+/// A VIP looked down with all its backends, so that flows were led to one that had really failed; full
+/// tracking kept them there when their slot had another owner.
+#[test]
+fn a_flow_is_remembered_where_the_panic_rule_has_led_it() {
+    let panics = [
+        Step::Fail {
+            vip: DNS,
+            backend: 4,
+        },
+        track(DNS, FULL),
+        Step::CutOff {
+            vip: DNS,
+            from: true,
+        },
+        Step::Open { percent: 1 },
+        Step::Wait { seconds: 4 },
+        edit(DNS, 4, Edit::Weight(32)),
+        Step::Wait { seconds: 20 },
+        Step::Wait { seconds: 1 },
+    ];
+    let open = Step::Open { percent: 72 };
+    let setup = wild(46_491_774_602_628_343, 15, 20, 33, 2);
+    let steps = [&panics[..], std::slice::from_ref(&open)].concat();
+    let refused = tally(&setup, &steps).refused_unnoticed;
+    assert!(refused > 0, "nobody was led there again");
+    // As soon as the panic is over the failed one is given up, and with it what was remembered.
+    let over = [
+        Step::CutOff {
+            vip: DNS,
+            from: false,
+        },
+        open,
+    ];
+    let steps = [&panics[..], &over].concat();
+    assert_eq!(tally(&setup, &steps).refused_unnoticed, 0);
+}
+
+/// The entry of a connection was forgotten while its slot looked settled, and that was taken back.
+#[test]
+fn a_connection_that_is_forgotten_in_a_publish_that_is_undone_is_lost_afterwards() {
+    let again = |count| Step::Again {
+        count,
+        answer_lost: false,
+    };
+    let flood = |count| Step::Flood { vip: WEB, count };
+    let packets = |count| Step::Packets { count };
+    let open = |percent| Step::Open { percent };
+    let steps = [
+        flood(82),
+        track(DNS, FULL),
+        Step::Close { percent: 33 },
+        again(7),
+        crash(0, 0),
+        Step::Fail {
+            vip: CHAT,
+            backend: 1,
+        },
+        edit(WEB, 5, Edit::Weight(2)),
+        open(8),
+        flood(144),
+        track(BULK, FULL),
+        edit(CHAT, 1, Edit::Weight(199)),
+        open(67),
+        Step::Return {
+            vip: CHAT,
+            backend: 1,
+        },
+        open(5),
+        packets(69),
+        edit(CHAT, 3, Edit::Drain(true)),
+        edit(WEB, 4, Edit::Weight(201)),
+        packets(143),
+        packets(106),
+        open(22),
+        edit(DNS, 4, Edit::Drain(true)),
+        Step::Refuse { write: 7 },
+        Step::Forge { count: 4 },
+        packets(184),
+        Step::Fail {
+            vip: SHOP,
+            backend: 3,
+        },
+        edit(CHAT, 4, Edit::Remove),
+        again(6),
+        open(26),
+        Step::Wait { seconds: 27 },
+    ];
+    let setup = wild(2_559_954_031_063_876_280, 24, 20, 16, 2);
+    let tally = tally(&setup, &steps);
+    assert!(tally.doomed(Window::Forgotten) > 0, "{tally:?}");
+}
+
 /// A publish was refused after one of its flips, and the next one wrote at once where packets in
 /// flight had been led.
 #[test]

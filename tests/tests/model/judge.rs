@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 
-use lb_ebpf::abi::{Mark, Slot, Vip};
+use lb_ebpf::abi::{Mark, Slot, Vip, tracking};
 use lb_ebpf::hash;
 
 use crate::client::{Client, Live};
@@ -64,15 +64,21 @@ impl Wire {
             let Some(index) = self.client_of(victim.fingerprint) else {
                 continue;
             };
+            let Some(live) = self.clients[index].live else {
+                continue;
+            };
             // What a packet of its own did not leave there was not renewed either.
-            let was_unpinned = self.clients[index].live.is_some_and(|live| live.unpinned);
-            self.judge(index, |wire, live| match victim.evicted || was_unpinned {
-                true => Ok(Window::Forgotten),
-                false if wire.is_quiet(live) => Ok(Window::Quiet),
-                false => Err("its entry was taken while it was live".to_owned()),
+            let window = match victim.evicted || live.unpinned {
+                true => Some(Window::Forgotten),
+                false => self.is_quiet(&live).then_some(Window::Quiet),
+            };
+            self.judge(index, |_, _| {
+                window.ok_or_else(|| "its entry was taken while it was live".to_owned())
             });
+            let publish = self.faults.publishes;
             if let Some(live) = &mut self.clients[index].live {
                 live.unpinned = true;
+                live.forgotten = window.map(|window| (publish, window));
             }
         }
     }
@@ -143,6 +149,9 @@ impl Wire {
         if self.faults.taking_back && live.opened_in == self.faults.publishes {
             return Ok(Window::Undone);
         }
+        if let Some(window) = self.left_meanwhile(client, live, old, new) {
+            return Ok(window);
+        }
         let at = self.slot_number(client, old);
         let slot = |vip: Vip| self.memory.slots[(vip.ring_start + at) as usize];
         if self.is_mistaken(client, slot(old), new.ring_start + at) {
@@ -159,6 +168,36 @@ impl Wire {
             return Err(story());
         };
         self.explain_end(mark, slot(new), live).ok_or_else(story)
+    }
+
+    /// What has become of the entry of a flow during the publish that is taken back: `old` goes, and
+    /// `new` is there once more. All that a packet reads is again as it was before the publish, but for
+    /// what packets have left in the flow tables meanwhile. That is asked for here, and nothing else is
+    /// explained: a flow whose own entry is as it should be finds its backend, or the agent has not
+    /// taken back what it had done.
+    fn left_meanwhile(&self, client: &Client, live: &Live, old: Vip, new: Vip) -> Option<Window> {
+        let is_back = self.before.get(&self.doors[client.vip].key()) == Some(&new);
+        if !self.faults.taking_back || !is_back {
+            return None;
+        }
+        let at = self.slot_number(client, new);
+        let exception = self.memory.exception(client.fingerprint);
+        let of_move = |vip: Vip| {
+            let (slot, since) = self.memory.moving(vip.ring_start + at);
+            let known = exception.is_some_and(|known| known.tag == since);
+            slot.moves() && known
+        };
+        if new.tracking != tracking::FULL && of_move(old) && !of_move(new) {
+            // A packet has met the move that is undone, and what it left took the place of what was
+            // known of the flow.
+            return Some(Window::Undone);
+        }
+        let known = match new.tracking {
+            tracking::FULL => self.memory.tracked(client.fingerprint) == Some(live.backend),
+            _ => of_move(new),
+        };
+        let (publish, window) = live.forgotten?;
+        (publish == self.faults.publishes && !known).then_some(window)
     }
 
     /// Whether a move that begins just now at slot `index` has an exception for a flow: then that one is
@@ -188,20 +227,30 @@ impl Wire {
         slot.moves() && self.is(slot.previous, &live)
     }
 
+    /// Whether the slot of a client in the ring of `vip` names a backend.
+    pub(crate) fn names(&self, client: &Client, vip: Vip, backend: IpAddr) -> bool {
+        let at = vip.ring_start + self.slot_number(client, vip);
+        let slot = self.memory.slots[at as usize];
+        let address = |id: u16| IpAddr::from(self.memory.backends[usize::from(id)].address);
+        [slot.current, slot.previous]
+            .map(address)
+            .contains(&backend)
+    }
+
     /// Looks at a new flow that was sent to a backend which does not answer: the slot may name it
-    /// (nobody else is left), or a packet that was in flight meanwhile, but nothing else may.
+    /// (nobody else is left), or a packet that was in flight meanwhile, or full tracking what the slot
+    /// named before, if the agent has not given that backend up since. Nothing else may, and a SYN asks
+    /// the slot alone.
     pub(crate) fn judge_refusal(&mut self, index: usize, target: IpAddr, straggler: bool) {
         let client = &self.clients[index];
         let key = self.doors[client.vip].key();
-        let named = self.memory.vips.get(&key).is_some_and(|vip| {
-            let at = vip.ring_start + self.slot_number(client, *vip);
-            let slot = self.memory.slots[at as usize];
-            let address = |id: u16| IpAddr::from(self.memory.backends[usize::from(id)].address);
-            [slot.current, slot.previous].map(address).contains(&target)
-        });
+        let vip = self.memory.vips.get(&key);
+        let named = vip.is_some_and(|vip| self.names(client, *vip, target));
+        let led = client.udp && client.led_to == Some(target);
         let strayed = straggler || client.strayed_to == Some(target);
-        self.tally.refused_strayed += u64::from(strayed && !named);
-        if !named && !strayed && !self.faults.taking_back {
+        self.tally.refused_unnoticed += u64::from(led && !named);
+        self.tally.refused_strayed += u64::from(strayed && !led && !named);
+        if !named && !led && !strayed && !self.faults.taking_back {
             let what = format!("a new flow was sent to {target}, which is lost");
             self.fail(index, &what);
         }

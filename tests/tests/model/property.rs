@@ -1,5 +1,7 @@
 //! Random worlds.
 
+use std::hash::{BuildHasher, RandomState};
+use std::io::{Write, stderr};
 use std::sync::LazyLock;
 
 use lb_ebpf::track::Event;
@@ -13,19 +15,25 @@ use crate::world::{Edit, Step, World};
 /// Sequences of each test, unless the environment says how many (`PROPTEST_CASES`).
 const SEQUENCES: u32 = 64;
 
-/// Where the sequences begin, unless the environment says so. What decides whether a change lands must
-/// not depend on luck, as long as not every seed is known to pass.
-static SEED: LazyLock<u64> = LazyLock::new(|| match ProptestConfig::default().rng_seed {
-    RngSeed::Random => 1,
-    RngSeed::Fixed(seed) => seed,
+/// Where the sequences begin: anywhere, unless the environment says where (`PROPTEST_RNG_SEED`).
+static SEED: LazyLock<u64> = LazyLock::new(|| {
+    let seed = match ProptestConfig::default().rng_seed {
+        RngSeed::Random => RandomState::new().hash_one(()) >> 32,
+        RngSeed::Fixed(seed) => seed,
+    };
+    // What tests print is held back while they run; a run that somebody stops is to be repeated too.
+    let _ = writeln!(stderr(), "{}", again(seed));
+    seed
 });
+
+/// How to repeat what a seed has found.
+fn again(seed: u64) -> String {
+    format!("again: PROPTEST_RNG_SEED={seed} cargo test -p tests --test model")
+}
 
 /// Who reads about a failure reads which seed repeats it.
 fn config(cases: u32) -> ProptestConfig {
-    eprintln!(
-        "again: PROPTEST_RNG_SEED={} cargo test -p tests --test model",
-        *SEED
-    );
+    eprintln!("{}", again(*SEED));
     ProptestConfig {
         cases,
         rng_seed: RngSeed::Fixed(*SEED),

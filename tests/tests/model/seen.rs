@@ -1,6 +1,9 @@
 //! What has changed while a packet was in flight, and which packets the agent cannot know of.
 
-use lb_ebpf::abi::Vip;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use lb_ebpf::abi::{Vip, VipKey};
 
 use crate::client::{Live, Publish};
 use crate::window::Window;
@@ -13,6 +16,8 @@ pub(crate) struct Left {
     pub(crate) vip: Option<Vip>,
     /// How often something had been taken back.
     pub(crate) takings_back: u32,
+    /// Where its VIP pointed then was taken back since.
+    pub(crate) undone: bool,
     /// How often a backend had gone or come.
     pub(crate) turns: u64,
     /// How often full tracking had forgotten flows.
@@ -25,6 +30,9 @@ pub(crate) struct Left {
 
 /// Ring size, hash and tracking: what makes a VIP another one for its flows.
 pub(crate) type Kind = (u32, u8, u8);
+
+/// Backends by VIP.
+pub(crate) type Kept = BTreeMap<VipKey, BTreeSet<IpAddr>>;
 
 /// The kind of a VIP.
 pub(crate) fn kind(vip: Vip) -> Kind {
@@ -61,6 +69,41 @@ impl Wire {
         for client in &mut self.clients {
             client.strayed_to = None;
         }
+    }
+
+    /// A publish begins after which the agent will keep these backends.
+    pub(crate) fn note_publish(&mut self, keeps: &Kept) {
+        self.before = self.memory.vips.clone();
+        // Packets see some of what was and some of what will be.
+        for (key, backends) in keeps {
+            self.kept.entry(*key).or_default().extend(backends);
+        }
+    }
+
+    /// What was published is what holds: full tracking knows nobody any more but whom the agent keeps.
+    pub(crate) fn note_published(&mut self, keeps: Kept) {
+        self.kept = keeps;
+        for index in 0..self.clients.len() {
+            let led_to = self.clients[index].led_to;
+            self.clients[index].led_to = led_to.filter(|backend| self.keeps(index, backend));
+        }
+    }
+
+    /// Whether the agent has not given up a backend of a client's VIP, whose flows are all tracked.
+    fn keeps(&self, index: usize, backend: &IpAddr) -> bool {
+        let key = self.doors[self.clients[index].vip].key();
+        let kept = self.kept.get(&key);
+        kept.is_some_and(|kept| kept.contains(backend))
+    }
+
+    /// A packet went to `target`, which full tracking may remember if that was right.
+    pub(crate) fn note_led(&mut self, index: usize, target: Option<IpAddr>, left: &Left) {
+        let client = &self.clients[index];
+        let led_to = target.filter(|target| {
+            let named = left.vip.is_some_and(|vip| self.names(client, vip, *target));
+            self.keeps(index, target) && (named || client.led_to == Some(*target))
+        });
+        self.clients[index].led_to = led_to;
     }
 
     /// An agent takes over: it takes it that whoever is there was heard just now.

@@ -83,6 +83,9 @@ impl Store for Wire {
         let door = self.doors.iter().position(|door| door.key() == key);
         if let Some(number) = door {
             self.tally.flips += 1;
+            if self.faults.taking_back {
+                self.note_undone(number, old);
+            }
             self.judge_flip(number, old, vip);
         }
         Ok(())

@@ -64,6 +64,9 @@ pub(crate) struct Tally {
     /// Those of them that full tracking sent to a lost backend, because a packet that was in flight
     /// meanwhile had been remembered.
     pub(crate) refused_strayed: u64,
+    /// Those of them that full tracking sent to a backend that failed *unnoticed*, and that their slot
+    /// had named.
+    pub(crate) refused_unnoticed: u64,
     /// Flows whose backend failed or was removed.
     pub(crate) lost: u64,
     /// Packets that were in flight while their backend was lost.

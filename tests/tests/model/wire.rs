@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use lb_ebpf::abi::{Mark, VipKey};
+use lb_ebpf::abi::{Mark, Vip, VipKey};
 use lb_ebpf::datapath;
 use lb_ebpf::frame::{Buffer, HEADROOM};
 use lb_ebpf::steer;
@@ -13,7 +13,7 @@ use lb_userspace::control::slots::Clock;
 use crate::client::{Client, Door, Live, Publish};
 use crate::memory::{Answers, Memory, Reader};
 use crate::random::Random;
-use crate::seen::{Left, kind};
+use crate::seen::{Kept, Left, kind};
 use crate::window::{Tally, Window};
 
 /// The balancer's maps, the packets on their way through it, and those who send and answer them.
@@ -37,6 +37,10 @@ pub(crate) struct Wire {
     pub(crate) clock: Clock,
     /// The marks that the agent had read when it planned what is published now.
     pub(crate) planned: BTreeMap<VipKey, Vec<Mark>>,
+    /// Where the VIPs pointed when the publish under way began.
+    pub(crate) before: BTreeMap<VipKey, Vip>,
+    /// Backends that the agent has not given up, by VIP with full tracking.
+    pub(crate) kept: Kept,
     pub(crate) faults: Faults,
     /// VIPs without tracking, by number.
     pub(crate) untracked: BTreeSet<usize>,
@@ -113,6 +117,8 @@ impl Wire {
             traffic: Traffic::default(),
             clock,
             planned: BTreeMap::new(),
+            before: BTreeMap::new(),
+            kept: Kept::new(),
             faults: Faults::default(),
             untracked: BTreeSet::new(),
             story: Vec::new(),
@@ -172,6 +178,7 @@ impl Wire {
             vip: self.memory.vips.get(&key).copied(),
             takings_back: self.faults.takings_back,
             turns: self.turns,
+            undone: false,
             sweeps: self.sweeps,
             restarts: self.tally.restarts,
             doom: self.clients[client].live.and_then(|live| live.doom),
@@ -218,6 +225,14 @@ impl Wire {
         let packet = self.in_flight.swap_remove(at);
         self.tally.torn += 1;
         self.arrive(packet.client, packet.sends, packet.answers, packet.left);
+    }
+
+    /// Notes that packets in flight to a VIP were sent to `undone`, which is taken back just now.
+    pub(crate) fn note_undone(&mut self, vip: usize, undone: Option<Vip>) {
+        for packet in &mut self.in_flight {
+            packet.left.undone |=
+                self.clients[packet.client].vip == vip && packet.left.vip == undone;
+        }
     }
 
     /// Whether a packet in flight may still read the ring between these slots.
@@ -284,6 +299,7 @@ impl Wire {
             let tracked = self.memory.tracked(fingerprint);
             self.clients[index].strayed_to = target.filter(|&target| tracked == Some(target));
         }
+        self.note_led(index, target, &left);
         let untimely = self.untimely(&left, &arrived);
         self.tally.untimely += u64::from(untimely.is_some());
         if let (Sends::Opening, Some(target), None, None) = (sends, target, answered, untimely) {
@@ -301,6 +317,9 @@ impl Wire {
         }
         if let Some(live) = &mut self.clients[index].live {
             live.unpinned = forgotten;
+            if forgotten {
+                live.forgotten = Some((self.faults.publishes, Window::Forgotten));
+            }
         }
         self.judge_victims();
         let untracked = self.untracked.contains(&vip);
@@ -313,7 +332,7 @@ impl Wire {
             _ if arrived.vip.map(kind) != left.vip.map(kind) => Ok(Window::Reconfigured),
             _ if arrived.vip != left.vip && untracked => Ok(Window::Untracked),
             _ if unseen => Ok(Window::Unseen),
-            _ if arrived.takings_back != left.takings_back => Ok(Window::Undone),
+            _ if left.undone => Ok(Window::Undone),
             _ => Err(format!("after its own packet: {sends:?}")),
         });
         self.count_again(sends);
@@ -359,6 +378,7 @@ impl Wire {
             unseen: untimely.map(|publish| (publish, 0)),
             opened_in: self.faults.publishes,
             unpinned: false,
+            forgotten: None,
             kind: left.vip.map(kind),
             doom: None,
             spared: None,
