@@ -266,6 +266,54 @@ fn connections_that_began_in_a_publish_which_is_taken_back_go_with_it() {
     assert!(tally.tcp.doomed.contains_key(&Window::Undone), "{tally:?}");
 }
 
+/// Packets leave while the flip is being taken back, and arrive after that.
+#[test]
+fn what_is_in_flight_while_a_publish_is_taken_back_goes_with_it() {
+    let steps = [
+        Step::Close { percent: 100 },
+        drain(SHOP, 1),
+        drain(WEB, 1),
+        Step::Close { percent: 100 },
+        Step::Refuse { write: 3 },
+        Step::Wait { seconds: 13 },
+    ];
+    assert!(undone(&steps, 20) > 0, "nobody was in flight");
+}
+
+/// Slots settle and move on in one publish. What their live connections leave there is of the second
+/// move, and the first one is back.
+#[test]
+fn connections_of_a_move_that_is_back_go_with_what_they_left_at_the_next_one() {
+    let steps = [
+        Step::Close { percent: 100 },
+        drain(SHOP, 1),
+        drain(WEB, 1),
+        Step::Close { percent: 100 },
+        Step::Open { percent: 100 },
+        drain(SHOP, 2),
+        drain(WEB, 2),
+        Step::Refuse { write: 3 },
+        Step::Wait { seconds: 13 },
+    ];
+    assert!(undone(&steps, 30) > 0, "no connection was there");
+}
+
+/// TCP connections that are *undone* in ten worlds of busy clients.
+fn undone(steps: &[Step], seed: u64) -> u64 {
+    let undone = |seed| {
+        let setup = Setup {
+            every_s: 1_000,
+            packets: 300,
+            ..Setup::calm(seed)
+        };
+        let world = world(&setup, steps);
+        assert!(world.wire.faults.takings_back > 0, "nothing was taken back");
+        let doomed = &world.wire.tally.tcp.doomed;
+        doomed.get(&Window::Undone).copied().unwrap_or(0)
+    };
+    (seed..seed + 10).map(undone).sum()
+}
+
 #[test]
 fn a_ring_of_another_size_moves_the_flows_of_its_vip() {
     let resize = Step::Resize {

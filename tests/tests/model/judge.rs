@@ -146,11 +146,8 @@ impl Wire {
         if self.untracked.contains(&client.vip) {
             return Ok(Window::Untracked);
         }
-        if self.faults.taking_back && live.opened_in == self.faults.publishes {
-            return Ok(Window::Undone);
-        }
-        if let Some(window) = self.left_meanwhile(client, live, old, new) {
-            return Ok(window);
+        if self.faults.taking_back {
+            return self.explain_taking_back(client, live, old, new);
         }
         let at = self.slot_number(client, old);
         let slot = |vip: Vip| self.memory.slots[(vip.ring_start + at) as usize];
@@ -170,34 +167,37 @@ impl Wire {
         self.explain_end(mark, slot(new), live).ok_or_else(story)
     }
 
-    /// What has become of the entry of a flow during the publish that is taken back: `old` goes, and
-    /// `new` is there once more. All that a packet reads is again as it was before the publish, but for
-    /// what packets have left in the flow tables meanwhile. That is asked for here, and nothing else is
-    /// explained: a flow whose own entry is as it should be finds its backend, or the agent has not
-    /// taken back what it had done.
-    fn left_meanwhile(&self, client: &Client, live: &Live, old: Vip, new: Vip) -> Option<Window> {
-        let is_back = self.before.get(&self.doors[client.vip].key()) == Some(&new);
-        if !self.faults.taking_back || !is_back {
-            return None;
+    /// `old` is taken back, and `new` is there once more. All that a packet reads is again as it was
+    /// before the publish, but for what packets have left in the flow tables meanwhile: flows that
+    /// began in between, and what has become of the flow's own entry. Nothing else is an explanation: a
+    /// flow with the same entry as before finds its backend, or not everything was taken back.
+    fn explain_taking_back(&self, client: &Client, live: &Live, old: Vip, new: Vip) -> Verdict {
+        if self.before.get(&self.doors[client.vip].key()) != Some(&new) {
+            return Err("its VIP is not what it was before the publish".to_owned());
+        }
+        if live.opened_in == self.faults.publishes {
+            return Ok(Window::Undone);
         }
         let at = self.slot_number(client, new);
         let exception = self.memory.exception(client.fingerprint);
-        let of_move = |vip: Vip| {
+        let known_in = |vip: Vip| {
             let (slot, since) = self.memory.moving(vip.ring_start + at);
-            let known = exception.is_some_and(|known| known.tag == since);
-            slot.moves() && known
+            slot.moves() && exception.is_some_and(|known| known.tag == since)
         };
-        if new.tracking != tracking::FULL && of_move(old) && !of_move(new) {
+        let full = new.tracking == tracking::FULL;
+        if !full && known_in(old) && !known_in(new) {
             // A packet has met the move that is undone, and what it left took the place of what was
             // known of the flow.
-            return Some(Window::Undone);
+            return Ok(Window::Undone);
         }
-        let known = match new.tracking {
-            tracking::FULL => self.memory.tracked(client.fingerprint) == Some(live.backend),
-            _ => of_move(new),
+        let known = match full {
+            true => self.memory.tracked(client.fingerprint) == Some(live.backend),
+            false => known_in(new),
         };
-        let (publish, window) = live.forgotten?;
-        (publish == self.faults.publishes && !known).then_some(window)
+        match live.forgotten {
+            Some((publish, window)) if publish == self.faults.publishes && !known => Ok(window),
+            _ => Err("its publish is taken back, and nothing has become of its entry".to_owned()),
+        }
     }
 
     /// Whether a move that begins just now at slot `index` has an exception for a flow: then that one is
@@ -250,7 +250,7 @@ impl Wire {
         let strayed = straggler || client.strayed_to == Some(target);
         self.tally.refused_unnoticed += u64::from(led && !named);
         self.tally.refused_strayed += u64::from(strayed && !led && !named);
-        if !named && !led && !strayed && !self.faults.taking_back {
+        if !named && !led && !strayed {
             let what = format!("a new flow was sent to {target}, which is lost");
             self.fail(index, &what);
         }
