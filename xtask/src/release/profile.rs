@@ -22,6 +22,10 @@ pub(crate) struct Wish {
     no_profile: bool,
 }
 
+/// Blocks that the gateway enters while it is trained, at least: it serves requests by the hundred
+/// thousand. Less is what it takes to start, so its counts were lost.
+const BLOCKS_COUNTED_MIN: u64 = 10_000_000;
+
 /// The compiler in use, as far as profiles depend on it.
 #[derive(Debug, PartialEq, Eq)]
 struct Compiler {
@@ -132,7 +136,20 @@ fn merge(merger: &Path, counts: &Path, profile: &Path) -> Result<()> {
     let mut merge = Command::new(merger);
     merge.args(["merge", "--output"]).arg(&whole).args(raw);
     process::run("merge the counts", merge)?;
+    let mut show = Command::new(merger);
+    show.args(["show", "--detailed-summary"]).arg(&whole);
+    let counted = counted(&process::ask(show)?).context("llvm-profdata names no total")?;
+    ensure!(
+        counted >= BLOCKS_COUNTED_MIN,
+        "the gateway has counted {counted} blocks only: it was killed before it wrote the others"
+    );
     std::fs::rename(&whole, profile).with_context(|| profile.display().to_string())
+}
+
+/// The blocks entered, by what `llvm-profdata` shows of a profile.
+fn counted(shown: &str) -> Option<u64> {
+    let total = |line: &str| line.strip_prefix("Total count: ")?.parse().ok();
+    shown.lines().find_map(total)
 }
 
 fn fingerprint(program: &Path) -> Result<u64> {
@@ -197,6 +214,13 @@ mod tests {
         for (verbose, expected) in cases {
             assert_eq!(Compiler::described(&verbose), expected, "{verbose}");
         }
+    }
+
+    #[test]
+    fn a_profile_tells_how_much_was_counted() {
+        let shown = "Total functions: 3\nTotal count: 2329\nDetailed summary:\n";
+        assert_eq!(counted(shown), Some(2329));
+        assert_eq!(counted("Total functions: 3\n"), None);
     }
 
     #[test]

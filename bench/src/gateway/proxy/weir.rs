@@ -11,6 +11,10 @@ use super::{CONNECTIONS_MAX, Setup, write};
 /// The fields that the other proxies add too.
 const ADDED: &str = "added_headers = [\"x-forwarded-for\", \"x-forwarded-proto\"]\n";
 
+/// Nobody is to be waited for at the end: a gateway that is killed has not written what it counted,
+/// where it is being trained.
+const DRAIN: &str = "[drain]\ndelay = \"0s\"\nidle_grace = \"0s\"\ndeadline = \"1s\"\n";
+
 pub(super) fn command(program: &Path, setup: &Setup) -> Result<Command> {
     let path = write(setup, "gateway.toml", &configuration(setup))?;
     let mut command = Command::new(program);
@@ -40,7 +44,7 @@ fn configuration(setup: &Setup) -> String {
          [listeners.plain]\nbind = \"{plain}\"\n{ADDED}\n\
          [listeners.tls]\nbind = \"{tls}\"\ntls = {{ certificates = [{certificate:?}] }}\n{ADDED}\n\
          [services.origin]\nendpoints = [\"{origin}\"]\n\n\
-         {sections}\n"
+         {DRAIN}\n{sections}\n"
     );
     if *routes == 0 {
         let _ = write!(
