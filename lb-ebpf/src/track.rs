@@ -63,8 +63,9 @@
 //!
 //! **Where a new flow can still meet a lost backend**: while its slot names that one; as a straggler; and
 //! *unnoticed*, with full tracking: a UDP flow, which no packet opens, is remembered where its slot led
-//! it, until the agent takes that backend for failed. As long as it does not (all backends look down, so
-//! all are used), the slot may get another owner and the flow stays, for its backend may be alive.
+//! it, until the agent takes that backend for failed and has swept the table (the next agent, if this one
+//! dies in between). As long as it does not (all backends look down, so all are used), the slot may get
+//! another owner and the flow stays, for its backend may be alive.
 
 use crate::{
     abi::{Mark, Slot, Tracking, tracking},

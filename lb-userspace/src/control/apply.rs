@@ -24,9 +24,28 @@ pub trait Store {
     fn clear_vip_counts(&mut self, id: u32) -> Result<(), Self::Error>;
     /// Sets the counters of a backend id to 0.
     fn clear_backend_counts(&mut self, id: u16) -> Result<(), Self::Error>;
-    /// Makes full tracking forget all flows but those of `keep`: the VIP's id (its low half, in a
-    /// flow's tag) and the backend's.
-    fn forget_flows(&mut self, keep: &Tracked);
+    /// Makes full tracking forget flows.
+    fn forget_flows(&mut self, which: Forget<'_>);
+}
+
+/// Flows that full tracking is to forget.
+#[derive(Clone, Copy, Debug)]
+pub enum Forget<'a> {
+    /// These.
+    Only(&'a Tracked),
+    /// All but these.
+    AllBut(&'a Tracked),
+}
+
+impl Forget<'_> {
+    /// Whether a flow is among them: by its VIP's id (the low half, as in its tag), and its backend's.
+    pub fn covers(self, vip_id: u16, backend_id: u16) -> bool {
+        let flow = (vip_id, backend_id);
+        match self {
+            Self::Only(lost) => lost.contains(&flow),
+            Self::AllBut(kept) => !kept.contains(&flow),
+        }
+    }
 }
 
 /// Writes `plan` into `store`, where `now` is published, and returns what is published then.
@@ -76,8 +95,8 @@ impl Staged {
     ) -> Result<Published, S::Error> {
         let written = write_seen(store, now, &self.plan, &mut self.undo);
         or_take_back(written, store, &mut self.undo)?;
-        if self.plan.lost_flows {
-            store.forget_flows(&self.plan.next.tracked);
+        if !self.plan.lost_flows.is_empty() {
+            store.forget_flows(Forget::Only(&self.plan.lost_flows));
         }
         Ok(self.plan.next)
     }
@@ -112,7 +131,7 @@ fn write_unseen<S: Store>(
         store.wait_grace_period();
     }
     if plan.stale_flows {
-        store.forget_flows(&now.tracked);
+        store.forget_flows(Forget::AllBut(&now.tracked));
     }
     for &id in &plan.backends_removed {
         undo.push(backend_before(now, id));

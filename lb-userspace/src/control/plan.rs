@@ -92,8 +92,9 @@ pub enum Refused {
 pub struct Plan {
     /// Something is overwritten that packets in flight may still read: wait first.
     pub grace_period: bool,
-    /// Full tracking may still remember backends that were lost before, because packets in flight
-    /// saw them: what is not tracked now is to be forgotten before an id is used again.
+    /// Full tracking may still remember what was lost before: packets in flight saw it, or still asked
+    /// for it. What is not tracked now is to be forgotten before an id is used again, and before a VIP
+    /// is tracked again.
     pub stale_flows: bool,
     /// Backends that no ring names any more.
     pub backends_removed: Vec<u16>,
@@ -115,8 +116,8 @@ pub struct Plan {
     pub vips_removed: Vec<VipKey>,
     /// Address entries that go.
     pub addresses_removed: Vec<VipKey>,
-    /// Full tracking is to forget flows of backends that are lost now.
-    pub lost_flows: bool,
+    /// Full tracking is to forget these flows, of backends that are lost now.
+    pub lost_flows: Tracked,
     /// The state afterwards.
     pub next: Published,
     /// The last table that was built on the way.
@@ -158,7 +159,7 @@ impl Plan {
             && self.vips_removed.is_empty()
             && self.addresses_new.is_empty()
             && self.addresses_removed.is_empty()
-            && !self.lost_flows
+            && self.lost_flows.is_empty()
     }
 
     fn empty(next: Published) -> Self {
@@ -175,7 +176,7 @@ impl Plan {
             vips: Vec::new(),
             vips_removed: Vec::new(),
             addresses_removed: Vec::new(),
-            lost_flows: false,
+            lost_flows: Tracked::new(),
             next,
             last_build: None,
         }
@@ -273,29 +274,39 @@ impl Plan {
         self.next.addresses = after;
     }
 
-    /// Whose flows full tracking may remember afterwards, and when it is to forget the others: once
-    /// nobody is sent to them any more, and once more when the packets in flight are through, because
-    /// those may have remembered some again.
+    /// Whose flows full tracking may remember afterwards, and when it is to forget the others: those of
+    /// lost backends once nobody is sent to them any more, and all when the packets in flight are
+    /// through, because those may have remembered some again. Flows of a VIP that is not tracked any more
+    /// wait for that: their backends live, and packets in flight still ask for them.
     fn track(&mut self, now: &Published, wanted: &Wanted) {
         let full = |vip: &&WantedVip| vip.tracking == Tracking::Full;
         let mut tracked = Tracked::new();
+        let mut vip_ids = BTreeSet::new();
+        let mut begins = false;
         for vip in wanted.vips.iter().filter(full) {
             let id = self.next.vips[&vip.key].vip.id as u16;
             tracked.extend(self.alive(vip).map(|backend| (id, backend)));
+            vip_ids.insert(id);
+            let before = now.vips.get(&vip.key);
+            begins |= before.is_some_and(|ring| ring.vip.tracking != tracking::FULL);
         }
-        self.next.tracked = tracked;
         if let Some(lost_at) = now.lost_at {
             let takes_ids = !self.vip_ids_new.is_empty() || !self.backends_new.is_empty();
-            self.grace_period |= takes_ids && lost_at > now.graced;
+            self.grace_period |= (takes_ids || begins) && lost_at > now.graced;
             self.stale_flows = self.grace_period || lost_at <= now.graced;
         }
         if self.stale_flows {
             self.next.lost_at = None;
         }
-        self.lost_flows = !now.tracked.is_subset(&self.next.tracked);
-        if self.lost_flows {
+        let mut lost = now.tracked.difference(&tracked).peekable();
+        if lost.peek().is_some() {
             self.next.lost_at = Some(now.flips + 1);
         }
+        self.lost_flows = lost
+            .filter(|(vip, _)| vip_ids.contains(vip))
+            .copied()
+            .collect();
+        self.next.tracked = tracked;
     }
 
     fn count_time(&mut self, now: &Published) {

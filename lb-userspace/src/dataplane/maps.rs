@@ -18,8 +18,7 @@ use super::ring::{Halves, Rings};
 use super::vips::{Full, Table};
 use super::{Error, Pins, clock, grace, stats};
 use crate::config::Limits;
-use crate::control::apply::Store;
-use crate::control::published::Tracked;
+use crate::control::apply::{Forget, Store};
 
 /// Elements of the maps whose size is a matter of configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,18 +242,14 @@ impl Store for Maps {
         self.counters.clear_backend(id)
     }
 
-    fn forget_flows(&mut self, keep: &Tracked) {
+    fn forget_flows(&mut self, which: Forget<'_>) {
         let started = Instant::now();
         let forgotten = self
             .flows
-            .retain(|flow| keep.contains(&(flow.tag, flow.owner)));
+            .retain(|flow| !which.covers(flow.tag, flow.owner));
         let took = started.elapsed();
         if forgotten > 0 {
-            info!(
-                forgotten,
-                ?took,
-                "full tracking forgot flows of lost backends"
-            );
+            info!(forgotten, ?took, "full tracking forgot flows");
         }
     }
 }

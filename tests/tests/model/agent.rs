@@ -122,6 +122,9 @@ impl Agent {
             wire.faults.publishing = true;
             let applied = apply(wire, &self.published, plan);
             wire.faults.publishing = false;
+            if wire.faults.is_dead() {
+                return Err(NotWritten::Dead);
+            }
             let now_s = wire.memory.now_s as u16;
             self.published = applied.inspect_err(|_| self.published.taken_back(now_s))?;
         }

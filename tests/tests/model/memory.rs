@@ -8,6 +8,7 @@ use lb_ebpf::abi::{self, Backend, Budget, Egress, Mark, Settings, Slot, Vip, Vip
 use lb_ebpf::flow_table::{self, FlowBucket, Put, Remembered};
 use lb_ebpf::steer::Tables;
 use lb_ebpf::track::{Event, FlowTable, FlowTables};
+use lb_userspace::control::apply::Forget;
 use lb_userspace::dataplane::Sizes;
 
 /// All maps of the balancer.
@@ -102,9 +103,17 @@ impl Memory {
         self.marks[range].iter().map(Cell::get).collect()
     }
 
-    /// Forgets what `keep`, asked for tag and owner, does not want, as the agent does.
-    pub(crate) fn retain_flows(&self, keep: impl Fn(u16, u16) -> bool) {
-        flow_table::retain(&&self.flows[..], |flow| keep(flow.tag, flow.owner));
+    /// Buckets of full tracking.
+    pub(crate) fn flow_buckets(&self) -> u32 {
+        self.flows.len() as u32
+    }
+
+    /// Makes the first so many buckets of full tracking forget flows, as the agent does.
+    pub(crate) fn forget_flows(&self, buckets: u32, which: Forget<'_>) {
+        for bucket in &self.flows[..buckets as usize] {
+            let bucket = std::slice::from_ref(bucket);
+            flow_table::retain(&bucket, |flow| !which.covers(flow.tag, flow.owner));
+        }
     }
 
     /// The backend that full tracking knows for a flow.

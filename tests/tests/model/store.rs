@@ -1,8 +1,7 @@
 //! The agent's writes: packets come between any two of them, and any of them may be the last.
 
 use lb_ebpf::abi::{Backend, Mark, Slot, Vip, VipKey};
-use lb_userspace::control::apply::Store;
-use lb_userspace::control::published::Tracked;
+use lb_userspace::control::apply::{Forget, Store};
 use thiserror::Error;
 
 use crate::wire::Wire;
@@ -17,22 +16,26 @@ pub(crate) enum NotWritten {
 }
 
 impl Wire {
-    /// What comes before each write.
+    /// What comes before a write that may be refused.
     fn before_write(&mut self) -> Result<(), NotWritten> {
-        for _ in 0..self.random.below(self.traffic.packets + 1) {
-            self.random_packet();
-        }
-        let write = self.faults.writes;
-        self.faults.writes += 1;
-        if self.faults.crash_at.is_some_and(|at| write >= at) {
-            return Err(NotWritten::Dead);
-        }
+        let write = self.before_any_write()?;
         if self.faults.refuse_at == Some(write) {
             self.faults.taking_back = true;
             self.faults.takings_back += 1;
             return Err(NotWritten::Refused);
         }
         Ok(())
+    }
+
+    /// What comes before each write. Returns its number in this publish.
+    fn before_any_write(&mut self) -> Result<u32, NotWritten> {
+        self.random_packets();
+        let write = self.faults.writes;
+        self.faults.writes += 1;
+        match self.faults.is_dead() {
+            true => Err(NotWritten::Dead),
+            false => Ok(write),
+        }
     }
 
     fn write_marks(&self, start: u32, marks: &[Mark]) {
@@ -105,12 +108,15 @@ impl Store for Wire {
         self.before_write()
     }
 
-    fn forget_flows(&mut self, keep: &Tracked) {
-        if self.before_write().is_ok() {
-            self.sweeps += 1;
-            self.memory
-                .retain_flows(|vip, backend| keep.contains(&(vip, backend)));
-            self.judge_sweep();
-        }
+    /// This is memory, which refuses nothing; but the agent may die in the middle.
+    fn forget_flows(&mut self, which: Forget<'_>) {
+        let buckets = self.memory.flow_buckets();
+        let swept = match self.before_any_write() {
+            Ok(_) => buckets,
+            Err(_) => self.random.below(buckets),
+        };
+        self.sweeps += 1;
+        self.memory.forget_flows(swept, which);
+        self.judge_sweep();
     }
 }

@@ -79,6 +79,13 @@ pub(crate) struct Faults {
     pub(crate) publishes: Publish,
 }
 
+impl Faults {
+    /// Whether the agent has died in the publish under way.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.crash_at.is_some_and(|at| self.writes > at)
+    }
+}
+
 /// What a client sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sends {
@@ -250,6 +257,13 @@ impl Wire {
         forward(&stranger, true, &reader);
         self.tally.packets += 1;
         self.judge_victims();
+    }
+
+    /// Some packets of any kind.
+    pub(crate) fn random_packets(&mut self) {
+        for _ in 0..self.random.below(self.traffic.packets + 1) {
+            self.random_packet();
+        }
     }
 
     /// Whatever may happen at any moment.

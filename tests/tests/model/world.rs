@@ -324,6 +324,7 @@ impl World {
             ..self.wire.faults
         };
         for _ in 0..down_s {
+            self.wire.random_packets();
             self.second_of_traffic();
         }
         self.agent = Agent::adopt(self.agent.files.clone(), self.sizes, &self.wire);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use lb_ebpf::abi::hash_kind;
 
 use super::*;
-use crate::control::apply::{Store, apply};
+use crate::control::apply::{Forget, Store, apply};
 use crate::dataplane::Sizes;
 
 mod tracking;
@@ -123,8 +123,9 @@ impl Store for Maps {
         self.count()
     }
 
-    fn forget_flows(&mut self, keep: &Tracked) {
-        self.flows.retain(|flow| keep.contains(flow));
+    fn forget_flows(&mut self, which: Forget<'_>) {
+        self.flows
+            .retain(|(vip, backend)| !which.covers(*vip, *backend));
     }
 }
 

@@ -168,7 +168,7 @@ fn flows_of_a_failed_backend_are_forgotten_for_that_vip_alone() {
     want.vips[0].members.remove(0);
     want.vips[0].dead.insert(address(1));
     let (now, plan) = step(&mut maps, &now, &want);
-    assert!(plan.lost_flows && !plan.stale_flows);
+    assert!(plan.lost_flows == Tracked::from([(first, one)]) && !plan.stale_flows);
     let kept = Tracked::from([(first, two), (second, one), (second, two)]);
     assert_eq!(maps.flows, kept);
 
@@ -221,9 +221,9 @@ fn a_vip_id_is_not_used_again_while_flows_of_it_may_be_remembered() {
     let (now, _) = step(&mut maps, &Published::new(SIZES), &full);
     let (id, [one, _]) = (vip_id(&now, &full.vips[0]), ids(&now));
     maps.flows.insert((id, one));
-    let (now, _) = step(&mut maps, &now, &Wanted::default());
-    assert!(maps.flows.is_empty());
-    // A packet in flight; and the next VIP comes before it is through: the store checks the rest.
+    let (now, plan) = step(&mut maps, &now, &Wanted::default());
+    assert!(plan.lost_flows.is_empty(), "nobody asks for them any more");
+    // The next VIP comes before packets in flight are through: the store checks the rest.
     for members in [&[1, 2][..], &[]] {
         maps.flows.insert((id, one));
         let next = wanted(vec![tracked(2, members, Tracking::Moving)]);
@@ -235,19 +235,33 @@ fn a_vip_id_is_not_used_again_while_flows_of_it_may_be_remembered() {
 }
 
 #[test]
-fn what_full_tracking_knew_is_forgotten_with_it() {
+fn what_full_tracking_knew_is_forgotten_with_it_when_nobody_in_flight_asks_any_more() {
     for kind in [Tracking::Moving, Tracking::None] {
         let mut maps = Maps::default();
         let full = wanted(vec![tracked(1, &[1, 2], Tracking::Full)]);
         let (now, _) = step(&mut maps, &Published::new(SIZES), &full);
-        maps.flows
-            .insert((vip_id(&now, &full.vips[0]), ids(&now)[0]));
-        let other = wanted(vec![tracked(1, &[1, 2], kind)]);
+        let [one, two] = ids(&now).map(|backend| (vip_id(&now, &full.vips[0]), backend));
+        maps.flows = Tracked::from([one, two]);
+        let mut other = wanted(vec![tracked(1, &[1, 2], kind)]);
         let (now, _) = step(&mut maps, &now, &other);
-        assert!(maps.flows.is_empty(), "{kind}");
+        assert_eq!(maps.flows, Tracked::from([one, two]), "{kind}");
+
+        // Tracked again before that: what it knew is old by then.
+        let (again, plan) = step(&mut maps, &now, &full);
+        assert!(plan.grace_period && plan.stale_flows, "{kind}");
+        assert!(maps.flows.is_empty() && again.lost_at.is_none(), "{kind}");
+        assert_eq!(again.tracked, Tracked::from([one, two]), "{kind}");
+
+        // Or not tracked any more, and a backend is lost.
+        maps.flows = Tracked::from([one, two]);
+        other.vips[0].members.remove(0);
+        other.vips[0].dead.insert(address(1));
+        let (now, plan) = step(&mut maps, &now, &other);
+        assert!(plan.lost_flows.is_empty(), "{kind}");
         let now = clean_up(&mut maps, now, &other);
-        let (now, _) = step(&mut maps, &now, &full);
-        assert_eq!(now.tracked.len(), 2);
+        assert!(maps.flows.is_empty() && now.lost_at.is_none(), "{kind}");
+        let (_, plan) = step(&mut maps, &now, &full);
+        assert!(!plan.stale_flows, "{kind}: nothing is left");
     }
 }
 
@@ -267,7 +281,7 @@ fn an_adopting_agent_forgets_whom_the_one_before_lost() {
 
     let adopted = adopt(&maps, 0);
     let (now, plan) = step(&mut maps, &adopted, &want);
-    assert!(plan.lost_flows, "1 is dead");
+    assert!(plan.lost_flows.contains(&(first, one)), "1 is dead");
     let now = clean_up(&mut maps, now, &want);
     assert_eq!(maps.flows, Tracked::from([(first, two)]));
     assert_eq!(now.lost_at, None);
