@@ -40,12 +40,12 @@ use crate::route::template::Facts;
 use crate::route::{self, Match, Route};
 use crate::serve::Client;
 use crate::telemetry::exchange::Exchange;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::{AnswerBody, Lease};
 
 /// What goes back to the client.
 pub(crate) enum Reply {
     /// An instance's response, and the connection its body comes from.
-    Streamed(Response<Incoming>, Lease),
+    Streamed(Response<AnswerBody>, Lease),
     /// The instance changes the protocol, and so do we.
     Upgraded(Response<()>),
     /// The gateway's own answer.
@@ -150,7 +150,9 @@ pub(crate) async fn forward(
         .map(Reply::Upgraded);
     }
     record.admission = admission;
-    normalise::check_response(response.headers())?;
+    if matches!(response.body(), AnswerBody::Http2(_)) {
+        normalise::response_length(response.headers())?;
+    }
     headers::prepare_response(response.headers_mut(), &client.hop);
     cluster.stick(affinity, &lease, client, response.headers_mut());
     Ok(Reply::Streamed(response, lease))

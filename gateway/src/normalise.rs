@@ -15,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use self::framing::Violation;
-pub(crate) use self::response::check as check_response;
+pub(crate) use self::response::{Length, length as response_length};
 use self::target::{Host, KnownHosts, path};
 use crate::config::{ServerLimits, UnderscoreNames};
 use crate::filter::reject::Reject;

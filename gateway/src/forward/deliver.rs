@@ -19,7 +19,6 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{Method, Request, Response};
-use hyper::body::Incoming;
 
 pub(super) use self::attempt::discard;
 use self::attempt::{Cause, Slot};
@@ -31,10 +30,10 @@ use crate::route::Route;
 use crate::telemetry::exchange::Record;
 use crate::upstream::budget::Retrying;
 use crate::upstream::cluster::{Affinity, Cluster};
-use crate::upstream::endpoint::{Endpoint, Lease};
+use crate::upstream::endpoint::{AnswerBody, Endpoint, Lease};
 
 /// A response, and the connection its body comes from.
-pub(super) type Answer = (Response<Incoming>, Lease);
+pub(super) type Answer = (Response<AnswerBody>, Lease);
 
 /// The delivery of one request.
 pub(super) struct Delivery<'r> {

@@ -156,9 +156,9 @@ impl Copy {
                     discard((response, lease));
                     return true;
                 }
-                Err(mut error) => {
+                Err(unanswered) => {
                     // Only what was not sent at all is sent once more.
-                    if !lease.reused || error.take_message().is_none() {
+                    if !lease.reused || unanswered.unsent.is_none() {
                         return false;
                     }
                 }

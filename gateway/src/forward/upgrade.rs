@@ -18,7 +18,6 @@ use std::time::Duration;
 use http::header::{CONNECTION, UPGRADE};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Response, Version};
-use hyper::body::Incoming;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::Instant;
 
@@ -28,7 +27,7 @@ use crate::filter::reject::Reject;
 use crate::overload::admission::Admission;
 use crate::serve::Client;
 use crate::server::worker;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::{AnswerBody, Lease};
 
 const UPGRADE_OPTION: HeaderValue = HeaderValue::from_static("upgrade");
 /// A frame that closes a WebSocket with 1013, "try again later" (RFC 6455 section 5.5.1, and the
@@ -71,7 +70,7 @@ impl Asked {
 /// the places are given back when both are over.
 pub(super) fn switch(
     asked: Option<Asked>,
-    response: Response<Incoming>,
+    response: Response<AnswerBody>,
     (upstream, places): (Lease, Option<Admission>),
     client: &Rc<Client>,
     idle_max: Duration,
@@ -134,8 +133,8 @@ impl Tunnel {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let (mut upstream, ahead) = (self.upstream.switched().await)
-            .ok_or_else(|| io::Error::other("the instance closed after its 101"))?;
+        let mut upstream = (self.upstream.switched())
+            .ok_or_else(|| io::Error::other("the instance's answer was no switch"))?;
         self.moved.set(Instant::now());
         // All bytes of both directions pass the client's side: watching one is enough.
         let mut client = Watched {
@@ -143,9 +142,9 @@ impl Tunnel {
             moved: Rc::clone(&self.moved),
             frames: self.frames,
         };
-        client.write_all(&ahead).await?;
+        client.write_all(&upstream.ahead).await?;
         tokio::select! {
-            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream) => {
+            copied = tokio::io::copy_bidirectional(&mut client, &mut upstream.stream) => {
                 return copied.map(drop);
             }
             () = stalled(&self.moved, self.idle_max) => return Err(io::ErrorKind::TimedOut.into()),

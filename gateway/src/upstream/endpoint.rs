@@ -4,21 +4,21 @@ use std::cell::OnceCell;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Context;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
-use futures_util::FutureExt as _;
 use futures_util::future::Either;
+use futures_util::{FutureExt as _, TryFutureExt as _};
 use http::{Request, Response};
-use http_body::Body as _;
+use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
 
 use super::instance::Instance;
 use super::link::Link;
 use super::pool::{ConnectFailure, Sender, Taken};
-use super::wire::{PolledFrame, Switched};
-use crate::forward::body::RequestBody;
+use super::wire::{Decoder, Fault, PolledFrame, Switched, Unanswered};
+use crate::forward::body::{BoxError, RequestBody};
 use crate::telemetry::metrics::{InstanceSeries, Shard};
 
 /// One instance of a service.
@@ -128,14 +128,20 @@ impl Lease {
     pub(crate) fn send(
         &mut self,
         request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<'_>
-    {
+    ) -> impl Future<Output = Result<Response<AnswerBody>, Unanswered>> + use<'_> {
         let sender = self.sender.as_mut();
         let sender = sender.expect("only release takes it, and release consumes the lease");
         let timing = self.in_flight.endpoint.link.time();
         let answer = match sender {
-            Sender::Http1(wire) => Either::Left(wire.send(request)),
-            Sender::Http2(sender) => Either::Right(sender.try_send_request(request)),
+            Sender::Http1(wire) => {
+                let answer = wire.send(request);
+                Either::Left(answer.map_ok(|response| response.map(AnswerBody::Http1)))
+            }
+            Sender::Http2(sender) => Either::Right(
+                (sender.try_send_request(request))
+                    .map_ok(|response| response.map(AnswerBody::Http2))
+                    .map_err(unanswered),
+            ),
         };
         answer.inspect(|answer| {
             if answer.is_ok() {
@@ -145,25 +151,22 @@ impl Lease {
     }
 
     /// Polls the body of the response.
-    pub(crate) fn poll_body(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> PolledFrame {
-        match &mut self.sender {
-            Some(Sender::Http1(wire)) => wire.poll_body(body, cx),
-            _ => Pin::new(body).poll_frame(cx),
+    pub(crate) fn poll_body(&mut self, body: &mut AnswerBody, cx: &mut Context<'_>) -> PolledFrame {
+        match (body, &mut self.sender) {
+            (AnswerBody::Http1(body), Some(Sender::Http1(wire))) => wire.poll_body(body, cx),
+            (AnswerBody::Http1(_), _) => Poll::Ready(None),
+            (AnswerBody::Http2(body), _) => {
+                let frame = ready!(Pin::new(body).poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(BoxError::from)))
+            }
         }
     }
 
-    /// Gives the connection a task of its own: the body will be polled without the lease.
-    pub(crate) fn detach(&mut self) {
-        if let Some(Sender::Http1(wire)) = &mut self.sender {
-            wire.detach();
-        }
-    }
-
-    /// The stream of an HTTP/1.1 connection that has answered 101; the lease goes on counting it.
-    /// `None`: it has ended since.
-    pub(crate) async fn switched(&mut self) -> Option<Switched> {
-        match &mut self.sender {
-            Some(Sender::Http1(wire)) => wire.switched().await,
+    /// The stream of an HTTP/1.1 connection that has answered 101; the lease goes on counting the
+    /// request. `None`: there is none.
+    pub(crate) fn switched(&mut self) -> Option<Switched> {
+        match self.sender.take() {
+            Some(Sender::Http1(wire)) => wire.switched(),
             _ => None,
         }
     }
@@ -175,5 +178,38 @@ impl Lease {
             let pool = &endpoint.link.pool;
             pool.put(sender, &endpoint.instance, Instant::now());
         }
+    }
+}
+
+/// The body of an answer. Its bytes come through the [lease](Lease::poll_body).
+#[derive(Debug)]
+pub(crate) enum AnswerBody {
+    /// What is still to come of it over the connection.
+    Http1(Decoder),
+    Http2(Incoming),
+}
+
+impl AnswerBody {
+    /// Whether nothing more comes.
+    pub(crate) fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_ended(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    /// What is known of the length of the rest.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
+}
+
+fn unanswered(mut error: TrySendError<Request<RequestBody>>) -> Unanswered {
+    Unanswered {
+        unsent: error.take_message().map(Box::new),
+        fault: Fault::Http2(error.into_error()),
     }
 }

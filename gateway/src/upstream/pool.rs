@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use futures_util::poll;
-use hyper::client::conn::{http1, http2};
+use hyper::client::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 
@@ -29,9 +29,8 @@ use crate::overload::descriptors;
 use crate::server::executor::LocalExecutor;
 use crate::socket::Socket;
 
-/// Bytes of a response head, and of the read buffer. Its fields hyper limits to 100 by itself; told
-/// another number, it would clear room for so many with each head.
-const RESPONSE_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of the fields of a response over HTTP/2.
+const RESPONSE_FIELDS_BYTES_MAX: u32 = 64 * 1024;
 /// Between pings on an HTTP/2 connection, and until one counts as lost.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
@@ -79,6 +78,13 @@ pub(super) struct Taken {
 
 /// The place of one HTTP/1.1 connection among those of all workers.
 pub(super) struct Place(Arc<Instance>);
+
+impl Place {
+    /// A place that was taken among the connections of the instance; it is given back at the end.
+    pub(super) fn taken(instance: &Arc<Instance>) -> Self {
+        Self(Arc::clone(instance))
+    }
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
@@ -234,8 +240,13 @@ impl Pool {
 
     /// Closes what was idle for too long or was closed by the instance.
     pub(super) fn sweep(&self, now: Instant) {
-        let keep = |idle: &mut Idle| self.is_fresh(idle, now) && !idle.wire.has_ended();
-        self.idle.borrow_mut().retain_mut(keep);
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let kept = self.is_fresh(idle, now) && !idle.wire.has_ended();
+            if kept {
+                idle.wire.rest();
+            }
+            kept
+        });
     }
 
     /// Keeps no idle connections any more: another configuration is in force.
@@ -250,7 +261,7 @@ impl Pool {
 
     fn pop(&self, now: Instant) -> Option<Wire> {
         let mut idle = self.idle.borrow_mut();
-        while let Some(mut last) = idle.pop() {
+        while let Some(last) = idle.pop() {
             if self.is_fresh(&last, now) && last.wire.is_ready() {
                 return Some(last.wire);
             }
@@ -263,7 +274,7 @@ impl Pool {
     async fn connection_place(&self, instance: &Arc<Instance>) -> Result<Place, ConnectFailure> {
         let settings = self.settings.get();
         let max = settings.connections_max;
-        let (places, place) = (&instance.connections, || Place(Arc::clone(instance)));
+        let (places, place) = (&instance.connections, || Place::taken(instance));
         if places.take(max) || (self.close_one() && places.take(max)) {
             return Ok(place());
         }
@@ -287,7 +298,7 @@ impl Pool {
         let mut builder = http2::Builder::new(LocalExecutor);
         builder
             .timer(TokioTimer::new())
-            .max_header_list_size(RESPONSE_HEAD_BYTES_MAX as u32)
+            .max_header_list_size(RESPONSE_FIELDS_BYTES_MAX)
             .keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_INTERVAL);
         let (sender, connection) = self
@@ -301,14 +312,8 @@ impl Pool {
 
     async fn connect_http1(&self, instance: &Arc<Instance>) -> Result<Wire, ConnectFailure> {
         let place = self.connection_place(instance).await?;
-        let io = TokioIo::new(AnswerFirst::new(self.connect().await?));
-        let mut builder = http1::Builder::new();
-        builder.max_buf_size(RESPONSE_HEAD_BYTES_MAX);
-        let (sender, connection) = self
-            .in_time(builder.handshake(io))
-            .await?
-            .map_err(ConnectFailure::Handshake)?;
-        Ok(Wire::new(sender, connection, place))
+        let io = AnswerFirst::new(self.connect().await?);
+        Ok(Wire::new(io, place))
     }
 
     async fn connect(&self) -> Result<Socket, ConnectFailure> {

@@ -1,235 +1,319 @@
 //! One HTTP/1.1 connection to an instance.
 //!
 //! Whoever uses the wire moves its bytes: the request's own task writes the request, waits for the
-//! answer and reads it, without another task in between that would have to be woken each time. A
-//! request with a body gets a task for its wire instead: there both directions must move even while
-//! nobody asks for the answer. If it may become a tunnel, it gets it when it turns out that it does
-//! not. The next request without a body moves its bytes itself again.
+//! answer and reads it, without another task in between that would have to be woken each time. Only
+//! when an instance answers before it has the whole request, the rest of that is written by a task
+//! of its own: a client that does not read before it has written everything must not stop both.
+//!
+//! The heads and framing are read and written here rather than by hyper, which keeps a connection
+//! ready for any order of events and costs three times as much for the usual one (`bench/README.md`).
+//! Of the grammar, `httparse` reads the part that takes care; where a body ends is said in one place,
+//! [`normalise::response_length`](crate::normalise::response_length).
+
+mod decode;
+mod fault;
+mod head;
+mod input;
+mod output;
+#[cfg(test)]
+mod tests;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::header::UPGRADE;
-use http::{Request, Response, StatusCode};
-use http_body::{Body as _, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame;
+use tokio::io::AsyncWrite as _;
 use tokio::task::AbortHandle;
 
+use self::decode::Decoded;
+pub(crate) use self::decode::Decoder;
+pub(crate) use self::fault::{Fault, Unanswered};
+use self::head::Answered;
+use self::input::Input;
+use self::output::Output;
 use super::pool::Place;
 use super::stream::AnswerFirst;
-use crate::forward::body::RequestBody;
+use crate::forward::body::{BoxError, RequestBody};
 use crate::socket::Socket;
 
 /// What polling a response body gives.
-pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, hyper::Error>>>;
-
-type Connection = http1::Connection<TokioIo<AnswerFirst<Socket>>, RequestBody>;
-
-/// What a connection is once it has changed its protocol: the stream, and what was read of it already.
-pub(crate) type Switched = (AnswerFirst<Socket>, Bytes);
+pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
 /// An HTTP/1.1 connection to an instance.
 pub(crate) struct Wire {
-    sender: http1::SendRequest<RequestBody>,
-    mover: Mover,
+    connection: Rc<RefCell<Connection>>,
+    /// Writes the rest of a request that was answered early.
+    uploading: Option<Uploading>,
+}
+
+/// What a connection is once it has changed its protocol.
+pub(crate) struct Switched {
+    pub(crate) stream: AnswerFirst<Socket>,
+    /// What was read of it already.
+    pub(crate) ahead: Bytes,
+    /// It counts as a connection still.
     _place: Place,
 }
 
-/// Who moves the bytes of a connection.
-enum Mover {
-    /// Whoever uses it.
-    User(Box<Connection>),
-    /// A task of its own.
-    Task(Lent),
-    /// Nobody: it has ended. It is kept where it may have ended as HTTP only.
-    Nobody(Option<Box<Connection>>),
+struct Connection {
+    io: AnswerFirst<Socket>,
+    input: Input,
+    /// Bytes of the input in which no head ends.
+    searched: usize,
+    output: Output,
+    phase: Phase,
+    /// The method of the request under way.
+    method: Method,
+    /// The map of the last request's fields, empty: the answer's come into it.
+    fields: HeaderMap,
+    _place: Place,
 }
 
-/// A connection in the hands of a task, which holds it until it ends or is taken back.
-struct Lent {
-    connection: Rc<RefCell<Option<Box<Connection>>>>,
-    task: AbortHandle,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// No request was sent yet.
+    Fresh,
+    /// No request is under way.
+    Idle,
+    /// A request is; whether the connection may serve another one after it.
+    Busy { keeps_alive: bool },
+    /// There will be no other request.
+    Over,
 }
 
 impl Wire {
-    /// The two halves of a connection that hyper has made.
-    pub(super) fn new(
-        sender: http1::SendRequest<RequestBody>,
-        connection: Connection,
-        place: Place,
-    ) -> Self {
-        Self {
-            sender,
-            mover: Mover::User(Box::new(connection)),
+    /// A connection that stands.
+    pub(super) fn new(io: AnswerFirst<Socket>, place: Place) -> Self {
+        let connection = Connection {
+            io,
+            input: Input::new(),
+            searched: 0,
+            output: Output::default(),
+            phase: Phase::Fresh,
+            method: Method::GET,
+            fields: HeaderMap::new(),
             _place: place,
+        };
+        Self {
+            connection: Rc::new(RefCell::new(connection)),
+            uploading: None,
         }
     }
 
     /// Whether the connection has ended; looks at what the instance did meanwhile.
-    pub(super) fn has_ended(&mut self) -> bool {
-        // Nobody waits for an idle connection, so nobody is to be woken for it: neither by the
-        // instance, nor by the next request, which would wake the task of the last.
-        let mut nobody = Context::from_waker(Waker::noop());
-        self.mover.drive(&mut nobody, false);
-        self.sender.is_closed()
+    pub(super) fn has_ended(&self) -> bool {
+        self.connection.borrow_mut().has_ended()
     }
 
     /// Whether another request may be sent at once. It may not if the instance answered before it
     /// had read the whole request: such a connection is not worth waiting for.
-    pub(super) fn is_ready(&mut self) -> bool {
-        !self.has_ended() && self.sender.is_ready()
+    pub(super) fn is_ready(&self) -> bool {
+        let connection = &mut *self.connection.borrow_mut();
+        connection.output.is_done() && !connection.has_ended()
     }
 
-    /// Sends the request. The error holds the request if nothing of it was written.
-    pub(super) fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<RequestBody>>>> + use<'_>
-    {
-        let has_body = !request.body().is_end_stream();
-        // The stream is wanted back when the answer is 101, so no task may own it until then.
-        let may_switch = request.headers().contains_key(UPGRADE);
-        if has_body && !may_switch {
-            self.mover.detach();
-        } else {
-            self.mover.take_back();
+    /// Frees the buffers of a connection that nobody has used for a while.
+    pub(super) fn rest(&self) {
+        self.connection.borrow_mut().input.rest();
+    }
+
+    /// Sends the request, and waits for the head of its answer.
+    ///
+    /// Not an `async fn`: the request is taken apart at once, so the future is small.
+    pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answering<'_> {
+        self.uploading = None;
+        let unsent = self.connection.borrow_mut().begin(request);
+        Answering {
+            wire: self,
+            unsent,
+            switch: None,
         }
-        // Boxed, because it is polled by hand; hyper keeps the request elsewhere, so it is small.
-        let mut answer = Box::pin(self.sender.try_send_request(request));
-        let mover = &mut self.mover;
-        poll_fn(move |cx| {
-            if matches!(mover, Mover::Task(_)) {
-                return answer.as_mut().poll(cx);
-            }
-            mover.drive(cx, may_switch);
-            // The answer came in with these bytes or is not there yet: nobody is to be woken.
-            let mut quiet = Context::from_waker(Waker::noop());
-            let polled = answer.as_mut().poll(&mut quiet);
-            match &polled {
-                Poll::Ready(Ok(response)) if has_body && !is_switch(response) => mover.detach(),
-                Poll::Pending if mover.end() => return answer.as_mut().poll(&mut quiet),
-                _ => {}
-            }
-            polled
-        })
     }
 
     /// Polls the body of an answer that came over this wire.
-    pub(super) fn poll_body(&mut self, body: &mut Incoming, cx: &mut Context<'_>) -> PolledFrame {
-        if !self.mover.is_user() {
-            return Pin::new(body).poll_frame(cx);
-        }
-        let mut quiet = Context::from_waker(Waker::noop());
-        let there = Pin::new(&mut *body).poll_frame(&mut quiet);
-        if there.is_ready() {
-            return there;
-        }
-        self.mover.drive(cx, false);
-        Pin::new(body).poll_frame(&mut quiet)
+    pub(super) fn poll_body(&self, body: &mut Decoder, cx: &mut Context<'_>) -> PolledFrame {
+        self.connection.borrow_mut().poll_body(body, cx)
     }
 
-    /// Gives the wire a task of its own.
-    pub(crate) fn detach(&mut self) {
-        self.mover.detach();
+    /// The stream of a connection that has answered 101.
+    pub(super) fn switched(self) -> Option<Switched> {
+        let connection = Rc::into_inner(self.connection)?.into_inner();
+        Some(Switched {
+            stream: connection.io,
+            ahead: connection.input.bytes.freeze(),
+            _place: connection._place,
+        })
+    }
+}
+
+impl Connection {
+    /// Takes a request over, or returns it if the connection has ended.
+    fn begin(&mut self, request: Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+        // One that was used before was looked at when it was taken.
+        if self.phase != Phase::Idle && self.has_ended() {
+            return Some(Box::new(request));
+        }
+        let (mut head, body) = request.into_parts();
+        self.output.begin(&mut head, body);
+        self.phase = Phase::Busy { keeps_alive: false };
+        self.method = head.method;
+        self.fields = head.headers;
+        self.fields.clear();
+        None
     }
 
-    /// The stream of a connection that has answered 101. `None`: it has ended since.
-    pub(super) async fn switched(&mut self) -> Option<Switched> {
-        let connection = match std::mem::replace(&mut self.mover, Mover::Nobody(None)) {
-            Mover::User(mut connection) => (&mut *connection).await.ok().map(|()| connection),
-            // Its request could not become a tunnel.
-            Mover::Task(_) => None,
-            Mover::Nobody(connection) => connection,
+    /// Whether it has ended. What comes while no request is under way is an end too: it would be
+    /// taken for the answer to the next one.
+    fn has_ended(&mut self) -> bool {
+        if !matches!(self.phase, Phase::Fresh | Phase::Idle) {
+            return true;
+        }
+        // Nobody waits for an idle connection, so nobody is to be woken for it.
+        let mut nobody = Context::from_waker(Waker::noop());
+        let silent = self.input.bytes.is_empty()
+            && self.input.poll_fill(&mut self.io, &mut nobody).is_pending();
+        if !silent {
+            self.phase = Phase::Over;
+        }
+        !silent
+    }
+
+    fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Decoder>, Fault>> {
+        loop {
+            if !self.input.bytes.is_empty() {
+                let input = &mut self.input.bytes;
+                let read = head::read(input, &mut self.searched, &self.method, &mut self.fields)?;
+                if let Some(Answered {
+                    response,
+                    keeps_alive,
+                }) = read
+                {
+                    self.phase = Phase::Busy { keeps_alive };
+                    self.note_end(*response.body());
+                    return Poll::Ready(Ok(response));
+                }
+            }
+            let filled = self.input.poll_fill(&mut self.io, cx);
+            if ready!(filled).map_err(Fault::Connection)? == 0 {
+                return Poll::Ready(Err(Fault::Ended));
+            }
+        }
+    }
+
+    fn poll_body(&mut self, body: &mut Decoder, cx: &mut Context<'_>) -> PolledFrame {
+        loop {
+            match body.decode(&mut self.input.bytes) {
+                Ok(Decoded::Frame(frame)) => {
+                    self.note_end(*body);
+                    return Poll::Ready(Some(Ok(frame)));
+                }
+                Ok(Decoded::Ended) => {
+                    self.note_end(*body);
+                    return Poll::Ready(None);
+                }
+                Ok(Decoded::More) => {}
+                Err(fault) => return self.break_off(body, fault.into()),
+            }
+            match ready!(self.input.poll_fill(&mut self.io, cx)) {
+                Ok(0) => {
+                    return match body.end() {
+                        Ok(()) => Poll::Ready(None),
+                        Err(fault) => self.break_off(body, fault.into()),
+                    };
+                }
+                Ok(_) => {}
+                Err(error) => return self.break_off(body, error.into()),
+            }
+        }
+    }
+
+    fn break_off(&mut self, body: &mut Decoder, fault: BoxError) -> PolledFrame {
+        *body = Decoder::Ended;
+        self.phase = Phase::Over;
+        Poll::Ready(Some(Err(fault)))
+    }
+
+    /// Once nothing more of the answer is to come, the connection is idle, or over.
+    fn note_end(&mut self, body: Decoder) {
+        if let Phase::Busy { keeps_alive } = self.phase
+            && body.is_ended()
+        {
+            self.phase = if keeps_alive {
+                Phase::Idle
+            } else {
+                Phase::Over
+            };
+        }
+    }
+}
+
+/// A request on its way, and the head of its answer.
+pub(super) struct Answering<'w> {
+    wire: &'w mut Wire,
+    /// The request, if the connection had ended before.
+    unsent: Option<Box<Request<RequestBody>>>,
+    /// An instance may agree to another protocol before it has the whole request; the other
+    /// protocol begins behind that.
+    switch: Option<Response<Decoder>>,
+}
+
+impl Future for Answering<'_> {
+    type Output = Result<Response<Decoder>, Unanswered>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(unsent) = this.unsent.take() {
+            return Poll::Ready(Err(Unanswered {
+                fault: Fault::Ended,
+                unsent: Some(unsent),
+            }));
+        }
+        let connection = &mut *this.wire.connection.borrow_mut();
+        let sent = connection.output.poll(&mut connection.io, cx)?.is_ready();
+        let response = match this.switch.take() {
+            Some(response) => response,
+            None => ready!(connection.poll_head(cx))?,
         };
-        let parts = connection?.into_parts();
-        Some((parts.io.into_inner(), parts.read_buf))
+        if !sent && response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            this.switch = Some(response);
+            return Poll::Pending;
+        }
+        if !sent {
+            this.wire.uploading = Some(Uploading::begin(&this.wire.connection));
+        }
+        Poll::Ready(Ok(response))
     }
 }
 
-impl Mover {
-    fn is_user(&self) -> bool {
-        matches!(self, Self::User(_))
-    }
+/// The task that writes the rest of a request. It ends with its wire.
+struct Uploading(AbortHandle);
 
-    /// Moves bytes, if the task at hand is to do so. A connection that ends in good order is kept
-    /// with `may_switch`, and otherwise dropped, from which whoever waits for it learns of the end.
-    fn drive(&mut self, cx: &mut Context<'_>, may_switch: bool) {
-        let Self::User(connection) = self else { return };
-        let Poll::Ready(ended) = Pin::new(&mut **connection).poll(cx) else {
-            return;
-        };
-        // Errors reach the request that is on it.
-        if let Err(error) = &ended {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-        if let Self::User(connection) = std::mem::replace(self, Self::Nobody(None)) {
-            *self = Self::Nobody((ended.is_ok() && may_switch).then_some(connection));
-        }
-    }
-
-    /// Drops a connection that was kept; returns whether there was one.
-    fn end(&mut self) -> bool {
-        match self {
-            Self::Nobody(kept) => kept.take().is_some(),
-            _ => false,
-        }
-    }
-
-    fn detach(&mut self) {
-        *self = match std::mem::replace(self, Self::Nobody(None)) {
-            Self::User(connection) => Self::Task(Lent::new(connection)),
-            other => other,
-        };
-    }
-
-    /// Ends the task of a connection that has one: its user moves its bytes from now on.
-    fn take_back(&mut self) {
-        if let Self::Task(lent) = self {
-            *self = lent.take_back().map_or(Self::Nobody(None), Self::User);
-        }
+impl Uploading {
+    fn begin(connection: &Rc<RefCell<Connection>>) -> Self {
+        let connection = Rc::clone(connection);
+        let task = tokio::task::spawn_local(poll_fn(move |cx| {
+            let connection = &mut *connection.borrow_mut();
+            let written = ready!(connection.output.poll(&mut connection.io, cx));
+            if let Err(fault) = written {
+                tracing::debug!(%fault, "request not completed after its answer began");
+                connection.phase = Phase::Over;
+                // The instance is not to wait for the rest.
+                let mut nobody = Context::from_waker(Waker::noop());
+                let _ = Pin::new(&mut connection.io).poll_shutdown(&mut nobody);
+            }
+            Poll::Ready(())
+        }));
+        Self(task.abort_handle())
     }
 }
 
-impl Lent {
-    fn new(connection: Box<Connection>) -> Self {
-        let connection = Rc::new(RefCell::new(Some(connection)));
-        let moved = Rc::clone(&connection);
-        let task = tokio::task::spawn_local(poll_fn(move |cx| poll_lent(&moved, cx)));
-        Self {
-            connection,
-            task: task.abort_handle(),
-        }
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.0.abort();
     }
-
-    /// The connection, unless it has ended.
-    fn take_back(&self) -> Option<Box<Connection>> {
-        self.task.abort();
-        self.connection.take()
-    }
-}
-
-/// Moves the bytes of a connection, which is dropped at its end: from that, whoever waits for it
-/// learns of the end.
-fn poll_lent(lent: &RefCell<Option<Box<Connection>>>, cx: &mut Context<'_>) -> Poll<()> {
-    let mut lent = lent.borrow_mut();
-    let Some(connection) = &mut *lent else {
-        return Poll::Ready(());
-    };
-    Pin::new(&mut **connection).poll(cx).map(|ended| {
-        if let Err(error) = ended {
-            tracing::debug!(%error, "upstream connection ended");
-        }
-        *lent = None;
-    })
-}
-
-/// Whether the connection is no HTTP any more.
-fn is_switch(response: &Response<Incoming>) -> bool {
-    response.status() == StatusCode::SWITCHING_PROTOCOLS
 }

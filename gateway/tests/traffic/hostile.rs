@@ -15,7 +15,7 @@ use hyper::body::Frame;
 
 use self::expected::Expected;
 use self::expected::Expected::{Body, Broken};
-use self::expected::{INVALID, TIMEOUT};
+use self::expected::{AMBIGUOUS, INVALID, TIMEOUT};
 use crate::support::client::{self, Answer};
 use crate::support::gateway::Gateway;
 use crate::support::hostile::{Connection, End, Hostile, path};
@@ -124,19 +124,19 @@ fn habits() -> Vec<(&'static str, Vec<u8>, End, Expected)> {
             "length of letters",
             with("Content-Length: two\r\n\r\nok"),
             End::Close,
-            INVALID,
+            AMBIGUOUS,
         ),
         (
             "negative length",
             with("Content-Length: -2\r\n\r\nok"),
             End::Close,
-            INVALID,
+            AMBIGUOUS,
         ),
         (
             "two lengths",
             with("Content-Length: 2\r\nContent-Length: 3\r\n\r\nok!"),
             End::Close,
-            INVALID,
+            AMBIGUOUS,
         ),
         (
             "too little body",

@@ -206,6 +206,51 @@ async fn pieces_arrive_before_the_body_is_complete() {
     assert!(answer.ends_with("{\"bytes\":5}"), "{answer}");
 }
 
+/// An instance that answers while it reads, to a client that sends everything before it reads: more
+/// each way than all buffers between them hold.
+#[tokio::test]
+async fn a_client_may_write_everything_before_it_reads() {
+    const BYTES: u64 = 64 << 20;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_head(&mut stream).await;
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BYTES}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let (mut reader, mut writer) = stream.split();
+        tokio::join!(
+            read_away(&mut reader, BYTES),
+            write_zeros(&mut writer, BYTES)
+        );
+    });
+    let gateway = Gateway::in_front_of_with(&[address], "", "body_bytes_max = \"1GiB\"").await;
+    let mut stream = TcpStream::connect(gateway.address()).await.unwrap();
+    let head = format!("POST /both HTTP/1.1\r\nHost: test\r\nContent-Length: {BYTES}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    write_zeros(&mut stream, BYTES).await;
+    assert_eq!(read_away(&mut stream, BYTES).await, BYTES);
+    assert_eq!(gateway.logged("/both").await["bytes_in"], BYTES);
+}
+
+/// Whatever the method: a body is part of the request (RFC 9110 section 9.3.1 leaves its meaning
+/// to the instance).
+#[tokio::test]
+async fn a_body_of_unknown_length_belongs_to_any_method() {
+    let origin = Origin::start("one").await;
+    let gateway = Gateway::in_front_of(&[origin.address]).await;
+    for method in ["GET", "DELETE", "POST", "OPTIONS"] {
+        let request = format!(
+            "{method} /sink HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n\
+             5\r\nhello\r\n0\r\n\r\n"
+        );
+        let answer = client::raw(gateway.address(), request.as_bytes()).await;
+        assert!(answer.ends_with("{\"bytes\":5}"), "{method}: {answer}");
+    }
+}
+
 #[tokio::test]
 async fn trailers_pass_both_ways() {
     let origin = Origin::start("one").await;

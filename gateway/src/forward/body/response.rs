@@ -7,7 +7,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 use super::BoxError;
 use super::stall::Stall;
@@ -15,7 +14,7 @@ use super::trailers::{self, TrailerLimits};
 use crate::config::ServerLimits;
 use crate::serve::stream::Taking;
 use crate::telemetry::exchange::Exchange;
-use crate::upstream::endpoint::Lease;
+use crate::upstream::endpoint::{AnswerBody, Lease};
 use crate::upstream::wire::PolledFrame;
 
 /// A response body, and with it the end of the exchange: when it is dropped, the request is over,
@@ -32,7 +31,7 @@ enum Source {
     Own(Full<Bytes>),
     /// Streamed from an instance.
     Upstream {
-        inner: Incoming,
+        inner: AnswerBody,
         stall: Stall,
         trailers: TrailerLimits,
         lease: Option<Lease>,
@@ -53,7 +52,7 @@ impl ResponseBody {
 
     /// The body of an instance's response, which may stand still and bring trailers within `limits`.
     pub(crate) fn upstream(
-        inner: Incoming,
+        inner: AnswerBody,
         lease: Lease,
         limits: &ServerLimits,
         exchange: Exchange,
@@ -122,9 +121,7 @@ impl Body for ResponseBody {
                         Err(fault) => this.break_off("upstream-trailers", fault.into(), cx),
                     }
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    this.break_off("upstream-broken", error.into(), cx)
-                }
+                Poll::Ready(Some(Err(error))) => this.break_off("upstream-broken", error, cx),
                 Poll::Ready(None) => Poll::Ready(None),
                 Poll::Pending if stall.poll(cx).is_ready() => {
                     let error = "the instance stopped sending".into();
@@ -168,13 +165,14 @@ impl Body for ResponseBody {
 }
 
 fn poll_upstream(
-    body: &mut Incoming,
+    body: &mut AnswerBody,
     lease: Option<&mut Lease>,
     cx: &mut Context<'_>,
 ) -> PolledFrame {
     match lease {
         Some(lease) => lease.poll_body(body, cx),
-        None => Pin::new(body).poll_frame(cx),
+        // It was given back at the end of the body.
+        None => Poll::Ready(None),
     }
 }
 

@@ -1,22 +1,20 @@
 //! One instance asked once, and what may come of it.
 
 use std::cell::Cell;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
 use http::Request;
-use http_body::Body as _;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use hyper::client::conn::TrySendError;
 
 use super::{Answer, Delivery};
 use crate::filter::reject::Reject;
 use crate::forward::body::RequestBody;
 use crate::forward::patience::TryLimit;
-use crate::upstream::endpoint::{Endpoint, Lease};
+use crate::upstream::endpoint::{AnswerBody, Endpoint, Lease};
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::ConnectFailure;
+use crate::upstream::wire::Unanswered;
 
 /// Bytes of an answer nobody gets that are read so that its connection can be used again.
 const DISCARDED_BYTES_MAX: usize = 64 * 1024;
@@ -129,28 +127,22 @@ impl Delivery<'_> {
         };
         match sent {
             Ok(response) => Ok((response, lease)),
-            Err(error) => Err(self.unanswered(error, lease.reused && !fresh, request)),
+            Err(unanswered) => Err(self.stopped(unanswered, lease.reused && !fresh, request)),
         }
     }
 
-    fn unanswered(
-        &self,
-        mut error: TrySendError<Request<RequestBody>>,
-        stale: bool,
-        request: &Slot,
-    ) -> Stopped {
-        let unsent = error.take_message();
-        let error = error.into_error();
-        tracing::debug!(%error, stale, unsent = unsent.is_some(), "request not answered");
+    fn stopped(&self, unanswered: Unanswered, stale: bool, request: &Slot) -> Stopped {
+        let refusal = unanswered.refusal();
+        let Unanswered { fault, unsent } = unanswered;
+        tracing::debug!(%fault, stale, unsent = unsent.is_some(), "request not answered");
         if self.upload.failure().is_some() {
             // The client broke off, so the request could not be completed.
             return Stopped::Failed(Failed::new(Cause::Final, Err(Reject::BadRequest)));
         }
-        // An answer that is no HTTP was an answer: asking again would bring the same.
-        let invalid = Err(Reject::UpstreamProtocol);
-        if error.is_parse() && unsent.is_none() {
-            return Stopped::Failed(Failed::new(Cause::Final, invalid));
+        if let Some(refusal) = refusal {
+            return Stopped::Failed(Failed::new(Cause::Final, Err(refusal)));
         }
+        let unsent = unsent.map(|request| *request);
         let again = if stale {
             unsent.or_else(|| self.repetition())
         } else {
@@ -161,7 +153,7 @@ impl Delivery<'_> {
         if stale {
             Stopped::Stale
         } else {
-            Stopped::Failed(Failed::new(Cause::Reset, invalid))
+            Stopped::Failed(Failed::new(Cause::Reset, Err(Reject::UpstreamProtocol)))
         }
     }
 }
@@ -198,18 +190,17 @@ pub(in crate::forward) fn discard((response, mut lease): Answer) {
         lease.release();
         return;
     }
-    lease.detach();
     tokio::task::spawn_local(async move {
         // Otherwise dropping the lease closes the connection.
-        if let Ok(true) = tokio::time::timeout(DISCARD_TIMEOUT, ends(body)).await {
-            Lease::release(lease);
+        if let Ok(true) = tokio::time::timeout(DISCARD_TIMEOUT, ends(body, &mut lease)).await {
+            lease.release();
         }
     });
 }
 
-async fn ends(mut body: Incoming) -> bool {
+async fn ends(mut body: AnswerBody, lease: &mut Lease) -> bool {
     let mut bytes = 0;
-    while let Some(frame) = body.frame().await {
+    while let Some(frame) = poll_fn(|cx| lease.poll_body(&mut body, cx)).await {
         let Ok(frame) = frame else {
             return false;
         };

@@ -16,6 +16,7 @@ pub(super) enum Expected {
 }
 
 pub(super) const INVALID: Expected = Expected::Refusal(502, "upstream-protocol");
+pub(super) const AMBIGUOUS: Expected = Expected::Refusal(502, "upstream-framing");
 pub(super) const TIMEOUT: Expected = Expected::Refusal(504, "upstream-timeout");
 
 /// A gateway with a service and a route `/NUMBER/` for each instance.
