@@ -28,7 +28,6 @@ use self::alter::Alteration;
 use self::body::{BodyLimits, RequestBody, TrailerFault, UploadFailure};
 use self::deliver::Delivery;
 use self::patience::Patience;
-use crate::config::UpstreamProtocol;
 use crate::filter::Context;
 use crate::filter::key::RequestKey;
 use crate::filter::reject::Reject;
@@ -40,6 +39,7 @@ use crate::route::template::Facts;
 use crate::route::{self, Match, Route};
 use crate::serve::Client;
 use crate::telemetry::exchange::Exchange;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{AnswerBody, Lease};
 
 /// What goes back to the client.
@@ -112,7 +112,7 @@ pub(crate) async fn forward(
     let affinity = cluster.affinity(context, &head, &route.name);
 
     let alteration = Alteration::begin(&decision, forwarding, target, context, &mut head)?;
-    let upgrade = prepare(&decision, &alteration, cluster.protocol(), &mut head)?;
+    let upgrade = prepare(&decision, &alteration, cluster, &mut head)?;
 
     let started = exchange.started();
     let record = exchange.record();
@@ -169,12 +169,12 @@ fn choose(decision: &Decision<'_>, split: &Split, context: &Context, head: &Part
 fn prepare(
     decision: &Decision<'_>,
     alteration: &Alteration<'_>,
-    protocol: UpstreamProtocol,
+    cluster: &Cluster,
     head: &mut Parts,
 ) -> Result<Option<upgrade::Asked>, Reject> {
     let upgrade = upgrade::Asked::of(head);
     let host = (decision.host, alteration.authority);
-    headers::prepare_request(head, decision.client, host, protocol, upgrade.as_ref())?;
+    headers::prepare_request(head, decision.client, host, cluster, upgrade.as_ref())?;
     alteration.finish(head);
     Ok(upgrade)
 }

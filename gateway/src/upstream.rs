@@ -24,4 +24,6 @@ pub(crate) mod service;
 pub(crate) mod spare;
 mod sticky;
 mod stream;
+pub(crate) mod tls;
+pub(crate) mod transport;
 pub(crate) mod wire;

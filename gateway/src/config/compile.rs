@@ -17,6 +17,7 @@ mod reading;
 mod resilience;
 mod route;
 mod service;
+mod service_tls;
 mod trace;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +59,7 @@ pub(super) fn compile(
         made_from_files: BTreeSet::new(),
         sources_read: 0,
         zone: None,
+        system_roots: None,
         problems: Vec::new(),
         fingerprint: Fingerprint::default(),
     };
@@ -85,6 +87,8 @@ struct Compiler<'a> {
     sources_read: usize,
     /// The zone the gateway runs in.
     zone: Option<Arc<str>>,
+    /// The issuers the system trusts, once a service has asked for them.
+    system_roots: Option<service_tls::Roots>,
     problems: Vec<Problem>,
     /// Files the configuration refers to, and what they hold.
     fingerprint: Fingerprint,

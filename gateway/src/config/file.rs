@@ -23,6 +23,7 @@ mod resilience;
 mod route;
 mod server;
 mod service;
+mod service_tls;
 mod status;
 mod trace;
 
@@ -53,6 +54,7 @@ pub use self::resilience::{Breaker, Hedge, HedgeAfter, Outlier, Retry, RetryBudg
 pub use self::route::Route;
 pub use self::server::Server;
 pub use self::service::{Protocol, Service};
+pub use self::service_tls::ServiceTls;
 pub use self::status::{RetryOn, StatusRange};
 pub use self::trace::{Traceparent, Tracing};
 

@@ -6,6 +6,7 @@ mod balance;
 mod discover;
 mod reading;
 mod resilience;
+mod service_tls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,6 +22,7 @@ pub use self::balance::*;
 pub use self::discover::*;
 pub use self::reading::*;
 pub use self::resilience::*;
+pub use self::service_tls::ServiceTls;
 use super::fingerprint::Fingerprint;
 use super::sections::Sections;
 use crate::filter::chain::FilterKind;
@@ -146,6 +148,8 @@ pub struct ServiceConfig {
     pub waiting_timeout: Duration,
     /// What is spoken to the instances.
     pub protocol: UpstreamProtocol,
+    /// TLS to the instances; `None`: they are reached in the clear.
+    pub tls: Option<Arc<ServiceTls>>,
     /// Its limit of requests in flight; `None`: as many as come.
     pub gate: Option<Arc<Gate>>,
 }
@@ -164,7 +168,7 @@ impl ServiceConfig {
 pub enum UpstreamProtocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 by prior knowledge, without TLS.
+    /// HTTP/2, by ALPN where there is TLS, else by prior knowledge.
     Http2,
 }
 

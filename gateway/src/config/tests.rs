@@ -2,6 +2,8 @@
 
 mod balance;
 mod changes;
+mod example;
+mod tls;
 mod trace;
 mod wrong_routes;
 
@@ -393,7 +395,13 @@ fn wrong_configurations_are_refused_with_place_reason_and_hint() {
     let folder = folder();
     let place = folder.path().display().to_string();
     let mut report = String::new();
-    let others = [balance::wrong(), wrong_routes(), trace::wrong()].concat();
+    let others = [
+        balance::wrong(),
+        wrong_routes(),
+        trace::wrong(),
+        tls::wrong(),
+    ]
+    .concat();
     for (description, case) in [wrong_configurations(), others].concat() {
         let text = if description == "no listener" {
             case
@@ -565,36 +573,5 @@ proptest! {
             prop_assert!(!error.problems().is_empty());
             prop_assert!(!error.to_string().is_empty());
         }
-    }
-}
-
-#[test]
-fn the_example_shows_every_section_and_key() {
-    let text = include_str!("../../examples/gateway.toml");
-    let schema = serde_json::to_value(schemars::schema_for!(File)).unwrap();
-    let mut keys: Vec<&str> = Vec::new();
-    collect_keys(&schema, &mut keys);
-    assert!(keys.len() > 60, "the schema is read wrongly: {keys:?}");
-    for key in keys {
-        let shown = |line: &str| {
-            let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-            words.into_iter().any(|word| word == key)
-        };
-        assert!(text.lines().any(shown), "`{key}` is not in the example");
-    }
-}
-
-/// The names of all properties in a JSON Schema.
-fn collect_keys<'s>(schema: &'s serde_json::Value, keys: &mut Vec<&'s str>) {
-    if let Some(members) = schema.as_object() {
-        for (name, member) in members {
-            if let (true, Some(properties)) = (name == "properties", member.as_object()) {
-                keys.extend(properties.keys().map(String::as_str));
-            }
-            collect_keys(member, keys);
-        }
-    }
-    for member in schema.as_array().into_iter().flatten() {
-        collect_keys(member, keys);
     }
 }

@@ -280,6 +280,10 @@ refusals! {
     /// No connection to the chosen instance stood within `connect_timeout`.
     UpstreamConnectTimeout = GATEWAY_TIMEOUT, "upstream-connect-timeout",
         "The service could not be reached in time.";
+    /// No TLS with the chosen instance: its certificate is not the right one, or it does not accept
+    /// the gateway's.
+    UpstreamTls = BAD_GATEWAY, "upstream-tls",
+        "No trusted connection to the service could be made.";
     /// The instance stopped taking the request's body for `body_idle_timeout`.
     UpstreamSendTimeout = GATEWAY_TIMEOUT, "upstream-send-timeout",
         "The service did not take the request in time.";

@@ -14,6 +14,7 @@ use crate::config::UpstreamProtocol;
 use crate::filter::reject::Reject;
 use crate::normalise::target::Host;
 use crate::serve::Client;
+use crate::upstream::cluster::Cluster;
 
 /// Fields that concern one connection only, whether `Connection` lists them or not.
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -47,7 +48,7 @@ pub(super) fn prepare_request(
     head: &mut Parts,
     client: &Client,
     (host, rewritten): (&Host, Option<&HeaderValue>),
-    protocol: UpstreamProtocol,
+    cluster: &Cluster,
     upgrade: Option<&Asked>,
 ) -> Result<(), Reject> {
     let trailers = head.headers.keys().any(|name| *name == TE) && accepts_trailers(&head.headers);
@@ -59,7 +60,7 @@ pub(super) fn prepare_request(
     }
     client.hop.add_via(&mut head.headers, received);
     client.hop.stamp(&mut head.headers, &host.authority);
-    match (protocol, upgrade) {
+    match (cluster.protocol(), upgrade) {
         (UpstreamProtocol::Http1, upgrade) => {
             let authority = rewritten.unwrap_or(&host.authority);
             head.headers.insert(HOST, authority.clone());
@@ -71,7 +72,7 @@ pub(super) fn prepare_request(
         (UpstreamProtocol::Http2, None) => {
             let authority = rewritten.unwrap_or(&host.authority);
             let authority = authority.to_str().map_err(|_| Reject::BadHost)?;
-            head.uri = absolute(&head.uri, authority)?;
+            head.uri = absolute(&head.uri, cluster.scheme(), authority)?;
             head.version = Version::HTTP_2;
         }
         (UpstreamProtocol::Http2, Some(_)) => return Err(Reject::UpgradeRefused),
@@ -81,8 +82,8 @@ pub(super) fn prepare_request(
 
 /// Makes a head that is ready to be sent ready for another protocol; nothing if that is not
 /// possible.
-pub(super) fn translate(head: &mut Parts, protocol: UpstreamProtocol) -> Option<()> {
-    match (protocol, head.version) {
+pub(super) fn translate(head: &mut Parts, cluster: &Cluster) -> Option<()> {
+    match (cluster.protocol(), head.version) {
         (UpstreamProtocol::Http1, Version::HTTP_2) => {
             let authority = HeaderValue::try_from(head.uri.authority()?.as_str()).ok()?;
             head.headers.insert(HOST, authority);
@@ -91,8 +92,12 @@ pub(super) fn translate(head: &mut Parts, protocol: UpstreamProtocol) -> Option<
         }
         (UpstreamProtocol::Http2, Version::HTTP_11) => {
             let authority = head.headers.remove(HOST)?;
-            head.uri = absolute(&head.uri, authority.to_str().ok()?).ok()?;
+            head.uri = absolute(&head.uri, cluster.scheme(), authority.to_str().ok()?).ok()?;
             head.version = Version::HTTP_2;
+        }
+        (UpstreamProtocol::Http2, _) if head.uri.scheme() != Some(&cluster.scheme()) => {
+            let authority = head.uri.authority()?.clone();
+            head.uri = absolute(&head.uri, cluster.scheme(), authority.as_str()).ok()?;
         }
         _ => {}
     }
@@ -105,13 +110,13 @@ pub(super) fn prepare_response(headers: &mut HeaderMap, hop: &Hop) {
     hop.add_via(headers, Version::HTTP_11);
 }
 
-fn absolute(uri: &Uri, authority: &str) -> Result<Uri, Reject> {
+fn absolute(uri: &Uri, scheme: Scheme, authority: &str) -> Result<Uri, Reject> {
     let path = uri
         .path_and_query()
         .cloned()
         .unwrap_or(PathAndQuery::from_static("/"));
     Uri::builder()
-        .scheme(Scheme::HTTP)
+        .scheme(scheme)
         .authority(authority)
         .path_and_query(path)
         .build()

@@ -81,7 +81,7 @@ pub(super) fn copy(
         };
         let mut head = head_of(request);
         let affinity = cluster.affinity(context, &head, &route.name);
-        if headers::translate(&mut head, cluster.protocol()).is_none() {
+        if headers::translate(&mut head, cluster).is_none() {
             continue;
         }
         copies.push(Copy {

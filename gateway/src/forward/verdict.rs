@@ -45,6 +45,7 @@ fn is_good(delivered: &Result<Answer, Reject>) -> Option<bool> {
         Err(
             Reject::UpstreamConnect
             | Reject::UpstreamConnectTimeout
+            | Reject::UpstreamTls
             | Reject::UpstreamProtocol
             | Reject::UpstreamSendTimeout
             | Reject::UpstreamTryTimeout

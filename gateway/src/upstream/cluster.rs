@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use http::header::SET_COOKIE;
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue};
 
 use super::balance::Random;
@@ -60,8 +61,11 @@ impl Cluster {
         previous: Option<&Self>,
     ) -> Self {
         let config = &service.config;
-        // What is spoken cannot change while a connection stands; all else can.
-        let known = previous.filter(|known| known.protocol() == config.protocol);
+        // What is spoken, and with whom, cannot change while a connection stands; all else can.
+        let known = previous.filter(|known| {
+            let before = &known.service.config;
+            (before.protocol, &before.tls) == (config.protocol, &config.tls)
+        });
         let links: HashMap<SocketAddr, &Rc<Link>> = known
             .iter()
             .flat_map(|known| &known.endpoints)
@@ -121,6 +125,14 @@ impl Cluster {
     /// What is spoken to the instances.
     pub(crate) fn protocol(&self) -> UpstreamProtocol {
         self.service.config.protocol
+    }
+
+    /// How instances are asked.
+    pub(crate) fn scheme(&self) -> Scheme {
+        match self.service.config.tls {
+            None => Scheme::HTTP,
+            Some(_) => Scheme::HTTPS,
+        }
     }
 
     /// What ties the request to an instance.

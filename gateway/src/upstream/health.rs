@@ -9,6 +9,7 @@ mod probe;
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,8 @@ use super::availability::Bar;
 use super::balance::Random;
 use super::instance::Instance;
 use super::outlier;
-use crate::config::{HealthConfig, UpstreamProtocol};
+use super::transport::Connector;
+use crate::config::{Check, HealthConfig, ServiceConfig, UpstreamProtocol};
 
 /// Counts checks in a row until they turn the verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +57,37 @@ struct Target {
     service: String,
     address: SocketAddr,
     protocol: UpstreamProtocol,
+    /// `None`: in the clear.
+    tls: Option<Rc<Connector>>,
     check: HealthConfig,
     instance: Arc<Instance>,
+}
+
+impl Target {
+    /// An instance of a service that has checks.
+    fn new(service: &ServiceConfig, check: &HealthConfig, instance: Arc<Instance>) -> Self {
+        let address = checked(instance.address, check.port);
+        // Health over gRPC is a matter of HTTP/2 whatever requests are.
+        let protocol = match check.check {
+            Check::Grpc { .. } => UpstreamProtocol::Http2,
+            Check::Http { .. } | Check::Tcp => service.protocol,
+        };
+        let name = (service.name.as_str(), address);
+        let tls = check.tls.as_ref();
+        Self {
+            service: service.name.clone(),
+            address,
+            protocol,
+            tls: tls.map(|tls| Rc::new(Connector::new(tls, name, protocol))),
+            check: check.clone(),
+            instance,
+        }
+    }
+
+    /// How it is asked.
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
+    }
 }
 
 /// Where an instance is checked.
@@ -147,6 +178,7 @@ mod tests {
         let check = |jitter_percent| HealthConfig {
             check: crate::config::Check::Tcp,
             port: None,
+            tls: None,
             every: ms(1000),
             every_unhealthy: ms(100),
             jitter_percent,

@@ -22,6 +22,7 @@ use super::instance::Instance;
 use super::permits::NoPlace;
 use super::spare::Spare;
 use super::stream::AnswerFirst;
+use super::transport::{self, Connector, Transport};
 use super::wire::Wire;
 use crate::config::{ServiceConfig, UpstreamProtocol};
 use crate::forward::body::RequestBody;
@@ -43,6 +44,9 @@ pub(crate) enum ConnectFailure {
     /// This process has as many open files as it may.
     #[error("no descriptor for a connection: {0}")]
     NoDescriptor(std::io::Error),
+    /// There is no TLS with it: its certificate is not the right one, for instance.
+    #[error("no TLS connection: {}", transport::reason(.0))]
+    Tls(std::io::Error),
     /// It did not answer in time.
     #[error("no connection within the time allowed")]
     Timeout,
@@ -132,6 +136,8 @@ struct Idle {
 pub(super) struct Pool {
     address: SocketAddr,
     protocol: UpstreamProtocol,
+    /// `None`: connected to in the clear.
+    tls: Option<Box<Connector>>,
     settings: Cell<Settings>,
     /// Keeps no idle connections any more.
     retired: Cell<bool>,
@@ -148,9 +154,13 @@ impl Pool {
         address: SocketAddr,
         worker: (usize, Arc<Spare>),
     ) -> Self {
+        let instance = (service.name.as_str(), address);
+        let tls = service.tls.as_ref();
+        let tls = tls.map(|tls| Box::new(Connector::new(tls, instance, service.protocol)));
         Self {
             address,
             protocol: service.protocol,
+            tls,
             settings: Cell::new(Settings::of(service)),
             retired: Cell::new(false),
             idle: RefCell::default(),
@@ -159,7 +169,7 @@ impl Pool {
         }
     }
 
-    /// Goes on by another configuration, which speaks the same protocol.
+    /// Goes on by another configuration, by which instances are connected to in the same way.
     pub(super) fn adjust(&self, service: &ServiceConfig) {
         self.settings.set(Settings::of(service));
     }
@@ -316,15 +326,23 @@ impl Pool {
         Ok(Wire::new(io, place))
     }
 
-    async fn connect(&self) -> Result<Socket, ConnectFailure> {
-        let stream = self.in_time(TcpStream::connect(self.address)).await?;
+    async fn connect(&self) -> Result<Transport, ConnectFailure> {
+        self.in_time(self.connect_untimed()).await?
+    }
+
+    async fn connect_untimed(&self) -> Result<Transport, ConnectFailure> {
+        let stream = TcpStream::connect(self.address).await;
         let stream = stream.map_err(|error| match descriptors::are_used_up(&error) {
             true => ConnectFailure::NoDescriptor(error),
             false => ConnectFailure::Refused(error),
         })?;
         // Only a delay is at stake; a socket that cannot have it still works.
         let _ = stream.set_nodelay(true);
-        Ok(Socket::new(stream))
+        let socket = Socket::new(stream);
+        match &self.tls {
+            None => Ok(Transport::Clear(socket)),
+            Some(tls) => tls.secure(socket).await.map_err(ConnectFailure::Tls),
+        }
     }
 
     async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, ConnectFailure> {

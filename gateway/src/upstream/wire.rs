@@ -38,8 +38,8 @@ use self::input::Input;
 use self::output::Output;
 use super::pool::Place;
 use super::stream::AnswerFirst;
+use super::transport::Transport;
 use crate::forward::body::{BoxError, RequestBody};
-use crate::socket::Socket;
 
 /// What polling a response body gives.
 pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
@@ -53,7 +53,7 @@ pub(crate) struct Wire {
 
 /// What a connection is once it has changed its protocol.
 pub(crate) struct Switched {
-    pub(crate) stream: AnswerFirst<Socket>,
+    pub(crate) stream: AnswerFirst<Transport>,
     /// What was read of it already.
     pub(crate) ahead: Bytes,
     /// It counts as a connection still.
@@ -61,7 +61,7 @@ pub(crate) struct Switched {
 }
 
 struct Connection {
-    io: AnswerFirst<Socket>,
+    io: AnswerFirst<Transport>,
     input: Input,
     /// Bytes of the input in which no head ends.
     searched: usize,
@@ -88,7 +88,7 @@ enum Phase {
 
 impl Wire {
     /// A connection that stands.
-    pub(super) fn new(io: AnswerFirst<Socket>, place: Place) -> Self {
+    pub(super) fn new(io: AnswerFirst<Transport>, place: Place) -> Self {
         let connection = Connection {
             io,
             input: Input::new(),

@@ -40,12 +40,12 @@
 //!
 //! | feature | written as | test, or why there is none |
 //! |---|---|---|
-//! | `BackendTLSPolicy` | - | missing: services are reached in the clear |
-//! | `BackendTLSPolicySANValidation` | - | missing, as above |
+//! | `BackendTLSPolicy` | `services.NAME.tls` | `service_tls::the_certificate_must_be_the_right_one`, `service_tls::what_is_asked_for_follows_the_section` |
+//! | `BackendTLSPolicySANValidation` | `services.NAME.tls.names` | `service_tls::the_certificate_must_be_the_right_one` |
 //! | `GatewayAddressEmpty` | - | a controller picks an address, and writes it into `bind` |
-//! | `GatewayBackendClientCertificate` | - | missing, as above |
+//! | `GatewayBackendClientCertificate` | `services.NAME.tls.certificate` | `service_tls::instances_that_ask_are_shown_the_gateways_certificate` |
 //! | `GatewayFrontendClientCertificateValidation` | - | missing: clients are not asked for certificates |
-//! | `GatewayFrontendClientCertificateValidationInsecureFallback` | - | missing, as above |
+//! | `GatewayFrontendClientCertificateValidationInsecureFallback` | - | missing, as that |
 //! | `GatewayHTTPListenerIsolation` | `match.listeners`, or a route that closes a host | `routes_belong_to_listeners`, `a_host_may_be_closed_to_routes_of_wider_ones` |
 //! | `GatewayHTTPSListenerDetectMisdirectedRequests` | nothing | `tls::a_request_for_another_certificate_is_misdirected` |
 //! | `GatewayInfrastructurePropagation` | - | labels of Kubernetes objects, which no request meets |

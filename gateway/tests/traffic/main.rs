@@ -35,6 +35,7 @@ mod reading;
 mod reload;
 mod retry;
 mod routing;
+mod service_tls;
 mod split;
 mod streaming;
 mod support;

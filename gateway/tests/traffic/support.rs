@@ -1,11 +1,13 @@
 //! The test bed: a gateway process, origin servers, clients.
 
+pub(crate) mod certs;
 pub(crate) mod checked;
 pub(crate) mod client;
 pub(crate) mod gateway;
 pub(crate) mod hostile;
 pub(crate) mod names;
 pub(crate) mod origin;
+pub(crate) mod secure;
 
 use std::time::Duration;
 

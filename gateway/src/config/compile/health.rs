@@ -1,17 +1,24 @@
 //! Active health checks.
 
+use std::sync::Arc;
+
 use http::uri::{Authority, PathAndQuery};
 
 use super::super::error::Problem;
 use super::super::file::{Health, HealthKind, Placed};
-use super::super::model::{Check, HealthConfig};
+use super::super::model::{Check, HealthConfig, ServiceTls};
 use super::Compiler;
 
 /// Bytes of the text a check looks for in an answer.
 const BODY_BYTES_MAX: usize = 1024;
 
 impl Compiler<'_> {
-    pub(super) fn health(&mut self, service: &str, health: &Health) -> HealthConfig {
+    pub(super) fn health(
+        &mut self,
+        service: &str,
+        health: &Health,
+        tls: Option<&Arc<ServiceTls>>,
+    ) -> HealthConfig {
         if *health.timeout > *health.every {
             self.refuse(
                 Problem::at(health.timeout.span(), "a check would outlast the next one").hint(
@@ -20,8 +27,17 @@ impl Compiler<'_> {
             );
         }
         let port = health.port.as_ref();
+        let tls = self.check_tls(health, tls);
+        let mut check = self.check(service, health);
+        if let (Check::Http { host, .. } | Check::Grpc { host, .. }, Some(tls)) = (&mut check, &tls)
+            && host.is_none()
+        {
+            // A server of several names wants to hear the one its certificate was asked for.
+            *host = tls.host().map(ToOwned::to_owned);
+        }
         HealthConfig {
-            check: self.check(service, health),
+            check,
+            tls,
             port: port.map(|port| self.within(port, 1..=65_535, "port")),
             every: self.positive(&health.every),
             every_unhealthy: self.positive(&health.every_unhealthy()),
@@ -30,6 +46,22 @@ impl Compiler<'_> {
             rise: self.within(&health.rise, 1..=100, "rise"),
             fall: self.within(&health.fall, 1..=100, "fall"),
         }
+    }
+
+    fn check_tls(
+        &mut self,
+        health: &Health,
+        of_service: Option<&Arc<ServiceTls>>,
+    ) -> Option<Arc<ServiceTls>> {
+        let wanted = health.tls.as_ref();
+        if let Some(typed) = wanted.filter(|typed| ***typed && of_service.is_none()) {
+            let message = "the service has no `tls` that its check could go by";
+            let hint = "add `[services.NAME.tls]`, or leave `tls` out here";
+            self.refuse(Problem::at(typed.span(), message).hint(hint));
+        }
+        of_service
+            .filter(|_| wanted.is_none_or(|typed| **typed))
+            .cloned()
     }
 
     fn check(&mut self, service: &str, health: &Health) -> Check {

@@ -70,20 +70,29 @@ impl Compiler<'_> {
 
     /// Checks that the files hold a chain and its key. They are read again when TLS is set up.
     fn certificate(&mut self, files: &Placed<Certificate>) -> CertificateConfig {
+        self.certificate_pair(files);
+        CertificateConfig {
+            cert_chain_path: self.path(&files.chain),
+            key_path: self.path(&files.key),
+        }
+    }
+
+    /// A chain and its key, both PEM.
+    pub(super) fn certificate_pair(
+        &mut self,
+        files: &Placed<Certificate>,
+    ) -> Option<(Vec<u8>, Vec<u8>)> {
         let chain = self.read(&files.chain, files.span());
         let key = match files.key == files.chain {
             true => chain.clone(),
             false => self.read(&files.key, files.span()),
         };
-        if let (Some(chain), Some(key)) = (chain, key)
-            && let Err((reason, hint)) = check_pair(&chain, &key)
-        {
+        let (chain, key) = (chain?, key?);
+        if let Err((reason, hint)) = check_pair(&chain, &key) {
             self.refuse(Problem::at(files.span(), reason).hint(hint));
+            return None;
         }
-        CertificateConfig {
-            cert_chain_path: self.path(&files.chain),
-            key_path: self.path(&files.key),
-        }
+        Some((chain, key))
     }
 
     fn networks(&mut self, texts: &[Placed<String>]) -> Vec<IpNet> {

@@ -27,6 +27,7 @@ impl Compiler<'_> {
         service: &Service,
         gates: &mut Gates,
     ) -> ServiceConfig {
+        let tls = self.service_tls(name, service);
         ServiceConfig {
             name: name.to_string(),
             gate: self.service_gate(name, service, gates),
@@ -39,7 +40,7 @@ impl Compiler<'_> {
             health: service
                 .health
                 .as_ref()
-                .map(|health| self.health(name, health)),
+                .map(|health| self.health(name, health, tls.as_ref())),
             connect_timeout: self.positive(&service.connect_timeout),
             idle_timeout: self.positive(&service.idle_timeout),
             connections_max: self.within(&service.connections_max, 1..=65_535, "connections_max"),
@@ -53,6 +54,7 @@ impl Compiler<'_> {
                 Protocol::Http1 => UpstreamProtocol::Http1,
                 Protocol::Http2 => UpstreamProtocol::Http2,
             },
+            tls,
         }
     }
 

@@ -17,7 +17,7 @@ pub struct Health {
     /// http: asked for with GET.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<Placed<String>>,
-    /// http, grpc: the `Host` of the check; left out: the address.
+    /// http, grpc: the `Host` of the check; left out: the name in the service's `tls`, or the address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<Placed<String>>,
     /// http: the statuses of a healthy instance, such as `[200, "300-399"]`; left out: 200 to 399.
@@ -32,6 +32,9 @@ pub struct Health {
     /// The port that is checked; left out: the endpoint's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<Placed<u16>>,
+    /// Whether the check goes over TLS; left out: as requests do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Placed<bool>>,
     /// From one check to the next.
     #[serde(default = "defaults::every")]
     pub every: Placed<Duration>,
@@ -85,9 +88,9 @@ impl Health {
 pub enum HealthKind {
     /// A GET for `path`, over the service's protocol.
     Http,
-    /// A TCP connection that stands is enough.
+    /// A TCP connection that stands is enough, with TLS where the service has it.
     Tcp,
-    /// `grpc.health.v1.Health/Check` over HTTP/2 by prior knowledge.
+    /// `grpc.health.v1.Health/Check` over HTTP/2.
     Grpc,
 }
 

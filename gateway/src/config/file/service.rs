@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Balance, Breaker, Concurrency, Discover, Endpoint, Failover, Health, Outlier, Placed,
-    RetryBudget, Sticky,
+    RetryBudget, ServiceTls, Sticky,
 };
 use crate::config::units::Duration;
 
@@ -48,7 +48,10 @@ pub struct Service {
     /// What is spoken to the instances.
     #[serde(default = "defaults::protocol")]
     pub protocol: Protocol,
-    /// Until a new connection stands.
+    /// TLS to the instances; left out: they are reached in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Placed<ServiceTls>>,
+    /// Until a new connection stands, TLS included.
     #[serde(default = "defaults::connect_timeout")]
     pub connect_timeout: Placed<Duration>,
     /// An unused pooled connection is closed after this.
@@ -99,6 +102,29 @@ impl Service {
         if let Some(concurrency) = &mut self.concurrency {
             concurrency.complete();
         }
+        let server_name = self.tls_server_name().map(ToOwned::to_owned);
+        if let (Some(tls), Some(server_name)) = (&mut self.tls, server_name) {
+            tls.server_name.get_or_insert(Placed::absent(server_name));
+        }
+    }
+
+    /// The name instances are asked for over TLS: as given, or that by which all are found.
+    pub(in crate::config) fn tls_server_name(&self) -> Option<&str> {
+        if let Some(given) = self.tls.as_ref()?.server_name.as_ref() {
+            return Some(given);
+        }
+        let none_listed = self
+            .endpoints
+            .as_ref()
+            .is_none_or(|listed| listed.is_empty());
+        let dns = self
+            .discover
+            .as_ref()?
+            .dns
+            .as_ref()
+            .filter(|_| none_listed)?;
+        let (name, _port) = dns.rsplit_once(':')?;
+        Some(name.strip_suffix('.').unwrap_or(name))
     }
 }
 
@@ -108,7 +134,7 @@ impl Service {
 pub enum Protocol {
     /// HTTP/1.1.
     Http1,
-    /// HTTP/2 by prior knowledge, without TLS.
+    /// HTTP/2: by ALPN where the service has `tls`, else by prior knowledge.
     Http2,
 }
 

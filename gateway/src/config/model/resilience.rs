@@ -1,7 +1,10 @@
 //! What services and routes do about instances that fail, as meant.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::ServiceTls;
 
 /// Active health checks of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,6 +13,8 @@ pub struct HealthConfig {
     pub check: Check,
     /// The port that is checked; `None`: the endpoint's.
     pub port: Option<u16>,
+    /// TLS of the check; `None`: it goes in the clear.
+    pub tls: Option<Arc<ServiceTls>>,
     /// From one check to the next.
     pub every: Duration,
     /// The same while the instance is unhealthy.

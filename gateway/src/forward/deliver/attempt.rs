@@ -139,6 +139,11 @@ impl Delivery<'_> {
             // The client broke off, so the request could not be completed.
             return Stopped::Failed(Failed::new(Cause::Final, Err(Reject::BadRequest)));
         }
+        // Nothing behind the handshake was looked at, so it is as if nothing had been sent.
+        if fault.is_refused_by_tls() {
+            request.set(unsent.map(|request| *request));
+            return Stopped::Failed(Failed::new(Cause::Connect, Err(Reject::UpstreamTls)));
+        }
         if let Some(refusal) = refusal {
             return Stopped::Failed(Failed::new(Cause::Final, Err(refusal)));
         }
@@ -178,6 +183,7 @@ fn refusal(failure: &ConnectFailure) -> Reject {
         ConnectFailure::Handshake(_) => Reject::UpstreamProtocol,
         ConnectFailure::NoDescriptor(_) => Reject::NoDescriptor,
         ConnectFailure::Refused(_) => Reject::UpstreamConnect,
+        ConnectFailure::Tls(_) => Reject::UpstreamTls,
         ConnectFailure::Timeout => Reject::UpstreamConnectTimeout,
     }
 }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use tokio::task::JoinHandle;
 
-use super::{Target, checked, outlier, watch};
+use super::{Target, outlier, watch};
 use crate::config::ServiceConfig;
 use crate::upstream::availability::Bar;
 use crate::upstream::instance::Instance;
@@ -90,13 +90,11 @@ impl Checks {
         };
         let task = match before.instances.remove(&key).filter(same) {
             Some(known) => known.task,
-            None => Task(tokio::task::spawn_local(watch(Target {
-                service: service.name.clone(),
-                address: checked(instance.address, check.port),
-                protocol: service.protocol,
-                check: check.clone(),
-                instance: Arc::clone(instance),
-            }))),
+            None => Task(tokio::task::spawn_local(watch(Target::new(
+                service,
+                check,
+                Arc::clone(instance),
+            )))),
         };
         let running = Check {
             service: Arc::clone(service),

@@ -5,7 +5,6 @@ mod http;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::http::StatusCode;
@@ -19,6 +18,8 @@ use tokio::net::TcpStream;
 use super::Target;
 use crate::config::{Check, UpstreamProtocol};
 use crate::server::executor::LocalExecutor;
+use crate::socket::Socket;
+use crate::upstream::transport::{self, Transport};
 
 /// What instances see as `User-Agent` of a check.
 const USER_AGENT: &str = concat!("weir-gateway/", env!("CARGO_PKG_VERSION"), " health-check");
@@ -30,6 +31,8 @@ pub(super) enum Failure {
     Timeout(Duration),
     #[error("cannot connect: {0}")]
     Connect(std::io::Error),
+    #[error("no TLS connection: {}", transport::reason(.0))]
+    Tls(std::io::Error),
     #[error("no valid answer: {0}")]
     Http(hyper::Error),
     #[error("no valid answer: {0}")]
@@ -55,41 +58,44 @@ pub(super) async fn probe(target: &Target) -> Result<(), Failure> {
 }
 
 async fn check(target: &Target) -> Result<(), Failure> {
-    let address = target.address;
     match &target.check.check {
-        Check::Tcp => connect(address).await.map(drop),
+        Check::Tcp => connect(target).await.map(drop),
         Check::Http {
             path,
             host,
             statuses,
             body,
         } => {
-            let request = http::request(address, target.protocol, path, host.as_deref());
+            let request = http::request(target, path, host.as_deref());
             let verdict = async |response| http::judge(response, statuses, body.as_deref()).await;
-            exchange(address, target.protocol, request, verdict).await
+            exchange(target, request, verdict).await
         }
         Check::Grpc { service, host } => {
-            let request = grpc::request(address, service, host.as_deref());
-            exchange(address, UpstreamProtocol::Http2, request, grpc::judge).await
+            let request = grpc::request(target, service, host.as_deref());
+            exchange(target, request, grpc::judge).await
         }
     }
 }
 
-async fn connect(address: SocketAddr) -> Result<TcpStream, Failure> {
-    TcpStream::connect(address).await.map_err(Failure::Connect)
+async fn connect(target: &Target) -> Result<Transport, Failure> {
+    let stream = TcpStream::connect(target.address).await;
+    let socket = Socket::new(stream.map_err(Failure::Connect)?);
+    match &target.tls {
+        None => Ok(Transport::Clear(socket)),
+        Some(tls) => tls.secure(socket).await.map_err(Failure::Tls),
+    }
 }
 
 /// Sends a request and lets `judge` read the answer.
 async fn exchange(
-    address: SocketAddr,
-    protocol: UpstreamProtocol,
+    target: &Target,
     request: Result<::http::Request<Full<Bytes>>, ::http::Error>,
     judge: impl AsyncFnOnce(::http::Response<Incoming>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let request = request.map_err(Failure::Request)?;
-    let io = TokioIo::new(connect(address).await?);
+    let io = TokioIo::new(connect(target).await?);
     // The connection ends with the future that drives it: dropped as soon as the verdict stands.
-    match protocol {
+    match target.protocol {
         UpstreamProtocol::Http1 => {
             let (mut sender, connection) = http1::handshake(io).await.map_err(Failure::Http)?;
             tokio::select! {

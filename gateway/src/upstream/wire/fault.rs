@@ -6,6 +6,7 @@ use http::Request;
 
 use crate::filter::reject::Reject;
 use crate::forward::body::{BoxError, RequestBody};
+use crate::upstream::transport;
 
 /// What is wrong with the head of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -56,6 +57,15 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// Whether the instance does not accept the gateway's certificate, or misses one.
+    pub(crate) fn is_refused_by_tls(&self) -> bool {
+        match self {
+            Self::Connection(error) => transport::is_refused(error),
+            Self::Http2(error) => transport::is_refused(error),
+            _ => false,
+        }
+    }
+
     /// The refusal for what was an answer, but none that may be passed on: asking again would
     /// bring the same. `None`: there was no answer.
     fn refusal(&self) -> Option<Reject> {

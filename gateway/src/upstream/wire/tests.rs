@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::*;
 use crate::filter::reject::Reject;
 use crate::forward::body::KeptBody;
-use crate::socket;
+use crate::socket::{self, Socket};
 use crate::upstream::instance::Instance;
 
 /// Connections of a test's instance, all of which are taken by its wire.
@@ -25,7 +25,7 @@ async fn wire() -> (Wire, TcpStream, Arc<Instance>) {
     let instance = Arc::new(Instance::new(address, Instant::now(), Arc::default()));
     assert!(instance.connections.take(CONNECTIONS_MAX));
     let place = Place::taken(&instance);
-    let io = AnswerFirst::new(Socket::new(near));
+    let io = AnswerFirst::new(Transport::Clear(Socket::new(near)));
     (Wire::new(io, place), far, instance)
 }
 

@@ -3,14 +3,12 @@
 //! Its two messages have one field each, so they are written and read here: the request is
 //! `string service = 1`, the answer `enum status = 1` where 1 is SERVING.
 
-use std::net::SocketAddr;
-
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 
-use super::{Failure, USER_AGENT};
+use super::{Failure, Target, USER_AGENT};
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
 /// Bytes of an answer; a good one has 7.
@@ -23,12 +21,12 @@ const SERVICE_TAG: u8 = 0x0a;
 const STATUS_TAG: u8 = 0x08;
 
 pub(super) fn request(
-    address: SocketAddr,
+    target: &Target,
     service: &str,
     host: Option<&str>,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
-    let host = host.map_or_else(|| address.to_string(), ToOwned::to_owned);
-    Request::post(format!("http://{host}{PATH}"))
+    let host = host.map_or_else(|| target.address.to_string(), ToOwned::to_owned);
+    Request::post(format!("{}://{host}{PATH}", target.scheme()))
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")
         .header(header::USER_AGENT, USER_AGENT)

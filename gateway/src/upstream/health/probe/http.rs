@@ -1,6 +1,5 @@
 //! A check by `GET`: the status decides, and what the body says where that is asked for.
 
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -8,24 +7,23 @@ use http::{Request, Response, header};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 
-use super::{Failure, USER_AGENT};
+use super::{Failure, Target, USER_AGENT};
 use crate::config::UpstreamProtocol;
 
 /// Bytes of an answer in which the expected text must stand.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 pub(super) fn request(
-    address: SocketAddr,
-    protocol: UpstreamProtocol,
+    target: &Target,
     path: &str,
     host: Option<&str>,
 ) -> Result<Request<Full<Bytes>>, http::Error> {
-    let host = host.map_or_else(|| address.to_string(), ToOwned::to_owned);
-    let request = match protocol {
+    let host = host.map_or_else(|| target.address.to_string(), ToOwned::to_owned);
+    let request = match target.protocol {
         UpstreamProtocol::Http1 => Request::get(path)
             .header(header::HOST, host)
             .header(header::CONNECTION, "close"),
-        UpstreamProtocol::Http2 => Request::get(format!("http://{host}{path}")),
+        UpstreamProtocol::Http2 => Request::get(format!("{}://{host}{path}", target.scheme())),
     };
     request
         .header(header::USER_AGENT, USER_AGENT)
