@@ -20,13 +20,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 
 use self::alter::Alteration;
 use self::body::{BodyLimits, RequestBody, TrailerFault, UploadFailure};
 use self::deliver::Delivery;
+pub(crate) use self::deliver::head_of;
 use self::patience::Patience;
 use crate::filter::Context;
 use crate::filter::key::RequestKey;
@@ -107,7 +108,7 @@ pub(crate) async fn forward(
     let target = &forwarding.split.targets()[target];
     let cluster = &plane.clusters[target.service];
     let limits = BodyLimits::new(route, plane.limits());
-    let body = RequestBody::new(body, limits).map_err(|failure| broken(failure, client))?;
+    let mut body = RequestBody::new(body, limits).map_err(|failure| broken(failure, client))?;
     let upload = body.upload();
     let affinity = cluster.affinity(context, &head, &route.name);
 
@@ -122,11 +123,11 @@ pub(crate) async fn forward(
         upload_idle: plane.limits().body_idle_timeout,
     };
     let pass = cluster.care.admit().map_err(verdict::circuit_open)?;
-    let mut request = Request::from_parts(*head, body);
     if !forwarding.mirrors.is_empty() && upgrade.is_none() {
-        mirror::copy(&decision, forwarding, &plane, context, &mut request);
+        let request = (&*head, &mut body);
+        mirror::copy(&decision, forwarding, &plane, context, request);
     }
-    let mut delivery = Delivery::new(request, cluster, affinity, route, &upload);
+    let mut delivery = Delivery::new((head, body), cluster, affinity, route, &upload);
     let delivered = patience.spend(&upload, pin!(delivery.run(record))).await;
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);

@@ -44,9 +44,10 @@ pub(super) struct Delivery<'r> {
     /// From the complete request to the head of the answer.
     timeout: Duration,
     upload: &'r Rc<Upload>,
-    request: Slot,
-    /// What a repetition is made from; `None`: the request may not be repeated.
-    spare: Option<(Parts, KeptBody)>,
+    head: Box<Parts>,
+    body: Slot,
+    /// The body of a repetition; `None`: the request may not be repeated.
+    spare: Option<KeptBody>,
     /// Instances that were asked, by position.
     tried: RefCell<Vec<usize>>,
     /// Requests that were sent again because a connection had gone stale.
@@ -56,7 +57,7 @@ pub(super) struct Delivery<'r> {
 impl<'r> Delivery<'r> {
     /// The delivery of a request by the rules of a route.
     pub(super) fn new(
-        request: Request<RequestBody>,
+        (head, body): (Box<Parts>, RequestBody),
         cluster: &'r Cluster,
         affinity: Affinity,
         route: &'r Route,
@@ -69,7 +70,8 @@ impl<'r> Delivery<'r> {
             hedge: route.hedge.as_deref(),
             timeout: route.timeout,
             upload,
-            request: Cell::new(Some(request)),
+            head,
+            body: Cell::new(Some(body)),
             spare: None,
             tried: RefCell::default(),
             resent: Cell::new(0),
@@ -88,7 +90,7 @@ impl<'r> Delivery<'r> {
             self.tried.borrow_mut().push(endpoint.index);
             record.endpoint = Some(Rc::clone(&endpoint));
             let outcome = match self.hedging() {
-                None => self.ask(&endpoint, &self.request).await,
+                None => self.ask(&endpoint, &self.body).await,
                 Some(hedge) => Box::pin(self.hedged(hedge, endpoint, record)).await,
             };
             drop(retrying);
@@ -97,14 +99,14 @@ impl<'r> Delivery<'r> {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
-            let again = self.request.take().or_else(|| self.repetition());
+            let again = self.body.take().or_else(|| self.repetition());
             let Some(again) = again.filter(|_| self.is_wanted(failed.cause)) else {
                 return failed.last;
             };
             let Some(next) = self.next(made, failed.cause, record) else {
                 return failed.last;
             };
-            self.request.set(Some(again));
+            self.body.set(Some(again));
             if let Ok(answer) = failed.last {
                 attempt::discard(answer);
             }
@@ -119,22 +121,19 @@ impl<'r> Delivery<'r> {
 
     /// Keeps what a repetition of the request is made from, if it may be repeated.
     async fn keep_spare(&mut self) -> Result<(), Reject> {
-        let request = self.request.get_mut().as_mut();
-        let request = request.expect("the request is in its slot until it is sent");
-        if self.retry.non_idempotent || is_idempotent(request.method()) {
-            let body = request.body_mut();
+        if self.retry.non_idempotent || is_idempotent(&self.head.method) {
+            let body = self.body.get_mut().as_mut();
+            let body = body.expect("the body is in its slot until it is sent");
             // The client is to blame for a failure, which is told by the upload.
             let kept = body.keep(self.retry.body_bytes_max).await;
-            if let Some(kept) = kept.map_err(|_| Reject::BadRequest)? {
-                self.spare = Some((head_of(request), kept));
-            }
+            self.spare = kept.map_err(|_| Reject::BadRequest)?;
         }
         Ok(())
     }
 
     /// The hedging of the route, if this request may be hedged.
     fn hedging(&self) -> Option<&'r Hedge> {
-        let (_, kept) = self.spare.as_ref()?;
+        let kept = self.spare.as_ref()?;
         self.hedge.filter(|_| kept.is_empty())
     }
 
@@ -203,11 +202,10 @@ impl<'r> Delivery<'r> {
         most.min(self.retry.backoff_max).mul_f64(share)
     }
 
-    /// The request once more.
-    fn repetition(&self) -> Option<Request<RequestBody>> {
-        let (head, kept) = self.spare.as_ref()?;
-        let body = RequestBody::kept(kept.clone(), Rc::clone(self.upload));
-        Some(Request::from_parts(head.clone(), body))
+    /// The body once more.
+    fn repetition(&self) -> Option<RequestBody> {
+        let kept = self.spare.as_ref()?;
+        Some(RequestBody::kept(kept.clone(), Rc::clone(self.upload)))
     }
 }
 
@@ -219,12 +217,12 @@ struct Next<'r> {
 }
 
 /// The head of a request, for another one.
-pub(super) fn head_of(request: &Request<RequestBody>) -> Parts {
+pub(crate) fn head_of(head: &Parts) -> Parts {
     let mut copy = Request::new(());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
+    *copy.method_mut() = head.method.clone();
+    *copy.uri_mut() = head.uri.clone();
+    *copy.version_mut() = head.version;
+    *copy.headers_mut() = head.headers.clone();
     copy.into_parts().0
 }
 

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::Request;
 use http::request::Parts;
 use http_body::Body as _;
 
@@ -60,11 +59,11 @@ pub(super) fn copy(
     forwarding: &Forwarding,
     plane: &Rc<Plane>,
     context: &Context,
-    request: &mut Request<RequestBody>,
+    (head, body): (&Parts, &mut RequestBody),
 ) {
     let client = decision.client;
     let route = decision.found.route;
-    let body_bytes = request.body().size_hint().lower();
+    let body_bytes = body.size_hint().lower();
     let mut copies = Vec::new();
     for mirror in &forwarding.mirrors {
         if !mirror.share.takes(|| client.worker.random()) {
@@ -79,7 +78,7 @@ pub(super) fn copy(
             client.worker.metrics.mirrored(&cluster.name, "too-many");
             continue;
         };
-        let mut head = head_of(request);
+        let mut head = head_of(head);
         let affinity = cluster.affinity(context, &head, &route.name);
         if headers::translate(&mut head, cluster).is_none() {
             continue;
@@ -98,11 +97,11 @@ pub(super) fn copy(
     let Some(bytes_max) = copies.iter().map(|copy| copy.body_bytes_max).max() else {
         return;
     };
-    if request.body().is_end_stream() {
+    if body.is_end_stream() {
         launch(copies, &Ok(KeptBody::default()));
         return;
     }
-    let whole = request.body_mut().copy(bytes_max);
+    let whole = body.copy(bytes_max);
     tokio::task::spawn_local(async move {
         let body = whole.await.unwrap_or(Err("broken"));
         launch(copies, &body);
@@ -149,9 +148,7 @@ impl Copy {
             let Ok(mut lease) = Rc::clone(&endpoint).lease(fresh).await else {
                 return false;
             };
-            let body = RequestBody::copied(body);
-            let request = Request::from_parts(self.head.clone(), body);
-            match lease.send(request).await {
+            match lease.send(&self.head, RequestBody::copied(body)).await {
                 Ok(response) => {
                     discard((response, lease));
                     return true;

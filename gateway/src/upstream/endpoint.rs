@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use futures_util::future::Either;
 use futures_util::{FutureExt as _, TryFutureExt as _};
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::{Body as _, SizeHint};
 use hyper::body::Incoming;
@@ -19,6 +20,7 @@ use super::link::Link;
 use super::pool::{ConnectFailure, Sender, Taken};
 use super::wire::{Decoder, Fault, PolledFrame, Switched, Unanswered};
 use crate::forward::body::{BoxError, RequestBody};
+use crate::forward::head_of;
 use crate::telemetry::metrics::{InstanceSeries, Shard};
 
 /// One instance of a service.
@@ -122,23 +124,24 @@ impl Lease {
         &self.in_flight.endpoint
     }
 
-    /// Sends the request. The error holds the request if nothing of it was written.
+    /// Sends the request. The error holds its body if nothing was written.
     ///
     /// Not an `async fn`: that would keep room for the request beside the future it goes into.
     pub(crate) fn send(
         &mut self,
-        request: Request<RequestBody>,
+        head: &Parts,
+        body: RequestBody,
     ) -> impl Future<Output = Result<Response<AnswerBody>, Unanswered>> + use<'_> {
         let sender = self.sender.as_mut();
         let sender = sender.expect("only release takes it, and release consumes the lease");
         let timing = self.in_flight.endpoint.link.time();
         let answer = match sender {
             Sender::Http1(wire) => {
-                let answer = wire.send(request);
+                let answer = wire.send(head, body);
                 Either::Left(answer.map_ok(|response| response.map(AnswerBody::Http1)))
             }
             Sender::Http2(sender) => Either::Right(
-                (sender.try_send_request(request))
+                (sender.try_send_request(Request::from_parts(head_of(head), body)))
                     .map_ok(|response| response.map(AnswerBody::Http2))
                     .map_err(unanswered),
             ),
@@ -209,7 +212,7 @@ impl AnswerBody {
 
 fn unanswered(mut error: TrySendError<Request<RequestBody>>) -> Unanswered {
     Unanswered {
-        unsent: error.take_message().map(Box::new),
+        unsent: (error.take_message()).map(|request| Box::new(request.into_body())),
         fault: Fault::Http2(error.into_error()),
     }
 }

@@ -25,7 +25,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 use http_body::Frame;
 use tokio::io::AsyncWrite as _;
 use tokio::task::AbortHandle;
@@ -69,8 +70,6 @@ struct Connection {
     phase: Phase,
     /// The method of the request under way.
     method: Method,
-    /// The map of the last request's fields, empty: the answer's come into it.
-    fields: HeaderMap,
     _place: Place,
 }
 
@@ -96,7 +95,6 @@ impl Wire {
             output: Output::default(),
             phase: Phase::Fresh,
             method: Method::GET,
-            fields: HeaderMap::new(),
             _place: place,
         };
         Self {
@@ -124,10 +122,10 @@ impl Wire {
 
     /// Sends the request, and waits for the head of its answer.
     ///
-    /// Not an `async fn`: the request is taken apart at once, so the future is small.
-    pub(super) fn send(&mut self, request: Request<RequestBody>) -> Answering<'_> {
+    /// Not an `async fn`: the head is written out at once, so the future is small.
+    pub(super) fn send(&mut self, head: &Parts, body: RequestBody) -> Answering<'_> {
         self.uploading = None;
-        let unsent = self.connection.borrow_mut().begin(request);
+        let unsent = self.connection.borrow_mut().begin(head, body);
         Answering {
             wire: self,
             unsent,
@@ -152,18 +150,15 @@ impl Wire {
 }
 
 impl Connection {
-    /// Takes a request over, or returns it if the connection has ended.
-    fn begin(&mut self, request: Request<RequestBody>) -> Option<Box<Request<RequestBody>>> {
+    /// Takes a request over, or returns its body if the connection has ended.
+    fn begin(&mut self, head: &Parts, body: RequestBody) -> Option<Box<RequestBody>> {
         // One that was used before was looked at when it was taken.
         if self.phase != Phase::Idle && self.has_ended() {
-            return Some(Box::new(request));
+            return Some(Box::new(body));
         }
-        let (mut head, body) = request.into_parts();
-        self.output.begin(&mut head, body);
+        self.output.begin(head, body);
         self.phase = Phase::Busy { keeps_alive: false };
-        self.method = head.method;
-        self.fields = head.headers;
-        self.fields.clear();
+        self.method = head.method.clone();
         None
     }
 
@@ -187,7 +182,7 @@ impl Connection {
         loop {
             if !self.input.bytes.is_empty() {
                 let input = &mut self.input.bytes;
-                let read = head::read(input, &mut self.searched, &self.method, &mut self.fields)?;
+                let read = head::read(input, &mut self.searched, &self.method)?;
                 if let Some(Answered {
                     response,
                     keeps_alive,
@@ -255,8 +250,8 @@ impl Connection {
 /// A request on its way, and the head of its answer.
 pub(super) struct Answering<'w> {
     wire: &'w mut Wire,
-    /// The request, if the connection had ended before.
-    unsent: Option<Box<Request<RequestBody>>>,
+    /// The request's body, if the connection had ended before.
+    unsent: Option<Box<RequestBody>>,
     /// An instance may agree to another protocol before it has the whole request; the other
     /// protocol begins behind that.
     switch: Option<Response<Decoder>>,

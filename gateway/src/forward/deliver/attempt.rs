@@ -5,8 +5,6 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::time::Duration;
 
-use http::Request;
-
 use super::{Answer, Delivery};
 use crate::filter::reject::Reject;
 use crate::forward::body::RequestBody;
@@ -58,9 +56,9 @@ impl Failed {
     }
 }
 
-/// Where a request waits until it is sent. Whatever failed, it is here still, or again, if nothing
-/// of it was sent. A place rather than a value: it is large, and handed down several calls.
-pub(super) type Slot = Cell<Option<Request<RequestBody>>>;
+/// Where a request's body waits until it is sent. Whatever failed, it is here still, or again, if
+/// nothing of it was sent. A place rather than a value: it is large, and handed down several calls.
+pub(super) type Slot = Cell<Option<RequestBody>>;
 
 impl Delivery<'_> {
     /// Asks the instance. A connection that had gone stale while it was idle says nothing about
@@ -68,12 +66,12 @@ impl Delivery<'_> {
     pub(super) async fn ask(
         &self,
         endpoint: &Rc<Endpoint>,
-        request: &Slot,
+        body: &Slot,
     ) -> Result<Answer, Box<Failed>> {
-        let mut outcome = self.ask_once(endpoint, request, false).await;
+        let mut outcome = self.ask_once(endpoint, body, false).await;
         if matches!(outcome, Err(Stopped::Stale)) {
             self.resent.set(self.resent.get() + 1);
-            outcome = Box::pin(self.ask_once(endpoint, request, true)).await;
+            outcome = Box::pin(self.ask_once(endpoint, body, true)).await;
         }
         let outcome = outcome.map_err(|stopped| match stopped {
             Stopped::Failed(failed) => failed,
@@ -100,7 +98,7 @@ impl Delivery<'_> {
     async fn ask_once(
         &self,
         endpoint: &Rc<Endpoint>,
-        request: &Slot,
+        body: &Slot,
         fresh: bool,
     ) -> Result<Answer, Stopped> {
         let limit = self.retry.per_try_timeout.map(TryLimit::starting);
@@ -115,10 +113,10 @@ impl Delivery<'_> {
             tracing::debug!(service = %self.cluster.name, %failure, "not reached");
             Stopped::Failed(Failed::new(Cause::Connect, Err(refusal(&failure))))
         })?;
-        let unsent = request
+        let unsent = body
             .take()
-            .expect("a request is asked for while it is in its slot");
-        let sent = lease.send(unsent);
+            .expect("a request is asked for while its body is in its slot");
+        let sent = lease.send(&self.head, unsent);
         let sent = match limit {
             None => sent.await,
             Some(limit) => Box::pin(limit.within(self.upload, sent))
@@ -127,11 +125,11 @@ impl Delivery<'_> {
         };
         match sent {
             Ok(response) => Ok((response, lease)),
-            Err(unanswered) => Err(self.stopped(unanswered, lease.reused && !fresh, request)),
+            Err(unanswered) => Err(self.stopped(unanswered, lease.reused && !fresh, body)),
         }
     }
 
-    fn stopped(&self, unanswered: Unanswered, stale: bool, request: &Slot) -> Stopped {
+    fn stopped(&self, unanswered: Unanswered, stale: bool, body: &Slot) -> Stopped {
         let refusal = unanswered.refusal();
         let Unanswered { fault, unsent } = unanswered;
         tracing::debug!(%fault, stale, unsent = unsent.is_some(), "request not answered");
@@ -147,14 +145,14 @@ impl Delivery<'_> {
         if let Some(refusal) = refusal {
             return Stopped::Failed(Failed::new(Cause::Final, Err(refusal)));
         }
-        let unsent = unsent.map(|request| *request);
+        let unsent = unsent.map(|body| *body);
         let again = if stale {
             unsent.or_else(|| self.repetition())
         } else {
             unsent
         };
         let stale = stale && again.is_some();
-        request.set(again);
+        body.set(again);
         if stale {
             Stopped::Stale
         } else {

@@ -23,13 +23,13 @@ impl Delivery<'_> {
         record: &mut Record,
     ) -> Result<Answer, Box<Failed>> {
         let mut running = FuturesUnordered::new();
-        let ask = async |endpoint: Rc<Endpoint>, request: Slot, paid| {
+        let ask = async |endpoint: Rc<Endpoint>, body: Slot, paid| {
             let began = Instant::now();
-            let outcome = self.ask(&endpoint, &request).await;
+            let outcome = self.ask(&endpoint, &body).await;
             drop(paid);
             (endpoint, began.elapsed(), outcome)
         };
-        running.push(ask(Rc::clone(&first), Cell::new(self.request.take()), None));
+        running.push(ask(Rc::clone(&first), Cell::new(self.body.take()), None));
         let mut left = hedge.attempts();
         let mut last = None;
         loop {

@@ -2,8 +2,6 @@
 
 use std::io;
 
-use http::Request;
-
 use crate::filter::reject::Reject;
 use crate::forward::body::{BoxError, RequestBody};
 use crate::upstream::transport;
@@ -82,8 +80,8 @@ impl Fault {
 #[derive(Debug)]
 pub(crate) struct Unanswered {
     pub(crate) fault: Fault,
-    /// The request, if nothing of it was written. Boxed: it is seldom there.
-    pub(crate) unsent: Option<Box<Request<RequestBody>>>,
+    /// The request's body, if nothing was written. Boxed: it is seldom there.
+    pub(crate) unsent: Option<Box<RequestBody>>,
 }
 
 impl Unanswered {

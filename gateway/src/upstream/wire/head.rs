@@ -2,7 +2,8 @@
 
 use bytes::{Bytes, BytesMut};
 use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, request};
+use http::request::Parts;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version};
 use http_body::Body as _;
 use httparse::Status;
 use hyper::ext::ReasonPhrase;
@@ -30,39 +31,56 @@ pub(super) enum Encoding {
     Chunked,
 }
 
-/// Settles how the body is framed, and says so in the head. `None`: there is no body.
-pub(super) fn settle(headers: &mut HeaderMap, body: &RequestBody) -> Option<Encoding> {
-    if body.is_end_stream() {
-        return None;
+impl Encoding {
+    /// How the body is framed. `None`: there is no body.
+    pub(super) fn of(body: &RequestBody) -> Option<Self> {
+        if body.is_end_stream() {
+            return None;
+        }
+        let length = body.size_hint().exact();
+        Some(length.map_or(Self::Chunked, Self::Sized))
     }
-    if let Some(length) = body.size_hint().exact() {
-        headers.insert(CONTENT_LENGTH, length.into());
-        return Some(Encoding::Sized(length));
-    }
-    headers.remove(CONTENT_LENGTH);
-    headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-    Some(Encoding::Chunked)
 }
 
-/// Writes the head of a request (RFC 9112 section 3).
-pub(super) fn write(head: &request::Parts, out: &mut Vec<u8>) {
+/// Writes the head of a request (RFC 9112 section 3). It says how the body is framed; where there
+/// is none, a method that expects one is told so (RFC 9110 section 8.6).
+pub(super) fn write(head: &Parts, encoding: Option<Encoding>, out: &mut Vec<u8>) {
     out.reserve(LINE_BYTES + head.headers.len() * FIELD_BYTES);
     out.extend_from_slice(head.method.as_str().as_bytes());
     out.push(b' ');
     let target = head.uri.path_and_query();
     out.extend_from_slice(target.map_or("/", |target| target.as_str()).as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(&head.headers, out);
+    match encoding {
+        None if !matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {}
+        None if head.headers.contains_key(CONTENT_LENGTH) => {}
+        None => write_field(&CONTENT_LENGTH, b"0", out),
+        Some(Encoding::Sized(length)) => {
+            let mut digits = itoa::Buffer::new();
+            write_field(&CONTENT_LENGTH, digits.format(length).as_bytes(), out);
+        }
+        Some(Encoding::Chunked) => write_field(&TRANSFER_ENCODING, b"chunked", out),
+    }
+    for (name, value) in &head.headers {
+        if encoding.is_none() || *name != CONTENT_LENGTH {
+            write_field(name, value.as_bytes(), out);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
-/// Writes fields, and the empty line after them.
-pub(super) fn write_fields(fields: &HeaderMap, out: &mut Vec<u8>) {
+/// Writes a trailer section with the empty line after it.
+pub(super) fn write_trailers(fields: &HeaderMap, out: &mut Vec<u8>) {
     for (name, value) in fields {
-        out.extend_from_slice(name.as_str().as_bytes());
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(value.as_bytes());
-        out.extend_from_slice(b"\r\n");
+        write_field(name, value.as_bytes(), out);
     }
+    out.extend_from_slice(b"\r\n");
+}
+
+fn write_field(name: &HeaderName, value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -76,12 +94,11 @@ pub(super) struct Answered {
 
 /// Takes the head of the answer to a request of `method` from the front of `input`, once it is
 /// whole. Interim answers (RFC 9110 section 15.2) are passed over. `searched` bytes were looked at
-/// before; `fields` is an empty map whose room is used again.
+/// before.
 pub(super) fn read(
     input: &mut BytesMut,
     searched: &mut usize,
     method: &Method,
-    fields: &mut HeaderMap,
 ) -> Result<Option<Answered>, HeadFault> {
     loop {
         let known = PREFIX.len().min(input.len());
@@ -99,7 +116,7 @@ pub(super) fn read(
         }
         *searched = 0;
         let head = input.split_to(end).freeze();
-        let answered = parse(&head, method, fields)?;
+        let answered = parse(&head, method)?;
         if answered.is_some() {
             return Ok(answered);
         }
@@ -122,11 +139,7 @@ pub(super) fn find_end(bytes: &[u8], searched: &mut usize) -> Option<usize> {
 }
 
 /// Reads a whole head; nothing if it is an interim one.
-fn parse(
-    head: &Bytes,
-    method: &Method,
-    fields: &mut HeaderMap,
-) -> Result<Option<Answered>, HeadFault> {
+fn parse(head: &Bytes, method: &Method) -> Result<Option<Answered>, HeadFault> {
     let mut lines = [httparse::EMPTY_HEADER; 0];
     let mut parsed = httparse::Response::new(&mut lines);
     let mut lines = [const { std::mem::MaybeUninit::uninit() }; FIELDS_MAX];
@@ -152,7 +165,7 @@ fn parse(
     let mut response = Response::new(Decoder::Ended);
     *response.status_mut() = status;
     *response.version_mut() = version;
-    *response.headers_mut() = std::mem::take(fields);
+    *response.headers_mut() = HeaderMap::with_capacity(parsed.headers.len());
     let headers = response.headers_mut();
     let wish = add_fields(headers, parsed.headers, head)?;
     let length = normalise::response_length(headers).map_err(|_| HeadFault::Framing)?;
@@ -249,8 +262,85 @@ mod tests {
     /// The answer to a GET in these bytes, and what is left over.
     fn answer(method: &Method, bytes: &[u8]) -> Result<Option<(Answered, usize)>, HeadFault> {
         let mut input = BytesMut::from(bytes);
-        let found = read(&mut input, &mut 0, method, &mut HeaderMap::new())?;
+        let found = read(&mut input, &mut 0, method)?;
         Ok(found.map(|answered| (answered, input.len())))
+    }
+
+    #[test]
+    fn requests_say_whether_there_is_a_body() {
+        let sized = |length| Some(Encoding::Sized(length));
+        let chunked = Some(Encoding::Chunked);
+        // Method, target, the length in the head, the framing, and what is written.
+        type Case<'a> = (Method, &'a str, Option<&'a str>, Option<Encoding>, &'a str);
+        let table: [Case<'_>; 9] = [
+            (Method::GET, "/", None, None, "GET / HTTP/1.1\r\n\r\n"),
+            (
+                Method::GET,
+                "/a?b=c",
+                None,
+                chunked,
+                "GET /a?b=c HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+            ),
+            (
+                Method::OPTIONS,
+                "*",
+                None,
+                None,
+                "OPTIONS * HTTP/1.1\r\n\r\n",
+            ),
+            (
+                Method::DELETE,
+                "/",
+                Some("0"),
+                None,
+                "DELETE / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+            ),
+            (
+                Method::POST,
+                "/",
+                None,
+                None,
+                "POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+            ),
+            (
+                Method::POST,
+                "/",
+                Some("0"),
+                None,
+                "POST / HTTP/1.1\r\ncontent-length: 0\r\n\r\n",
+            ),
+            (
+                Method::POST,
+                "/",
+                Some("7"),
+                sized(7),
+                "POST / HTTP/1.1\r\ncontent-length: 7\r\n\r\n",
+            ),
+            (
+                Method::POST,
+                "/",
+                None,
+                sized(7),
+                "POST / HTTP/1.1\r\ncontent-length: 7\r\n\r\n",
+            ),
+            (
+                Method::PUT,
+                "/",
+                Some("7"),
+                chunked,
+                "PUT / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n",
+            ),
+        ];
+        for (method, target, length, encoding, expected) in table {
+            let mut request = http::Request::builder().method(method).uri(target);
+            if let Some(length) = length {
+                request = request.header(CONTENT_LENGTH, length);
+            }
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            let mut written = Vec::new();
+            write(&head, encoding, &mut written);
+            assert_eq!(String::from_utf8(written).unwrap(), expected);
+        }
     }
 
     #[test]
@@ -462,10 +552,7 @@ mod tests {
             let mut pieces = bytes.chunks(step);
             let answered = loop {
                 input.extend_from_slice(pieces.next().unwrap());
-                let mut fields = HeaderMap::new();
-                if let Some(found) =
-                    read(&mut input, &mut searched, &Method::GET, &mut fields).unwrap()
-                {
+                if let Some(found) = read(&mut input, &mut searched, &Method::GET).unwrap() {
                     break found.response;
                 }
             };

@@ -5,7 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, request};
+use http::HeaderMap;
+use http::request::Parts;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
@@ -49,9 +50,9 @@ struct Source {
 
 impl Output {
     /// A request begins. Nothing is left of the one before.
-    pub(super) fn begin(&mut self, head: &mut request::Parts, body: RequestBody) {
-        let encoding = head::settle(&mut head.headers, &body);
-        head::write(head, &mut self.bytes);
+    pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) {
+        let encoding = Encoding::of(&body);
+        head::write(head, encoding, &mut self.bytes);
         self.body = encoding.map(|encoding| Source {
             body,
             encoding,
@@ -164,7 +165,7 @@ impl Output {
             Encoding::Sized(_) => Err(Fault::Upload("it is shorter than announced".into())),
             Encoding::Chunked => {
                 self.bytes.extend_from_slice(b"0\r\n");
-                head::write_fields(&source.trailers, &mut self.bytes);
+                head::write_trailers(&source.trailers, &mut self.bytes);
                 Ok(())
             }
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::Request;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -29,15 +30,16 @@ async fn wire() -> (Wire, TcpStream, Arc<Instance>) {
     (Wire::new(io, place), far, instance)
 }
 
-fn request() -> Request<RequestBody> {
+fn request() -> (Parts, RequestBody) {
     let request = Request::get("/path?query").header("host", "test");
     let body = RequestBody::copied(&KeptBody::default());
-    request.body(body).unwrap()
+    request.body(body).unwrap().into_parts()
 }
 
 /// Sends a request and reads its answer to the end.
 async fn ask(wire: &mut Wire) -> Result<(u16, Result<String, String>), Unanswered> {
-    let mut answer = wire.send(request());
+    let (head, body) = request();
+    let mut answer = wire.send(&head, body);
     let response = poll_fn(|cx| {
         let polled = Pin::new(&mut answer).poll(cx);
         // What the event loop does before it sleeps.
@@ -176,7 +178,7 @@ async fn a_request_comes_back_from_a_connection_that_has_ended() {
     }
     let unanswered = ask(&mut wire).await.unwrap_err();
     assert_eq!(unanswered.refusal(), None);
-    assert_eq!(unanswered.unsent.unwrap().uri(), "/path?query");
+    assert!(unanswered.unsent.is_some());
     // Its place is free once it is gone.
     assert!(!instance.connections.take(CONNECTIONS_MAX));
     drop(wire);
