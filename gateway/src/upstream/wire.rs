@@ -42,6 +42,9 @@ use super::stream::AnswerFirst;
 use super::transport::Transport;
 use crate::forward::body::{BoxError, RequestBody};
 
+/// Reads for one head before other tasks have their turn.
+const READS_IN_A_ROW_MAX: u32 = 16;
+
 /// What polling a response body gives.
 pub(crate) type PolledFrame = Poll<Option<Result<Frame<Bytes>, BoxError>>>;
 
@@ -179,7 +182,7 @@ impl Connection {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Response<Decoder>, Fault>> {
-        loop {
+        for _ in 0..READS_IN_A_ROW_MAX {
             if !self.input.bytes.is_empty() {
                 let input = &mut self.input.bytes;
                 let read = head::read(input, &mut self.searched, &self.method)?;
@@ -198,6 +201,10 @@ impl Connection {
                 return Poll::Ready(Err(Fault::Ended));
             }
         }
+        // An instance that sends interim answers without end: others are to have their turn, the
+        // timer of this request first.
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     fn poll_body(&mut self, body: &mut Decoder, cx: &mut Context<'_>) -> PolledFrame {

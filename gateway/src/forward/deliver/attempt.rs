@@ -139,7 +139,7 @@ impl Delivery<'_> {
         }
         // Nothing behind the handshake was looked at, so it is as if nothing had been sent.
         if fault.is_refused_by_tls() {
-            request.set(unsent.map(|request| *request));
+            body.set(unsent.map(|body| *body));
             return Stopped::Failed(Failed::new(Cause::Connect, Err(Reject::UpstreamTls)));
         }
         if let Some(refusal) = refusal {
