@@ -1,5 +1,6 @@
 //! From the socket to a byte stream: accept, count, and finish TLS where the listener has it.
 
+pub(crate) mod client_certificate;
 pub(crate) mod set;
 pub(crate) mod sni;
 pub(crate) mod tcp;
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use rustls::HandshakeKind;
 use tokio::net::{TcpListener, TcpStream};
 
+use self::client_certificate::Outcome;
 use self::set::{Settings, Shared};
 use self::tls::Tls;
 use crate::config::ListenerConfig;
@@ -112,7 +114,7 @@ fn accept(stream: TcpStream, peer: SocketAddr, settings: &Settings, worker: &Rc<
     let (config, worker) = (Arc::clone(&settings.config), Rc::clone(worker));
     match settings.tls.clone() {
         None => {
-            let served = serve::run(stream, Transport::plain(peer), None, config, worker);
+            let served = serve::run(stream, Transport::plain(peer), (None, None), config, worker);
             tokio::task::spawn_local(async move {
                 served.await;
                 drop(slot);
@@ -141,11 +143,16 @@ async fn serve_tls(
         Ok(stream) => stream,
         Err(error) => {
             worker.metrics.handshake_failed();
-            tracing::debug!(listener = config.name, %peer, %error, "no TLS");
+            tell_failure(&tls, &config.name, peer, &error, &worker);
             return;
         }
     };
     let session = stream.get_ref().1;
+    let certificate = tls.clients.as_ref().and_then(|clients| {
+        let (outcome, told) = clients.outcome(session);
+        worker.metrics.client_certificate(outcome);
+        told
+    });
     let transport = Transport::tls(peer, session);
     let resumed = session.handshake_kind() == Some(HandshakeKind::Resumed);
     let version = transport.tls.unwrap_or_default();
@@ -155,5 +162,21 @@ async fn serve_tls(
         name: name.to_owned(),
         resolver: Arc::clone(&tls.resolver),
     });
-    serve::run(stream, transport, sni, config, worker).await;
+    serve::run(stream, transport, (sni, certificate), config, worker).await;
+}
+
+/// Counts and logs why a handshake failed. A client's certificate is for somebody to look after;
+/// all else is what strangers do all day.
+fn tell_failure(tls: &Tls, listener: &str, peer: SocketAddr, error: &io::Error, worker: &Worker) {
+    if let Some(clients) = &tls.clients
+        && let Some(outcome) = Outcome::of_failure(error)
+    {
+        worker.metrics.client_certificate(outcome);
+        if clients.may_tell() {
+            let certificate = outcome.name();
+            tracing::info!(listener, %peer, certificate, %error, "client refused");
+            return;
+        }
+    }
+    tracing::debug!(listener, %peer, %error, "no TLS");
 }

@@ -6,6 +6,7 @@ mod action;
 mod admin;
 mod auth;
 pub(crate) mod balance;
+mod client_certificates;
 mod discover;
 mod headers;
 mod health;

@@ -120,6 +120,9 @@ impl File {
         for limit in self.limits.values_mut() {
             limit.burst = Some(limit.burst());
         }
+        let tls = self.listeners.values_mut();
+        tls.filter_map(|one| one.tls.as_mut())
+            .for_each(Tls::complete);
         let services = self.services.values_mut();
         services.for_each(Service::complete);
         self

@@ -3,6 +3,7 @@
 mod added;
 mod admin;
 mod balance;
+mod client_certificates;
 mod discover;
 mod reading;
 mod resilience;
@@ -19,6 +20,7 @@ use ipnet::IpNet;
 pub use self::added::{AddedHeader, AddedHeaders};
 pub use self::admin::{AdminConfig, DrainConfig, SocketConfig};
 pub use self::balance::*;
+pub use self::client_certificates::{ClientCertificate, ClientCertificates};
 pub use self::discover::*;
 pub use self::reading::*;
 pub use self::resilience::*;
@@ -104,6 +106,8 @@ pub struct ListenerConfig {
 pub struct TlsConfig {
     /// At least one.
     pub certificates: Vec<CertificateConfig>,
+    /// Which certificates clients show; `None`: they are not asked for any.
+    pub clients: Option<Arc<ClientCertificates>>,
 }
 
 /// A certificate chain and its key, both PEM; the same file may hold both.

@@ -21,8 +21,9 @@ const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// All that tell of hops before this one.
-const FIELDS: [HeaderName; 6] = [FOR, PROTO, HOST, PORT, REAL_IP, FORWARDED];
+const FIELDS: [HeaderName; 7] = [FOR, PROTO, HOST, PORT, REAL_IP, FORWARDED, CLIENT_CERT];
 /// Hops looked through at most, from the nearest on.
 const HOPS_MAX: usize = 32;
 
@@ -104,13 +105,21 @@ pub(crate) struct Hop {
     trusted: bool,
     added: AddedHeaders,
     address: HeaderValue,
+    /// What is told of the client's certificate. Boxed: few have one.
+    certificate: Option<Box<HeaderValue>>,
     /// The element of `Forwarded` for the authority of the last request.
     element: RefCell<Option<(HeaderValue, HeaderValue)>>,
 }
 
 impl Hop {
     /// What is said of a connection over `transport`.
-    pub(crate) fn new(transport: Transport, trusted: &[IpNet], added: AddedHeaders) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        trusted: &[IpNet],
+        added: AddedHeaders,
+        certificate: Option<HeaderValue>,
+    ) -> Self {
+        let is_told = added.contain(AddedHeader::XForwardedClientCert);
         let peer = transport.peer.ip();
         Self {
             peer,
@@ -118,6 +127,7 @@ impl Hop {
             trusted: is_trusted(peer, trusted),
             added,
             address: value(text(peer)),
+            certificate: certificate.filter(|_| is_told).map(Box::new),
             element: RefCell::default(),
         }
     }
@@ -147,6 +157,9 @@ impl Hop {
         }
         if self.added.contain(AddedHeader::Forwarded) {
             append(headers, FORWARDED, &self.element(authority));
+        }
+        if let Some(certificate) = &self.certificate {
+            append(headers, CLIENT_CERT, certificate);
         }
         if self.added.contain(AddedHeader::XForwardedProto) {
             let scheme = HeaderValue::from_static(self.scheme);
@@ -238,6 +251,10 @@ mod tests {
     use std::net::SocketAddr;
 
     use super::*;
+
+    fn certificate() -> HeaderValue {
+        HeaderValue::from_static("Hash=1")
+    }
 
     type Fields<'a> = &'a [(&'a HeaderName, &'a str)];
 
@@ -332,8 +349,11 @@ mod tests {
 
     #[test]
     fn only_fields_that_are_wanted_are_added() {
-        use AddedHeader::{Forwarded, Via, XForwardedFor, XForwardedHost, XForwardedProto};
-        let table: [(&[AddedHeader], &[&str]); 6] = [
+        use AddedHeader::{
+            Forwarded, Via, XForwardedClientCert, XForwardedFor, XForwardedHost, XForwardedProto,
+        };
+        let table: [(&[AddedHeader], &[&str]); 7] = [
+            (&[XForwardedClientCert], &["x-forwarded-client-cert"]),
             (&[], &[]),
             (&[XForwardedFor], &["x-forwarded-for"]),
             (&[XForwardedProto], &["x-forwarded-proto"]),
@@ -345,9 +365,13 @@ mod tests {
         let authority = HeaderValue::from_static("a.example");
         for (added, expected) in table {
             let added = added.iter().copied().collect();
-            let hop = Hop::new(Transport::plain(peer), &[], added);
+            let hop = Hop::new(Transport::plain(peer), &[], added, Some(certificate()));
             // A client's own claims go even where nothing takes their place.
-            let mut headers = headers(&[(&FOR, "198.51.100.1"), (&FORWARDED, "for=x")]);
+            let mut headers = headers(&[
+                (&FOR, "198.51.100.1"),
+                (&FORWARDED, "for=x"),
+                (&CLIENT_CERT, "Hash=2"),
+            ]);
             hop.stamp(&mut headers, &authority);
             hop.add_via(&mut headers, Version::HTTP_11);
             let names: Vec<&str> = headers.keys().map(HeaderName::as_str).collect();
@@ -364,9 +388,10 @@ mod tests {
                 (&HOST, "shop.example"),
                 (&REAL_IP, "198.51.100.1"),
                 (&FORWARDED, "for=198.51.100.1"),
+                (&CLIENT_CERT, "Hash=2"),
             ])
         };
-        let stamped = |trusted: bool| {
+        let stamped = |trusted: bool, shown: Option<HeaderValue>| {
             let mut headers = sent();
             let peer: SocketAddr = "[2001:db8::7]:1234".parse().unwrap();
             let trusted: &[IpNet] = if trusted {
@@ -376,8 +401,9 @@ mod tests {
             };
             let authority = HeaderValue::from_static("a.example:8080");
             let added = AddedHeader::ALL.into_iter().collect();
-            Hop::new(Transport::plain(peer), trusted, added).stamp(&mut headers, &authority);
-            [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED].map(|name| {
+            let hop = Hop::new(Transport::plain(peer), trusted, added, shown);
+            hop.stamp(&mut headers, &authority);
+            [&FOR, &PROTO, &HOST, &REAL_IP, &FORWARDED, &CLIENT_CERT].map(|name| {
                 headers
                     .get(name)
                     .map_or("", |value| value.to_str().unwrap())
@@ -386,17 +412,20 @@ mod tests {
         };
         let ours = r#"for="[2001:db8::7]";host="a.example:8080";proto=http"#;
         assert_eq!(
-            stamped(false),
-            ["2001:db8::7", "http", "a.example:8080", "", ours]
+            stamped(false, None),
+            ["2001:db8::7", "http", "a.example:8080", "", ours, ""]
         );
+        assert_eq!(stamped(false, Some(certificate()))[5], "Hash=1");
+        assert_eq!(stamped(true, Some(certificate()))[5], "Hash=2, Hash=1");
         assert_eq!(
-            stamped(true),
+            stamped(true, None),
             [
                 "198.51.100.1, 2001:db8::7",
                 "https",
                 "shop.example",
                 "198.51.100.1",
                 &format!("for=198.51.100.1, {ours}"),
+                "Hash=2",
             ]
         );
     }

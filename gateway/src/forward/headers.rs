@@ -29,7 +29,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 ];
 /// Fields that `Connection` may not remove: the request would mean something else without them,
 /// or reach the instance with less than we checked.
-const KEPT: [&str; 10] = [
+const KEPT: [&str; 11] = [
     "authorization",
     "cookie",
     "host",
@@ -38,6 +38,7 @@ const KEPT: [&str; 10] = [
     "forwarded",
     "traceparent",
     "tracestate",
+    "x-forwarded-client-cert",
     "x-forwarded-for",
     "x-request-id",
 ];

@@ -85,7 +85,7 @@ struct PreparedOne {
 }
 
 enum PreparedTls {
-    /// The listener has TLS already: connections can go on resuming their sessions.
+    /// The listener has TLS already.
     Renewed(Tls, Certificates),
     New(Tls),
 }
@@ -137,7 +137,11 @@ impl Listeners {
         let tls = match (&config.tls, tls_before) {
             (None, _) => None,
             (Some(tls), Some(before)) => {
-                Some(PreparedTls::Renewed(before, tls::certificates(tls)?))
+                let certificates = tls::certificates(tls)?;
+                Some(PreparedTls::Renewed(
+                    tls::renewed(tls, before)?,
+                    certificates,
+                ))
             }
             (Some(tls), None) => Some(PreparedTls::New(tls::prepare(tls)?)),
         };

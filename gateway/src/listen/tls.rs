@@ -15,6 +15,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::client_certificate::Clients;
 use super::sni::{Certificates, Resolver};
 use crate::config::{CertificateConfig, TlsConfig};
 use crate::socket::Socket;
@@ -25,21 +26,48 @@ pub(crate) struct Tls {
     acceptor: TlsAcceptor,
     /// Chooses the certificates.
     pub(crate) resolver: Arc<Resolver>,
+    /// `None`: clients are not asked for certificates.
+    pub(super) clients: Option<Arc<Clients>>,
 }
 
 /// Makes TLS ready, with its certificates loaded.
 pub(crate) fn prepare(config: &TlsConfig) -> anyhow::Result<Tls> {
-    let resolver = Arc::new(Resolver::new(certificates(config)?));
+    with_resolver(config, Arc::new(Resolver::new(certificates(config)?)))
+}
+
+/// The same after a reload. Connections can go on resuming their sessions unless clients are
+/// checked in another way now; the certificates are still those of before.
+pub(super) fn renewed(config: &TlsConfig, before: Tls) -> anyhow::Result<Tls> {
+    let same = before.clients.as_ref().map(|clients| &clients.config) == config.clients.as_ref();
+    match same {
+        true => Ok(before),
+        false => with_resolver(config, before.resolver),
+    }
+}
+
+fn with_resolver(config: &TlsConfig, resolver: Arc<Resolver>) -> anyhow::Result<Tls> {
+    let clients = config.clients.as_ref();
+    let clients = clients.map(|clients| Arc::new(Clients::new(Arc::clone(clients))));
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let mut server = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::clone(&resolver) as _);
-    // Tickets let clients resume at any worker, without a table that workers would share.
-    server.ticketer = aws_lc_rs::Ticketer::new()?;
+    let builder =
+        ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    let builder = match &clients {
+        None => builder.with_no_client_auth(),
+        Some(clients) => builder.with_client_cert_verifier(clients.verifier()),
+    };
+    let mut server = builder.with_cert_resolver(Arc::clone(&resolver) as _);
+    match &clients {
+        // Tickets let clients resume at any worker, without a table that workers would share.
+        None => server.ticketer = aws_lc_rs::Ticketer::new()?,
+        Some(_) => Clients::resume_nothing(&mut server),
+    }
     server.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let acceptor = TlsAcceptor::from(Arc::new(server));
-    Ok(Tls { acceptor, resolver })
+    Ok(Tls {
+        acceptor,
+        resolver,
+        clients,
+    })
 }
 
 /// Loads the certificates of a listener.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant;
 
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
@@ -45,13 +45,14 @@ const SEND_BUFFER_BYTES_MAX: usize = 64 * 1024;
 const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
 
-/// Serves a connection to its end.
+/// Serves a connection to its end. Over TLS, the client may have asked for a name, and shown a
+/// certificate, of which instances are told what is given.
 ///
 /// Everything of size is boxed, so that the task of a connection at rest stays small.
 pub(crate) async fn run<S>(
     stream: S,
     transport: Transport,
-    sni: Option<Sni>,
+    (sni, certificate): (Option<Sni>, Option<HeaderValue>),
     listener: Arc<ListenerConfig>,
     worker: Rc<Worker>,
 ) where
@@ -61,7 +62,12 @@ pub(crate) async fn run<S>(
     let plane = worker.plane();
     let guard = guard(stream, transport, plane.limits(), Rc::clone(&verdict));
     let client = Rc::new(Client {
-        hop: Hop::new(transport, &listener.trusted_proxies, listener.added_headers),
+        hop: Hop::new(
+            transport,
+            &listener.trusted_proxies,
+            listener.added_headers,
+            certificate,
+        ),
         transport,
         sni,
         listener,

@@ -26,6 +26,7 @@
 //! | `connections_total`, `_open`, `_refused_total` | | client connections |
 //! | `tls_handshakes_total` | version, resumed | TLS handshakes that were done |
 //! | `tls_handshakes_failed_total` | | TLS handshakes that failed |
+//! | `tls_client_certificates_total` | result | clients that were asked for a certificate: `valid`, `missing`, `expired`, `revoked`, `unknown-issuer`, `invalid` |
 //! | `tls_handshake_duration_seconds` | le | from accepting the connection |
 //! | `tunnels_open` | | upgraded connections |
 //! | `instance_healthy`, `instance_suspect` | service, instance | 1 or 0 |

@@ -44,8 +44,8 @@
 //! | `BackendTLSPolicySANValidation` | `services.NAME.tls.names` | `service_tls::the_certificate_must_be_the_right_one` |
 //! | `GatewayAddressEmpty` | - | a controller picks an address, and writes it into `bind` |
 //! | `GatewayBackendClientCertificate` | `services.NAME.tls.certificate` | `service_tls::instances_that_ask_are_shown_the_gateways_certificate` |
-//! | `GatewayFrontendClientCertificateValidation` | - | missing: clients are not asked for certificates |
-//! | `GatewayFrontendClientCertificateValidationInsecureFallback` | - | missing, as that |
+//! | `GatewayFrontendClientCertificateValidation` | `listeners.NAME.tls.client_ca` | `client_certificates::clients_come_in_by_what_they_show` |
+//! | `GatewayFrontendClientCertificateValidationInsecureFallback` | `client_certificate = "insecure-fallback"` beside it | `client_certificates::clients_come_in_by_what_they_show` |
 //! | `GatewayHTTPListenerIsolation` | `match.listeners`, or a route that closes a host | `routes_belong_to_listeners`, `a_host_may_be_closed_to_routes_of_wider_ones` |
 //! | `GatewayHTTPSListenerDetectMisdirectedRequests` | nothing | `tls::a_request_for_another_certificate_is_misdirected` |
 //! | `GatewayInfrastructurePropagation` | - | labels of Kubernetes objects, which no request meets |

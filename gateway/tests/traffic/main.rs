@@ -12,6 +12,7 @@ mod abuse;
 mod access_log;
 mod balance;
 mod ceilings;
+mod client_certificates;
 mod discovery;
 mod drain;
 mod failover;

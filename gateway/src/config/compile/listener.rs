@@ -65,7 +65,10 @@ impl Compiler<'_> {
             .iter()
             .map(|files| self.certificate(files))
             .collect();
-        TlsConfig { certificates }
+        TlsConfig {
+            certificates,
+            clients: self.client_certificates(tls),
+        }
     }
 
     /// Checks that the files hold a chain and its key. They are read again when TLS is set up.

@@ -21,9 +21,9 @@ const NAMES_MAX: usize = 32;
 /// Issuers that are trusted.
 #[derive(Clone)]
 pub(super) struct Roots {
-    store: Arc<RootCertStore>,
+    pub(super) store: Arc<RootCertStore>,
     /// All certificates one after the other.
-    der: Arc<[u8]>,
+    pub(super) der: Arc<[u8]>,
 }
 
 /// Hashes what something was made from, each part behind its length.

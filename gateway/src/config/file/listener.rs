@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::super::model::AddedHeader;
+use super::super::model::{AddedHeader, ClientCertificate};
 use super::{Certificate, Placed};
 
 /// `[listeners.NAME]`
@@ -37,4 +37,30 @@ fn all_added() -> Vec<AddedHeader> {
 pub struct Tls {
     /// Chosen by SNI; the first one serves clients that send none.
     pub certificates: Placed<Vec<Placed<Certificate>>>,
+    /// A PEM file with the issuers of clients' certificates, of which the client shows one; left
+    /// out: clients are not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<Placed<String>>,
+    /// What becomes of clients by their certificate; left out: `required`, if there is `client_ca`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_certificate: Option<Placed<ClientCertificate>>,
+    /// A PEM file with the revocation lists of all issuers, root and subordinate ones; left out:
+    /// nobody's certificate is revoked. With a list that is out of date, no certificate is valid.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub client_crl: Option<Placed<String>>,
+}
+
+impl Tls {
+    /// What becomes of clients by their certificate, where they are asked for one.
+    pub(in crate::config) fn client_certificate(&self) -> ClientCertificate {
+        let given = self.client_certificate.as_ref();
+        given.map_or(ClientCertificate::Required, |given| **given)
+    }
+
+    /// Writes out the defaults that depend on other keys.
+    pub(super) fn complete(&mut self) {
+        if self.client_ca.is_some() {
+            self.client_certificate = Some(Placed::absent(self.client_certificate()));
+        }
+    }
 }

@@ -15,17 +15,20 @@ pub enum AddedHeader {
     XForwardedHost,
     /// All of that in one field (RFC 7239).
     Forwarded,
+    /// The certificate the client has shown, if it is valid (`Hash`, `Subject`, `URI`, `DNS`).
+    XForwardedClientCert,
     /// This hop, in requests and in responses (RFC 9110 section 7.6.3).
     Via,
 }
 
 impl AddedHeader {
     /// All there are, which is the default.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::XForwardedFor,
         Self::XForwardedProto,
         Self::XForwardedHost,
         Self::Forwarded,
+        Self::XForwardedClientCert,
         Self::Via,
     ];
 }

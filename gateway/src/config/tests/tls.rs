@@ -3,14 +3,29 @@
 use std::path::Path;
 
 use super::super::*;
-use super::{SERVICE, folder};
+use super::{LISTENER, SERVICE, folder};
 
 /// Wrong configurations, to be refused with the text that stands in the snapshot.
 pub(super) fn wrong() -> Vec<(&'static str, String)> {
     let tls = |lines: &str| format!("{SERVICE}[services.orders.tls]\n{lines}\n");
     let named = |lines: &str| tls(&format!("server_name = \"a.example\"\n{lines}"));
     let many = vec!["\"a.example\""; 33].join(", ");
+    let clients =
+        |keys: &str| format!("{LISTENER}tls = {{ certificates = [\"both.pem\"], {keys} }}\n");
     vec![
+        (
+            "demands on clients without issuers",
+            clients("client_certificate = \"optional\", client_crl = \"chain.pem\""),
+        ),
+        ("clients of nobody", clients("client_ca = \"other.key\"")),
+        (
+            "a revocation list that is none",
+            clients("client_ca = \"chain.pem\", client_crl = \"chain.pem\""),
+        ),
+        (
+            "a demand nobody knows",
+            clients("client_ca = \"chain.pem\", client_certificate = \"request\""),
+        ),
         ("TLS to nobody", tls("ca = \"chain.pem\"")),
         ("issuers that are missing", named("ca = \"missing.pem\"")),
         ("issuers that are none", named("ca = \"other.key\"")),
@@ -44,7 +59,7 @@ pub(super) fn wrong() -> Vec<(&'static str, String)> {
 }
 
 fn service(lines: &str) -> (String, Config) {
-    let text = format!("{}[services.orders]\n{lines}\n", super::LISTENER);
+    let text = format!("{}[services.orders]\n{lines}\n", LISTENER);
     let folder = folder();
     let (file, config) = parse(&text, "gateway.toml", folder.path(), None).unwrap();
     (toml::to_string(&file.complete()).unwrap(), config)
@@ -81,11 +96,38 @@ fn the_name_is_that_by_which_instances_are_found() {
 }
 
 #[test]
+fn clients_that_are_asked_must_answer_unless_told_otherwise() {
+    use ClientCertificate::{InsecureFallback, Optional, Required};
+    let folder = folder();
+    let table = [
+        ("", None),
+        (", client_ca = \"chain.pem\"", Some(Required)),
+        (
+            ", client_ca = \"chain.pem\", client_certificate = \"optional\"",
+            Some(Optional),
+        ),
+        (
+            ", client_ca = \"chain.pem\", client_certificate = \"insecure-fallback\"",
+            Some(InsecureFallback),
+        ),
+    ];
+    for (keys, expected) in table {
+        let text = format!("{LISTENER}tls = {{ certificates = [\"both.pem\"]{keys} }}\n");
+        let (file, config) = parse(&text, "gateway.toml", folder.path(), None).unwrap();
+        let clients = config.listeners[0].tls.as_ref().unwrap().clients.as_ref();
+        assert_eq!(clients.map(|clients| clients.demand), expected, "{keys}");
+        let complete = toml::to_string(&file.complete()).unwrap();
+        let shown = complete.contains("client_certificate = ");
+        assert_eq!(shown, expected.is_some(), "{complete}");
+    }
+}
+
+#[test]
 fn only_what_matters_makes_a_difference() {
     let folder = folder();
     let tls = |lines: &str| {
         let section = "[services.orders.tls]\nserver_name = \"a.example\"\nca = \"ca.pem\"";
-        let text = format!("{}{SERVICE}{section}\n{lines}\n", super::LISTENER);
+        let text = format!("{}{SERVICE}{section}\n{lines}\n", LISTENER);
         let config = Config::parse(&text, folder.path()).unwrap();
         config.services[0].tls.clone().unwrap()
     };
@@ -112,7 +154,7 @@ fn only_what_matters_makes_a_difference() {
 #[test]
 fn without_issuers_those_of_the_system_are_trusted_or_nobody() {
     let section = "[services.orders.tls]\nserver_name = \"a.example\"\n";
-    let text = format!("{}{SERVICE}{section}", super::LISTENER);
+    let text = format!("{}{SERVICE}{section}", LISTENER);
     let parsed = Config::parse(&text, Path::new(""));
     match rustls_native_certs::load_native_certs().certs.is_empty() {
         false => assert!(parsed.unwrap().services[0].tls.is_some()),

@@ -12,6 +12,7 @@ use super::series::{
 };
 use super::shard::{Shard, TLS_VERSIONS, lock};
 use super::{Metrics, UNROUTED};
+use crate::listen::client_certificate::Outcome as Certificate;
 use crate::upstream::availability::{Availability, Bar};
 
 /// The same series of all workers.
@@ -255,6 +256,18 @@ pub(super) fn handshakes(page: &mut Page<'_>, shards: &[Arc<Shard>]) {
     let all = shards.iter().map(|shard| &shard.handshake);
     let took = Distribution::of(&SECONDS, all);
     page.histogram("tls_handshake_duration_seconds", help, &took);
+    let help = "Clients that were asked for a certificate, by what it was worth.";
+    page.counters("tls_client_certificates", help, |family| {
+        for outcome in Certificate::ALL {
+            let counts = shards
+                .iter()
+                .map(|shard| &shard.client_certificates[outcome as usize]);
+            family.count(
+                &[("result", outcome.name())],
+                counts.map(Counter::read).sum(),
+            );
+        }
+    });
 }
 
 /// What is running.

@@ -8,6 +8,7 @@ use super::counter::{Counter, Gauge, Histogram};
 use super::resilience::Repeats;
 use super::series::{InstanceSeries, Ledger, Outcome, RouteSeries, SECONDS, ServiceSeries};
 use crate::config::Config;
+use crate::listen::client_certificate::Outcome as Certificate;
 use crate::route::Route;
 
 /// Series by route and service that one worker has at most.
@@ -39,6 +40,8 @@ pub(crate) struct Shard {
     /// By [`TLS_VERSIONS`], and within: full, resumed.
     pub(super) handshakes: [[Counter; 2]; TLS_VERSIONS.len()],
     pub(super) handshake: Histogram<16>,
+    /// By [`Outcome::ALL`](crate::listen::client_certificate::Outcome::ALL).
+    pub(super) client_certificates: [Counter; Certificate::ALL.len()],
     pub(super) tunnels_open: Gauge,
 }
 
@@ -70,6 +73,7 @@ impl Shard {
             handshakes_failed: Counter::default(),
             handshakes: Default::default(),
             handshake: Histogram::new(&SECONDS),
+            client_certificates: Default::default(),
             tunnels_open: Gauge::default(),
         }
     }
@@ -133,6 +137,11 @@ impl Shard {
             self.handshakes[version][usize::from(resumed)].add(1);
         }
         self.handshake.observe(took.as_micros() as u64);
+    }
+
+    /// A client was asked for its certificate.
+    pub(crate) fn client_certificate(&self, outcome: Certificate) {
+        self.client_certificates[outcome as usize].add(1);
     }
 
     /// An upgraded connection begins (`1`) or ends (`-1`).

@@ -1,6 +1,9 @@
 //! Certificates: authorities, and what they issue.
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SanType, SerialNumber,
+};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -29,6 +32,26 @@ impl Authority {
     /// Its own certificate.
     pub(crate) fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// Its list of the certificates it has taken back, which is good for long, or was until 2021.
+    pub(crate) fn revokes(&self, serials: &[u64], current: bool) -> String {
+        let day = |year| rcgen::date_time_ymd(year, 1, 1);
+        let revoked = serials.iter().map(|serial| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: day(2020),
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: day(2020),
+            next_update: day(if current { 2100 } else { 2021 }),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     /// A certificate for these names: hosts, addresses and URIs.
