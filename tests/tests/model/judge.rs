@@ -11,7 +11,7 @@ use lb_ebpf::abi::{Mark, Slot, Vip, tracking};
 use lb_ebpf::hash;
 
 use crate::client::{Client, Live};
-use crate::seen::kind;
+use crate::seen::{Left, kind};
 use crate::window::Window;
 use crate::wire::Wire;
 
@@ -237,15 +237,19 @@ impl Wire {
             .contains(&backend)
     }
 
-    /// Looks at a new flow that was sent to a backend which does not answer: the slot may name it
-    /// (nobody else is left), or a packet that was in flight meanwhile, or full tracking what the slot
-    /// named before, if the agent has not given that backend up since. Nothing else may, and a SYN asks
-    /// the slot alone.
-    pub(crate) fn judge_refusal(&mut self, index: usize, target: IpAddr, straggler: bool) {
+    /// Looks at a new flow that was sent to a backend which does not answer: the slot may name it that
+    /// was its slot when it `left` (nobody else is there), or a packet that was in flight meanwhile, or
+    /// full tracking what the slot named before, if the agent has not given that backend up since. Nothing
+    /// else may, and a SYN asks the slot alone.
+    pub(crate) fn judge_refusal(
+        &mut self,
+        index: usize,
+        target: IpAddr,
+        left: &Left,
+        straggler: bool,
+    ) {
         let client = &self.clients[index];
-        let key = self.doors[client.vip].key();
-        let vip = self.memory.vips.get(&key);
-        let named = vip.is_some_and(|vip| self.names(client, *vip, target));
+        let named = left.vip.is_some_and(|vip| self.names(client, vip, target));
         let led = client.udp && client.led_to == Some(target);
         let strayed = straggler || client.strayed_to == Some(target);
         self.tally.refused_unnoticed += u64::from(led && !named);

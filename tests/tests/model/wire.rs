@@ -316,8 +316,8 @@ impl Wire {
         self.note_led(index, target, &left);
         let untimely = self.untimely(&left, &arrived);
         self.tally.untimely += u64::from(untimely.is_some());
-        if let (Sends::Opening, Some(target), None, None) = (sends, target, answered, untimely) {
-            self.judge_refusal(index, target, strayed);
+        if let (Sends::Opening, Some(target), None) = (sends, target, answered) {
+            self.judge_refusal(index, target, &left, strayed);
         }
         match (sends, self.clients[index].live) {
             (Sends::Opening, None) | (Sends::Again { answer_lost: true }, Some(_)) => {
