@@ -47,8 +47,8 @@
 //!   same entry at once. While a publish is under way the slot may look as if it needed no entry: when
 //!   that publish is taken back, it does again.
 //! - *mistaken*: a slot moves, its new owner is lost, and it moves again within the same second, or 18
-//!   hours later to the second, to a backend that has the lost one's id. A client of the first move who
-//!   has used its ports again in between is taken for a flow of the second.
+//!   hours later to the second, to the lost one, which is back, or to a backend that has got its id. A
+//!   client of the first move who has used its ports again in between is taken for a flow of the second.
 //! - *reopened*: a SYN with the ports of a live connection takes it to current; only a client that
 //!   uses the ports again, or a forger who knows them, sends one.
 //! - *handshake*: a SYN is sent again, after its slot has begun to move: the first one's answer

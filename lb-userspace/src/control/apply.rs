@@ -13,7 +13,7 @@ pub trait Store {
 
     /// Returns when every packet that was in flight at the call is through.
     fn wait_grace_period(&mut self);
-    /// Writes slots and their marks from `start` on; nobody reads them yet.
+    /// Writes slots and their marks, if there are any, from `start` on; nobody reads them yet.
     fn write_ring(&mut self, start: u32, slots: &[Slot], marks: &[Mark])
     -> Result<(), Self::Error>;
     /// Replaces, adds or (`None`) removes a VIP or address entry, visible at once.

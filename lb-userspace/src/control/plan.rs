@@ -104,7 +104,7 @@ pub struct Plan {
     pub backends_new: Vec<(u16, Backend)>,
     /// Next hops, into the generation that is not in use.
     pub hops_staged: Vec<(u16, Backend)>,
-    /// Rings, into stretches that are not in use: start, slots and their marks.
+    /// Rings, into stretches that are not in use: start, slots and their marks, if some slot moves.
     pub rings: Vec<(u32, Arc<[Slot]>, Vec<Mark>)>,
     /// Address entries that are not there yet.
     pub addresses_new: Vec<VipKey>,

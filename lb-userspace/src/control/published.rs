@@ -69,6 +69,9 @@ pub struct Ring {
     pub deferred: u32,
     /// The generation that is not in use, once there was one.
     pub(super) idle: Option<Extent>,
+    /// Whether slots of the ring in `idle` moved, so that it has marks. Those of a ring without are of
+    /// earlier moves, and seconds repeat.
+    pub(super) idle_moved: bool,
     /// Flip at which `idle` went out of use.
     pub(super) idle_since: u64,
     /// Until this second, by the clock of [`Mark`], hits may have been noted where nobody knows to look.
@@ -247,7 +250,7 @@ impl Published {
         let mut marks = read(ring.vip.ring_start, size)?;
         let before = ring
             .idle
-            .filter(|idle| idle.len == Extent::of_ring(0, size).len);
+            .filter(|idle| ring.idle_moved && idle.len == Extent::of_ring(0, size).len);
         let before = before.and_then(|idle| read(idle.start, size));
         for (mark, before) in marks.iter_mut().zip(before.into_iter().flatten()) {
             *mark = later_hit(*mark, before);
@@ -316,6 +319,7 @@ impl Ring {
             moving: 0,
             deferred: 0,
             idle: None,
+            idle_moved: false,
             idle_since: 0,
             unheard_s: None,
         }
@@ -351,16 +355,17 @@ mod tests {
     use super::super::plan::ADDRESS_ENTRY;
     use super::*;
 
+    const SIZES: Sizes = Sizes {
+        vips: 1,
+        backends: 3,
+        ring_slots: 8,
+        exceptions: 2,
+        flows: 2,
+        inserts_per_second: 1,
+    };
+
     #[test]
     fn what_nobody_told_the_new_agent_came_when_it_adopted_the_ring() {
-        let sizes = Sizes {
-            vips: 1,
-            backends: 3,
-            ring_slots: 8,
-            exceptions: 2,
-            flows: 2,
-            inserts_per_second: 1,
-        };
         let vip = Vip {
             ring_size: 4,
             forward: forward::IPIP,
@@ -382,7 +387,7 @@ mod tests {
             (65_535, mark(65_530, 2), mark(65_530, 2)),
         ] {
             let ring = |_, len| Some(vec![moves; len as usize]);
-            let published = Published::adopt(sizes, vec![(key, vip)], Vec::new(), ring, now_s);
+            let published = Published::adopt(SIZES, vec![(key, vip)], Vec::new(), ring, now_s);
             let read = |_, len| Some(vec![noted; len as usize]);
             assert_eq!(published.marks(&key, read), Some(vec![taken; 4]), "{now_s}");
             // It publishes, and that is taken back a second later.
@@ -391,6 +396,39 @@ mod tests {
             let marks = failed.marks(&key, |_, len| Some(vec![mark(1000, 1005); len as usize]));
             let hit = marks.map(|marks| marks[0].hit);
             assert_eq!(hit, Some(now_s.wrapping_add(1)), "{now_s}");
+        }
+    }
+
+    #[test]
+    fn what_lies_where_no_slot_moved_is_of_earlier_moves() {
+        let vip = Vip {
+            ring_size: 4,
+            forward: forward::IPIP,
+            ..ADDRESS_ENTRY
+        };
+        let key = VipKey::new(IpAddr::from([192, 0, 2, 1]).into(), 443, 6);
+        let moves = Slot {
+            current: 1,
+            previous: 2,
+        };
+        // A move of 18 hours ago, to the second, was hit until 180.
+        let mark = |hit| Mark { since: 100, hit };
+        let read = |start, len| {
+            let hit = if start == 0 { 120 } else { 180 };
+            Some(vec![mark(hit); len as usize])
+        };
+        for (idle_moved, hit) in [(true, 180), (false, 120)] {
+            let ring = Ring {
+                idle: Some(Extent::of_ring(4, 4)),
+                idle_moved,
+                unheard_s: None,
+                ..Ring::adopted(vip, vec![moves; 4], 100)
+            };
+            let published = Published {
+                vips: BTreeMap::from([(key, ring)]),
+                ..Published::new(SIZES)
+            };
+            assert_eq!(published.marks(&key, read), Some(vec![mark(hit); 4]));
         }
     }
 

@@ -53,7 +53,7 @@ impl Clock {
 pub struct Next {
     /// The slots.
     pub slots: Arc<[Slot]>,
-    /// Their marks; those of settled slots mean nothing.
+    /// Their marks; those of settled slots are 0 and mean nothing.
     pub marks: Vec<Mark>,
     /// How many slots do not have the owner they should have: they still move.
     pub deferred: u32,
@@ -112,8 +112,11 @@ fn step(slot: Slot, mark: Mark, owner: u16, lost: &BTreeSet<u16>, clock: &Clock)
     // Without an owner there is nobody to remember, but whoever the slot comes from.
     if current == 0 || lost.contains(&current) {
         let previous = if moves { previous } else { owner };
-        let current = owner;
-        return (Slot { current, previous }, mark);
+        let slot = Slot {
+            current: owner,
+            previous,
+        };
+        return (slot, if slot.moves() { mark } else { Mark::default() });
     }
     if moves {
         return (slot, mark);
@@ -182,7 +185,7 @@ mod tests {
                 1,
                 2,
                 slot(1, 1),
-                young,
+                none,
             ),
             ("loses previous", slot(2, 1), young, 2, 1, slot(2, 2), none),
             (
@@ -253,7 +256,7 @@ mod tests {
                 1,
                 9,
                 slot(1, 1),
-                young,
+                none,
             ),
             (
                 "has an owner at last",
@@ -293,9 +296,7 @@ mod tests {
             );
             assert_eq!(*next.slots, [after], "{what}");
             assert_eq!(next.deferred, u32::from(after.current != owner), "{what}");
-            if after.moves() {
-                assert_eq!(next.marks, [mark_after], "{what}");
-            }
+            assert_eq!(next.marks, [mark_after], "{what}");
         }
     }
 

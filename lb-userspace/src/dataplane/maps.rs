@@ -190,11 +190,6 @@ impl Store for Maps {
     }
 
     fn write_ring(&mut self, start: u32, slots: &[Slot], marks: &[Mark]) -> Result<(), Error> {
-        // Marks of settled slots mean nothing.
-        let marks = match slots.iter().any(Slot::moves) {
-            true => marks,
-            false => &[],
-        };
         if self.marks.write(start, marks) && self.rings.write(start, slots) {
             Ok(())
         } else {

@@ -424,3 +424,53 @@ fn flows_of_a_lost_backend_are_remembered_until_there_is_an_agent_again() {
     let after = tally(&setup, &[&died[..], &[open]].concat());
     assert_eq!(after.refused, before.refused, "{after:?}");
 }
+
+/// A slot was given to another owner at once, and kept a mark that meant nothing; a move that began in
+/// second 0 of the marks' 2^16 took that for a mark of its own, and no hit for a later one.
+#[test]
+fn a_move_that_begins_in_second_0_is_heard() {
+    let fail = Step::Fail {
+        vip: WEB,
+        backend: 1,
+    };
+    let steps = [
+        edit(WEB, 3, Edit::Drain(true)),
+        Step::Wait { seconds: 26 },
+        // The next agent takes what moves as heard when it comes.
+        crash(0, 1),
+        fail,
+        Step::Open { percent: 100 },
+        Step::Wait { seconds: 3 },
+        edit(WEB, 2, Edit::Drain(true)),
+        Step::Wait { seconds: 30 },
+    ];
+    let tally = tally(&Setup::calm(1), &steps);
+    assert!(tally.tcp.doomed.is_empty(), "{tally:?}");
+}
+
+/// A backend was lost and came back within the second in which slots had begun to move to it.
+#[test]
+fn a_backend_that_is_back_within_a_second_is_taken_for_the_one_that_was_lost() {
+    let open = Step::Open { percent: 100 };
+    let moved_and_lost = [
+        Step::Close { percent: 100 },
+        edit(WEB, 7, Edit::Add(100)),
+        // These are remembered as the new backend's, and open again when it is lost.
+        open.clone(),
+        Step::Fail {
+            vip: WEB,
+            backend: 7,
+        },
+        open,
+    ];
+    let back = Step::Return {
+        vip: WEB,
+        backend: 7,
+    };
+    let wait = Step::Wait { seconds: 1 };
+    let calm = Setup::calm(1);
+    let soon = [&moved_and_lost[..], &[back.clone()]].concat();
+    let later = [&moved_and_lost[..], &[wait, back]].concat();
+    let mistaken = [soon, later].map(|steps| tally(&calm, &steps).doomed(Window::Mistaken));
+    assert!(mistaken[0] > 0 && mistaken[1] == 0, "{mistaken:?}");
+}

@@ -60,8 +60,8 @@ impl Store for Wire {
     fn write_ring(&mut self, start: u32, slots: &[Slot], marks: &[Mark]) -> Result<(), NotWritten> {
         if let Err(error) = self.before_write() {
             // Rings are long: the agent dies somewhere in the middle.
-            let some = self.random.below(marks.len() as u32) as usize;
-            self.write_marks(start, &marks[..some]);
+            let some = self.random.below(slots.len() as u32) as usize;
+            self.write_marks(start, &marks[..some.min(marks.len())]);
             if self.random.below(2) == 0 {
                 self.write_marks(start, marks);
                 self.write_slots(start, &slots[..some]);

@@ -81,6 +81,7 @@ impl Plan {
         ring.vip.ring_start = start;
         ring.vip.ring_size = next.slots.len() as u32;
         ring.idle = retired;
+        ring.idle_moved = ring.moving > 0;
         ring.idle_since = self.next.flips + 1;
         ring.unheard_s = None;
         ring.slots = next.slots;
@@ -88,7 +89,12 @@ impl Plan {
         ring.generation += 1;
         if !ring.slots.is_empty() {
             let slots = Arc::clone(&ring.slots);
-            self.rings.push((start, slots, next.marks));
+            let marks = if ring.moving > 0 {
+                next.marks
+            } else {
+                Vec::new()
+            };
+            self.rings.push((start, slots, marks));
         }
         Ok(())
     }

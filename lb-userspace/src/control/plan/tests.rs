@@ -77,7 +77,7 @@ impl Store for Maps {
         marks: &[Mark],
     ) -> Result<(), WriteRefused> {
         self.count()?;
-        assert_eq!(slots.len(), marks.len());
+        assert!(marks.is_empty() || marks.len() == slots.len());
         self.marks.extend((start..).zip(marks.iter().copied()));
         let end = start + slots.len() as u32;
         for vip in self.vips.values() {
@@ -174,7 +174,8 @@ fn marked(maps: &Maps, now: &Published, wanted: &Wanted) -> Wanted {
     for want in &mut wanted.vips {
         let read = |start, len| {
             let indexes = start..start + len;
-            Some(indexes.map(|index| maps.marks[&index]).collect())
+            let mark = |index| maps.marks.get(&index).copied().unwrap_or_default();
+            Some(indexes.map(mark).collect())
         };
         want.marks = now.marks(&want.key, read).unwrap_or_default();
     }
@@ -333,6 +334,27 @@ fn a_change_waits_in_slots_that_move_and_goes_ahead_in_the_others() {
     let mut owners: Vec<_> = shares(&maps, key).into_keys().collect();
     owners.sort();
     assert_eq!(owners, [address(2), address(3)]);
+}
+
+#[test]
+fn a_ring_has_marks_while_slots_of_it_move() {
+    let mut maps = Maps::default();
+    let mut now = Published::new(SIZES);
+    // Members, second; marks, and whether the ring before had some.
+    for (members, at, marks, before) in [
+        (&[1, 2][..], 0, 0, false),
+        (&[1, 2, 3], 0, 251, false),
+        (&[1, 2, 3], 60, 0, true),
+        (&[1], 60, 0, false),
+    ] {
+        let mut want = wanted(vec![vip(1, members)]);
+        want.clock.now = at;
+        let plan;
+        (now, plan) = step(&mut maps, &now, &want);
+        let ring = &now.vips[&want.vips[0].key];
+        let got = (plan.rings[0].2.len(), ring.idle_moved);
+        assert_eq!(got, (marks, before), "{members:?} at {at} s");
+    }
 }
 
 #[test]
