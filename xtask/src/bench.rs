@@ -1,6 +1,5 @@
 //! `cargo xtask bench`: builds with optimisation, then becomes the benchmarks of `bench`.
 use std::ffi::OsString;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::Result;
@@ -9,7 +8,7 @@ use clap::{ArgMatches, FromArgMatches};
 
 use self::options::{Options, Suite};
 use crate::release::profile;
-use crate::{ebpf, process, workspace};
+use crate::{ebpf, process};
 
 // One command line, wherever it is typed. A dependency on `bench` would build all of Weir first.
 #[path = "../../bench/src/options.rs"]
@@ -87,7 +86,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if options.suite != Some(Suite::Gateway) {
         ebpf::build(&args.toolchain)?;
     }
-    let program = build()?;
+    let program = profile::BENCH.build("build the benchmarks")?;
     let mut bench = Command::new(&program);
     bench.args(typed);
     if options.runs(Suite::Gateway) {
@@ -96,14 +95,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         bench.args(peers::arguments(&options.gateway.proxies));
     }
     match process::exec(bench)? {}
-}
-
-fn build() -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--locked"]);
-    cargo.args(["--package", "bench", "--bin", "bench"]);
-    process::show("build the benchmarks", cargo)?;
-    Ok(workspace::target_dir().join("release/bench"))
 }
 
 #[cfg(test)]

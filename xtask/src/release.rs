@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 
-use crate::{ebpf, output, process, workspace};
+use crate::workspace::Program;
+use crate::{ebpf, output, workspace};
 
 pub(crate) mod profile;
 
@@ -30,11 +31,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 /// Builds the agent.
 pub(crate) fn weir() -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--locked"]);
-    cargo.args(["--package", "lb-userspace", "--bin", "weir"]);
-    process::show("build the agent", cargo)?;
-    Ok(workspace::target_dir().join("release/weir"))
+    Program::release("lb-userspace", "weir").build("build the agent")
 }
 
 /// A copy of a program where the other one is too.

@@ -45,6 +45,62 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
+/// A program of this workspace, and how it is built.
+#[derive(Clone, Copy)]
+pub(crate) struct Program<'a> {
+    package: &'static str,
+    name: &'static str,
+    /// Of cargo's.
+    profile: &'static str,
+    /// The platform it is built for, and flags for the compiler that also its libraries get.
+    target: Option<(&'a str, &'a str)>,
+}
+
+impl<'a> Program<'a> {
+    /// As it is released.
+    pub(crate) const fn release(package: &'static str, name: &'static str) -> Self {
+        Self {
+            package,
+            name,
+            profile: "release",
+            target: None,
+        }
+    }
+
+    /// By another profile of cargo's.
+    pub(crate) const fn by(self, profile: &'static str) -> Self {
+        Self { profile, ..self }
+    }
+
+    /// With more flags. Named as the `target`, the host keeps build scripts and macros of the compiler
+    /// free of them.
+    pub(crate) const fn with_flags(self, target: &'a str, flags: &'a str) -> Self {
+        Self {
+            target: Some((target, flags)),
+            ..self
+        }
+    }
+
+    /// Builds it, as a step called `title`. Returns where it is.
+    ///
+    /// # Errors
+    /// When cargo fails.
+    pub(crate) fn build(self, title: &str) -> Result<PathBuf> {
+        let mut cargo = cargo();
+        cargo.args(["build", "--locked", "--profile", self.profile]);
+        cargo.args(["--package", self.package, "--bin", self.name]);
+        let mut directory = target_dir();
+        if let Some((target, more)) = self.target {
+            let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
+            cargo.env("RUSTFLAGS", format!("{flags} {more}").trim_start());
+            cargo.args(["--target", target]);
+            directory.push(target);
+        }
+        process::show(title, cargo)?;
+        Ok(directory.join(self.profile).join(self.name))
+    }
+}
+
 fn describes_xtask(variable: &OsStr) -> bool {
     let name = variable.to_string_lossy();
     ["CARGO_PKG_", "CARGO_MANIFEST_"]

@@ -9,7 +9,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::workspace::Program;
 use crate::{install, output, process, workspace};
+
+const GATEWAY: Program<'static> = Program::release("gateway", "weir-gateway");
+
+/// Makes the load.
+pub(crate) const BENCH: Program<'static> = Program::release("bench", "bench");
 
 /// The cargo profile of what only has to make load: quick to build.
 const TRAINING: &str = "training";
@@ -53,19 +59,12 @@ pub(crate) fn gateway(wish: &Wish, trainer: impl FnOnce() -> Result<PathBuf>) ->
 
 /// Builds `bench` for training alone: its own speed does not matter there.
 pub(crate) fn trainer() -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--profile", TRAINING, "--locked"]);
-    cargo.args(["--package", "bench", "--bin", "bench"]);
-    process::show("build what the gateway is trained with", cargo)?;
-    Ok(workspace::target_dir().join(TRAINING).join("bench"))
+    let bench = BENCH.by(TRAINING);
+    bench.build("build what the gateway is trained with")
 }
 
 fn plain() -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--locked"]);
-    cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
-    process::show("build the gateway", cargo)?;
-    Ok(workspace::target_dir().join("release/weir-gateway"))
+    GATEWAY.build("build the gateway")
 }
 
 fn profiled(trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
@@ -92,21 +91,12 @@ fn profiled(trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
     )
 }
 
-/// Builds the gateway with one more flag for the compiler, which also all its libraries get. Named
-/// as the target, the host keeps build scripts and macros of the compiler free of it.
+/// Builds the gateway with one more flag for the compiler.
 ///
 /// Nothing else may differ between the two builds: counts are kept by the names of functions within
 /// their units of code, and what finds none is taken for something that never runs.
 fn build(title: &str, compiler: &Compiler, flag: &str) -> Result<PathBuf> {
-    let mut cargo = workspace::cargo();
-    let flags = std::env::var("RUSTFLAGS").unwrap_or_default();
-    cargo.env("RUSTFLAGS", format!("{flags} {flag}").trim_start());
-    cargo.args(["build", "--release", "--locked"]);
-    cargo.args(["--target", &compiler.host]);
-    cargo.args(["--package", "gateway", "--bin", "weir-gateway"]);
-    process::show(title, cargo)?;
-    let directory = workspace::target_dir().join(&compiler.host);
-    Ok(directory.join("release/weir-gateway"))
+    GATEWAY.with_flags(&compiler.host, flag).build(title)
 }
 
 /// Takes earlier profiles and counts away.
