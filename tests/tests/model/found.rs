@@ -469,8 +469,27 @@ fn a_backend_that_is_back_within_a_second_is_taken_for_the_one_that_was_lost() {
     };
     let wait = Step::Wait { seconds: 1 };
     let calm = Setup::calm(1);
-    let soon = [&moved_and_lost[..], &[back.clone()]].concat();
+    let soon = [&moved_and_lost[..], std::slice::from_ref(&back)].concat();
     let later = [&moved_and_lost[..], &[wait, back]].concat();
     let mistaken = [soon, later].map(|steps| tally(&calm, &steps).doomed(Window::Mistaken));
     assert!(mistaken[0] > 0 && mistaken[1] == 0, "{mistaken:?}");
+}
+
+/// A SYN was in flight while a VIP changed that nobody tracked then, and arrived when somebody did.
+#[test]
+fn what_was_in_flight_while_nobody_tracked_it_is_untracked() {
+    let steps = [
+        Step::Close { percent: 100 },
+        edit(BULK, 6, Edit::Add(100)),
+        track(BULK, MOVING),
+        Step::Grace,
+    ];
+    let untracked = |seed| {
+        let setup = Setup {
+            packets: 10,
+            ..Setup::calm(seed)
+        };
+        tally(&setup, &steps).doomed(Window::Untracked)
+    };
+    assert!((0..100).map(untracked).sum::<u64>() > 0, "nobody was");
 }

@@ -18,6 +18,8 @@ pub(crate) struct Left {
     pub(crate) takings_back: u32,
     /// Where its VIP pointed then was taken back since.
     pub(crate) undone: bool,
+    /// Its VIP was pointed elsewhere since while nobody tracked its flows.
+    pub(crate) untracked: bool,
     /// How often a backend had gone or come.
     pub(crate) turns: u64,
     /// How often full tracking had forgotten flows.

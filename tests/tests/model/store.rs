@@ -89,6 +89,9 @@ impl Store for Wire {
             if self.faults.taking_back {
                 self.note_undone(number, old);
             }
+            if self.untracked.contains(&number) {
+                self.note_untracked(number);
+            }
             self.judge_flip(number, old, vip);
         }
         Ok(())

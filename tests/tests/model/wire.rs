@@ -186,6 +186,7 @@ impl Wire {
             takings_back: self.faults.takings_back,
             turns: self.turns,
             undone: false,
+            untracked: false,
             sweeps: self.sweeps,
             restarts: self.tally.restarts,
             doom: self.clients[client].live.and_then(|live| live.doom),
@@ -239,6 +240,13 @@ impl Wire {
         for packet in &mut self.in_flight {
             packet.left.undone |=
                 self.clients[packet.client].vip == vip && packet.left.vip == undone;
+        }
+    }
+
+    /// Notes that packets in flight to a VIP will find it elsewhere, whose flows nobody tracks just now.
+    pub(crate) fn note_untracked(&mut self, vip: usize) {
+        for packet in &mut self.in_flight {
+            packet.left.untracked |= self.clients[packet.client].vip == vip;
         }
     }
 
@@ -336,7 +344,6 @@ impl Wire {
             }
         }
         self.judge_victims();
-        let untracked = self.untracked.contains(&vip);
         let unseen = arrived.vip != left.vip && self.was_previous(index, left.vip);
         self.judge(index, |_, live| match sends {
             Sends::Again { .. } => Ok(Window::Handshake),
@@ -344,7 +351,7 @@ impl Wire {
             _ if live.unpinned => Ok(Window::Forgotten),
             _ if strayed => Ok(Window::Straggler),
             _ if arrived.vip.map(kind) != left.vip.map(kind) => Ok(Window::Reconfigured),
-            _ if arrived.vip != left.vip && untracked => Ok(Window::Untracked),
+            _ if left.untracked => Ok(Window::Untracked),
             _ if unseen => Ok(Window::Unseen),
             _ if left.undone => Ok(Window::Undone),
             _ => Err(format!("after its own packet: {sends:?}")),
