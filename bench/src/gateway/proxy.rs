@@ -40,10 +40,21 @@ pub(crate) enum Kind {
     Caddy,
 }
 
+impl Kind {
+    /// Processes that it consists of when it has started, at least.
+    fn processes(self, cpus: &[usize]) -> usize {
+        match self {
+            // The master listens before it has made its workers.
+            Self::Nginx => 1 + cpus.len(),
+            Self::Weir | Self::Haproxy | Self::Envoy | Self::Caddy => 1,
+        }
+    }
+}
+
 /// A proxy that can be started.
 #[derive(Clone, Debug)]
 pub(crate) struct Program {
-    /// As it stands in the rows.
+    /// As it stands in the rows, like the version.
     pub(crate) name: &'static str,
     pub(crate) kind: Kind,
     pub(crate) path: PathBuf,
@@ -131,6 +142,7 @@ impl Program {
             guards: vec![guard],
         };
         running.wait_listening()?;
+        running.wait_processes(START_LIMIT)?;
         Ok(running)
     }
 }
@@ -188,7 +200,23 @@ impl Running {
                 self.last_words()
             );
         }
-        self.pids = usage::family(self.pids[0]);
+        Ok(())
+    }
+
+    /// Notes its processes when all are there: what others use would not be counted.
+    fn wait_processes(&mut self, limit: Duration) -> Result<()> {
+        let (name, main) = (self.program.name, self.pids[0]);
+        let wanted = self.program.kind.processes(self.setup.cpus);
+        let there = wait::until(&format!("{name}'s processes"), limit, || {
+            let family = usage::family(main);
+            (family.len() >= wanted).then_some(family)
+        });
+        let Ok(pids) = there else {
+            let found = usage::family(main).len();
+            let said = self.last_words();
+            bail!("{name} has {found} processes after {limit:?}, not {wanted}:\n{said}");
+        };
+        self.pids = pids;
         let workers = self.pids[1..].iter();
         self.guards
             .extend(workers.map(|&pid| Guard::new(Resource::Process(pid))));
@@ -270,6 +298,50 @@ mod tests {
         ];
         for (said, expected) in cases {
             assert_eq!(version(said).as_deref(), expected, "{said}");
+        }
+    }
+
+    /// A shell in place of nginx, with two children.
+    fn with_two_children(directory: &Path, cpus: &'static [usize]) -> Running {
+        let sleeping = ["-c", "sleep 600 & sleep 600 & wait"];
+        let child = Command::new("sh").args(sleeping).spawn().unwrap();
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Running {
+            program: Program {
+                name: "nginx",
+                kind: Kind::Nginx,
+                path: "sh".into(),
+                version: String::new(),
+            },
+            setup: Setup {
+                directory: directory.to_owned(),
+                certificate: PathBuf::new(),
+                origin: nowhere,
+                plain: nowhere,
+                tls: nowhere,
+                cpus,
+                routes: 0,
+                chain: None,
+            },
+            pids: vec![pid_of(&child)],
+            child,
+            log: directory.join("log"),
+            guards: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn nginx_is_its_master_and_as_many_workers_as_configured() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut running = with_two_children(directory.path(), &[0, 1]);
+        running.wait_processes(START_LIMIT).unwrap();
+        assert_eq!(running.pids().len(), 3);
+        running.setup.cpus = &[0, 1, 2];
+        let error = running.wait_processes(Duration::ZERO).unwrap_err();
+        let expected = "nginx has 3 processes after 0ns, not 4:\n";
+        assert_eq!(error.to_string(), expected);
+        for &child in &running.pids()[1..] {
+            kill(child, Signal::SIGKILL).unwrap();
         }
     }
 
