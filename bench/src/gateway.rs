@@ -42,6 +42,9 @@ pub(crate) struct Programs {
     /// Our gateway
     #[arg(long, value_name = "PATH")]
     weir: Option<PathBuf>,
+    /// How ours was built, for whoever reads its rows
+    #[arg(long, value_name = "HOW")]
+    weir_built: Option<Built>,
     /// A peer
     #[arg(long, value_name = "PATH")]
     nginx: Option<PathBuf>,
@@ -54,6 +57,24 @@ pub(crate) struct Programs {
     /// A peer
     #[arg(long, value_name = "PATH")]
     caddy: Option<PathBuf>,
+}
+
+/// How our gateway was built.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Built {
+    /// By a profile of its work
+    ByProfile,
+    /// Without one
+    Plain,
+}
+
+impl Built {
+    fn describe(self) -> &'static str {
+        match self {
+            Self::ByProfile => "built by a profile",
+            Self::Plain => "built without a profile",
+        }
+    }
 }
 
 /// Runs the cases that are asked for, and prints their tables.
@@ -180,7 +201,10 @@ fn programs(options: &options::Gateway, places: &Programs) -> Result<Vec<Program
             continue;
         };
         match Program::new(name, kind, path) {
-            Ok(program) => {
+            Ok(mut program) => {
+                if let ("weir", Some(built)) = (name, places.weir_built) {
+                    program.version += &format!(", {}", built.describe());
+                }
                 say(&format!("{name} {}", program.version));
                 programs.push(program);
             }

@@ -91,7 +91,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     bench.args(typed);
     if options.runs(Suite::Gateway) {
         let gateway = profile::gateway(&args.profile, || Ok(program))?;
-        bench.arg("--weir").arg(gateway);
+        bench.arg("--weir").arg(gateway.path);
+        let built = if gateway.profiled {
+            "by-profile"
+        } else {
+            "plain"
+        };
+        bench.args(["--weir-built", built]);
         bench.args(peers::arguments(&options.gateway.proxies));
     }
     match process::exec(bench)? {}

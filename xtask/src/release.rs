@@ -23,7 +23,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ebpf::build(&args.toolchain)?;
     let weir = weir()?;
     let gateway = profile::gateway(&args.profile, profile::trainer)?;
-    for program in [weir, gateway] {
+    for program in [weir, gateway.path] {
         output::result(&placed(&program)?.display().to_string());
     }
     Ok(ExitCode::SUCCESS)

@@ -14,6 +14,7 @@ use crate::report;
 pub(crate) struct Row {
     pub(crate) case: String,
     pub(crate) proxy: String,
+    /// Of ours also how it was built, as far as that is known.
     pub(crate) version: String,
     /// Median of the turns, then their range.
     pub(crate) requests_per_cpu_second: Option<u64>,

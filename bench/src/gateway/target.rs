@@ -21,7 +21,15 @@ enum Bound {
 /// Prints the targets of which there are rows.
 pub(super) fn table(rows: &[Row]) {
     let lines: Vec<Vec<String>> = targets(rows).iter().filter_map(Target::line).collect();
-    report::table(&["target", "wanted", "figure", ""], &lines);
+    report::table(&[&title(rows), "wanted", "figure", ""], &lines);
+}
+
+/// What it is that is judged.
+fn title(rows: &[Row]) -> String {
+    let ours = rows.iter().find(|row| row.proxy == "weir");
+    ours.map_or("target".to_owned(), |row| {
+        format!("target for weir {}", row.version)
+    })
 }
 
 fn targets(rows: &[Row]) -> Vec<Target> {
@@ -199,6 +207,18 @@ mod tests {
 
     fn lines(rows: &[Row]) -> Vec<Vec<String>> {
         targets(rows).iter().filter_map(Target::line).collect()
+    }
+
+    #[test]
+    fn the_title_says_what_is_judged() {
+        let peer = row("h1 95B keep-alive", "nginx", 100);
+        let ours = Row {
+            version: "0.1.0, built by a profile".to_owned(),
+            ..row("h1 95B keep-alive", "weir", 80)
+        };
+        assert_eq!(title(std::slice::from_ref(&peer)), "target");
+        let expected = "target for weir 0.1.0, built by a profile";
+        assert_eq!(title(&[peer, ours]), expected);
     }
 
     #[test]

@@ -39,32 +39,41 @@ struct Compiler {
     llvm: u32,
 }
 
+/// The gateway, as it was built.
+pub(crate) struct Gateway {
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// By a profile.
+    pub(crate) profiled: bool,
+}
+
 /// Builds the gateway, by a profile if that is wanted and possible; otherwise it is said why not.
 /// `trainer` brings the program `bench`.
 ///
 /// # Errors
 /// When the gateway cannot be built.
-pub(crate) fn gateway(wish: &Wish, trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
-    if wish.no_profile {
-        return plain();
-    }
-    match profiled(trainer) {
-        Ok(gateway) => Ok(gateway),
-        Err(error) => {
-            output::say(&format!("without a profile: {error:#}"));
-            plain()
+pub(crate) fn gateway(wish: &Wish, trainer: impl FnOnce() -> Result<PathBuf>) -> Result<Gateway> {
+    if !wish.no_profile {
+        match profiled(trainer) {
+            Ok(path) => {
+                return Ok(Gateway {
+                    path,
+                    profiled: true,
+                });
+            }
+            Err(error) => output::say(&format!("without a profile: {error:#}")),
         }
     }
+    Ok(Gateway {
+        path: GATEWAY.build("build the gateway")?,
+        profiled: false,
+    })
 }
 
 /// Builds `bench` for training alone: its own speed does not matter there.
 pub(crate) fn trainer() -> Result<PathBuf> {
     let bench = BENCH.by(TRAINING);
     bench.build("build what the gateway is trained with")
-}
-
-fn plain() -> Result<PathBuf> {
-    GATEWAY.build("build the gateway")
 }
 
 fn profiled(trainer: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> {
