@@ -96,12 +96,17 @@ impl Chain {
 
     /// Runs every filter until one refuses. Synchronous, without I/O.
     ///
-    /// `now` is wall-clock time, which tokens are dated in; limits run on a monotonic clock of
-    /// their own, so that setting the clock back locks nobody out.
-    pub fn run(&self, context: &mut Context, head: &Parts, now: SystemTime) -> Result<(), Reject> {
+    /// `now` is wall-clock time, which tokens are dated in, and is read for those alone; limits run
+    /// on a monotonic clock of their own, so that setting the clock back locks nobody out.
+    pub fn run(
+        &self,
+        context: &mut Context,
+        head: &Parts,
+        now: impl Fn() -> SystemTime,
+    ) -> Result<(), Reject> {
         self.filters.iter().try_for_each(|filter| match filter {
             FilterKind::ApiKey(filter) => filter.run(context, head),
-            FilterKind::Jwt(filter) => filter.run(context, head, now),
+            FilterKind::Jwt(filter) => filter.run(context, head, now()),
             FilterKind::InFlight(filter) => filter.run(context, head, &self.route),
             FilterKind::RateLimit(filter) => filter.run(context, head, &self.route),
         })
@@ -145,7 +150,7 @@ service = "orders"
         let mut context = Context::new("192.0.2.1".parse().unwrap());
         let outcome = route
             .chain
-            .run(&mut context, &head.into_parts().0, SystemTime::now());
+            .run(&mut context, &head.into_parts().0, SystemTime::now);
         (outcome, context)
     }
 

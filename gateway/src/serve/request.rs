@@ -153,7 +153,7 @@ fn pass(
         answer::settle_headers(decision, context, head);
         return Err(reject);
     }
-    let passed = route.chain.run(context, head, SystemTime::now());
+    let passed = route.chain.run(context, head, SystemTime::now);
     record.identity = context.identity.clone().or_else(|| context.api_key.clone());
     head.headers.insert(REQUEST_ID, record.request_id.clone());
     answer::settle_headers(decision, context, head);

@@ -39,7 +39,6 @@ pub(crate) struct Exchange {
 /// What is known of a request so far.
 pub(crate) struct Record {
     started: Instant,
-    started_at: jiff::Timestamp,
     /// Of a trusted peer, or made here; sent to the instance and back to the client.
     pub(crate) request_id: HeaderValue,
     /// The gateway's part of the trace it belongs to, if it does.
@@ -90,7 +89,6 @@ impl Exchange {
         client.exchange_begins();
         let record = Box::new(Record {
             started: Instant::now(),
-            started_at: jiff::Timestamp::now(),
             request_id,
             trace: None,
             client: client.transport.peer.ip(),
@@ -262,8 +260,10 @@ impl Record {
             .as_ref()
             .and_then(|route| route.service(self.target))
             .map(|service| &*plane.clusters[service].name);
+        // The time of day is asked for with the line, not with every request.
+        let began = jiff::Timestamp::now().checked_sub(duration);
         Line {
-            time: self.started_at,
+            time: began.unwrap_or(jiff::Timestamp::UNIX_EPOCH),
             request_id: self.request_id.as_bytes(),
             trace: (self.trace.as_ref()).map(|trace| (trace.trace_id(), trace.span_id())),
             client: self.client,

@@ -6,7 +6,7 @@
 //! of its own: a client that does not read before it has written everything must not stop both.
 //!
 //! The heads and framing are read and written here rather than by hyper, which keeps a connection
-//! ready for any order of events and costs three times as much for the usual one (`bench/README.md`).
+//! ready for any order of events and costs more than twice as much for the usual one (`bench/README.md`).
 //! Of the grammar, `httparse` reads the part that takes care; where a body ends is said in one place,
 //! [`normalise::response_length`](crate::normalise::response_length).
 

@@ -11,40 +11,41 @@ use tokio::time::{Instant, Sleep};
 #[derive(Debug)]
 pub(super) struct Stall {
     limit: Duration,
+    timer: Option<Timer>,
+}
+
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    /// When something moved last.
     moved: Instant,
-    timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Stall {
     pub(super) fn new(limit: Duration) -> Self {
-        Self {
-            limit,
-            moved: Instant::now(),
-            timer: None,
-        }
+        Self { limit, timer: None }
     }
 
     /// Something moved.
     pub(super) fn touch(&mut self) {
-        if self.timer.is_some() {
-            self.moved = Instant::now();
+        if let Some(timer) = &mut self.timer {
+            timer.moved = Instant::now();
         }
     }
 
     /// To be polled while waiting; ready once the wait is too long.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let limit = self.limit;
-        let moved = &mut self.moved;
-        let timer = self.timer.get_or_insert_with(|| {
-            *moved = Instant::now();
-            Box::pin(tokio::time::sleep(limit))
+        let timer = self.timer.get_or_insert_with(|| Timer {
+            sleep: Box::pin(tokio::time::sleep(limit)),
+            moved: Instant::now(),
         });
-        while timer.as_mut().poll(cx).is_ready() {
-            let deadline = *moved + limit;
+        while timer.sleep.as_mut().poll(cx).is_ready() {
+            let deadline = timer.moved + limit;
             if deadline <= Instant::now() {
                 return Poll::Ready(());
             }
-            timer.as_mut().reset(deadline);
+            timer.sleep.as_mut().reset(deadline);
         }
         Poll::Pending
     }
