@@ -128,7 +128,10 @@ pub(crate) async fn forward(
         mirror::copy(&decision, forwarding, &plane, context, request);
     }
     let mut delivery = Delivery::new((head, body), cluster, affinity, route, &upload);
-    let delivered = patience.spend(&upload, pin!(delivery.run(record))).await;
+    let timers = &client.worker.timers;
+    let delivered = patience
+        .spend(timers, &upload, pin!(delivery.run(record)))
+        .await;
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);
     if let Some(admission) = &mut admission {

@@ -8,6 +8,7 @@ pub(crate) mod executor;
 pub(crate) mod generation;
 pub(crate) mod keeper;
 pub(crate) mod plane;
+pub(crate) mod timers;
 mod trim;
 pub(crate) mod worker;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::body::Upload;
 use crate::filter::reject::Reject;
+use crate::server::timers::Timers;
 
 /// The time a request has.
 #[derive(Debug, Clone, Copy)]
@@ -23,19 +24,20 @@ impl Patience {
     /// value, so large a future would take up its room twice.
     pub(super) async fn spend<T>(
         self,
+        timers: &Timers,
         upload: &Upload,
         mut work: Pin<&mut impl Future<Output = Result<T, Reject>>>,
     ) -> Result<T, Reject> {
-        let mut timer = pin!(tokio::time::sleep_until(self.look(upload).into()));
+        let mut timer = timers.sleep_until(self.look(upload).into());
         loop {
             tokio::select! {
                 biased;
                 done = work.as_mut() => return done,
-                () = timer.as_mut() => {
+                () = &mut timer => {
                     if self.deadline(upload) <= now() {
                         return Err(blame(upload));
                     }
-                    timer.as_mut().reset(self.look(upload).into());
+                    timer.put_off(self.look(upload).into());
                 }
             }
         }
@@ -134,7 +136,9 @@ mod tests {
     async fn end(finished: bool, awaits_client: bool) -> (Result<(), Reject>, u64) {
         let start = now();
         let upload = Upload::standing(finished, awaits_client);
-        let outcome = PATIENCE.spend(&upload, pin!(std::future::pending())).await;
+        let timers = Timers::default();
+        let work = pin!(std::future::pending());
+        let outcome = PATIENCE.spend(&timers, &upload, work).await;
         (outcome, (now() - start).as_secs())
     }
 

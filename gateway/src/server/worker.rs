@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use super::connections::{Connections, Counted, Full};
 use super::generation::Generation;
 use super::plane::Plane;
+use super::timers::Timers;
 use crate::config::AccessLogConfig;
 use crate::drain::{CUT_GRACE, Drain};
 use crate::listen::{self, Listener};
@@ -56,6 +57,8 @@ pub(crate) struct Worker {
     pub(crate) drain: Drain,
     /// What is left for new work.
     pub(crate) strain: Strain,
+    /// For requests' deadlines.
+    pub(crate) timers: Timers,
     /// Client connections of all workers.
     connections: Arc<Connections>,
     ids: RequestIds,
@@ -81,6 +84,7 @@ impl Worker {
             writers: seed.writers,
             drain: seed.drain,
             strain: Strain::new(seed.pressure, seed.index),
+            timers: Timers::default(),
             connections: seed.connections,
             known_hosts: KnownHosts::default(),
             ids: RequestIds::seeded(RandomState::new().hash_one("request ids")),
