@@ -11,6 +11,7 @@
 //! [`normalise::response_length`](crate::normalise::response_length).
 
 mod decode;
+mod encode;
 mod fault;
 mod head;
 mod input;

@@ -10,8 +10,8 @@ use http::request::Parts;
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
+use super::encode::{self, Encoding};
 use super::fault::Fault;
-use super::head::{self, Encoding};
 use crate::forward::body::RequestBody;
 
 /// A piece of a body up to this size is copied behind what is to be written before it.
@@ -52,7 +52,7 @@ impl Output {
     /// A request begins. Nothing is left of the one before.
     pub(super) fn begin(&mut self, head: &Parts, body: RequestBody) {
         let encoding = Encoding::of(&body);
-        head::write(head, encoding, &mut self.bytes);
+        encode::write(head, encoding, &mut self.bytes);
         self.body = encoding.map(|encoding| Source {
             body,
             encoding,
@@ -165,7 +165,7 @@ impl Output {
             Encoding::Sized(_) => Err(Fault::Upload("it is shorter than announced".into())),
             Encoding::Chunked => {
                 self.bytes.extend_from_slice(b"0\r\n");
-                head::write_trailers(&source.trailers, &mut self.bytes);
+                encode::write_trailers(&source.trailers, &mut self.bytes);
                 Ok(())
             }
         }
