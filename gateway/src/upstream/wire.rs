@@ -74,7 +74,7 @@ struct Connection {
     phase: Phase,
     /// The method of the request under way.
     method: Method,
-    _place: Place,
+    place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,7 @@ impl Wire {
             output: Output::default(),
             phase: Phase::Fresh,
             method: Method::GET,
-            _place: place,
+            place,
         };
         Self {
             connection: Rc::new(RefCell::new(connection)),
@@ -148,7 +148,7 @@ impl Wire {
         Some(Switched {
             stream: connection.io,
             ahead: connection.input.bytes.freeze(),
-            _place: connection._place,
+            _place: connection.place,
         })
     }
 }
