@@ -85,7 +85,13 @@ pub(crate) fn run(options: &Options, places: &Programs) -> Result<Vec<Row>> {
     let mut ground = Ground::new(options)?;
     let mut rows = shared(&mut ground, &programs)?;
     // These start proxies of their own.
-    for part in [chain::run as Part, cores::run, footprint::run] {
+    let parts: [Part; 4] = [
+        latency::busy_polling,
+        chain::run,
+        cores::run,
+        footprint::run,
+    ];
+    for part in parts {
         match part(&mut ground, &programs) {
             Ok(more) => rows.extend(more),
             Err(error) => complain(&format!("error: {error:#}")),
@@ -165,6 +171,7 @@ impl Ground {
             tls: free_address()?,
             cpus: &[PROXY_CPU],
             routes: 0,
+            busy_poll: false,
             chain: None,
         })
     }

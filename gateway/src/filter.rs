@@ -15,7 +15,7 @@ pub mod reject;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::route::changes::Settled;
 
@@ -28,9 +28,8 @@ pub struct Context {
     pub identity: Option<Arc<Identity>>,
     /// Whose API key was accepted.
     pub api_key: Option<Arc<Identity>>,
-    /// Fields to add to the response, whether it is forwarded or refused: `RateLimit` and
-    /// `RateLimit-Policy`.
-    pub response_headers: HeaderMap,
+    /// What filters tell the client, whether the request is forwarded or refused.
+    pub told: Told,
     /// Places the request holds among those its sender may have.
     pub places: Vec<in_flight::Place>,
     /// What the route changes in the header fields of the answer, whoever gives it.
@@ -44,7 +43,7 @@ impl Context {
             client,
             identity: None,
             api_key: None,
-            response_headers: HeaderMap::new(),
+            told: Told::default(),
             places: Vec::new(),
             response_changes: Vec::new(),
         }
@@ -54,6 +53,46 @@ impl Context {
     pub fn subject(&self) -> Option<&str> {
         let identity = self.identity.as_ref().or(self.api_key.as_ref())?;
         Some(&identity.subject)
+    }
+}
+
+/// Fields that filters add to the response: `RateLimit` and `RateLimit-Policy`. They are few and
+/// looked up by nobody, so they are no map.
+#[derive(Debug, Default)]
+pub struct Told(Vec<(HeaderName, HeaderValue, Place)>);
+
+/// Which of the fields of one name it is.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    First,
+    Further,
+}
+
+impl Told {
+    /// Adds a field, after those of the same name.
+    pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
+        let place = match self.values(&name).next() {
+            None => Place::First,
+            Some(_) => Place::Further,
+        };
+        self.0.push((name, value, place));
+    }
+
+    /// The values of a field, in the order they were added.
+    pub fn values(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
+        let fields = self.0.iter().filter(move |(known, ..)| known == name);
+        fields.map(|(_, value, _)| value)
+    }
+
+    /// Puts the fields in the place of those that the response has by these names: an instance
+    /// knows nothing of the gateway's limits.
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        for (name, value, place) in self.0 {
+            match place {
+                Place::First => drop(headers.insert(name, value)),
+                Place::Further => drop(headers.append(name, value)),
+            }
+        }
     }
 }
 
@@ -67,4 +106,29 @@ pub struct Identity {
     pub subject: String,
     /// The token's claims; empty for an API key.
     pub claims: serde_json::Map<String, serde_json::Value>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_filters_tell_stands_in_the_place_of_what_the_instance_says() {
+        const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("ratelimit", "theirs"),
+            ("server", "app"),
+            ("ratelimit", "2"),
+        ] {
+            headers.append(name, HeaderValue::from_static(value));
+        }
+        let mut told = Told::default();
+        told.add(LIMIT, HeaderValue::from_static("first"));
+        told.add(LIMIT, HeaderValue::from_static("second"));
+        told.write(&mut headers);
+        let limits: Vec<_> = headers.get_all(LIMIT).iter().collect();
+        assert_eq!(limits, ["first", "second"]);
+        assert_eq!(headers["server"], "app");
+    }
 }

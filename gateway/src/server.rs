@@ -3,6 +3,7 @@
 //! Workers share nothing on the request path. This thread runs what there is one of: health checks,
 //! the sockets for operators, signals, and the [`keeper`], which changes the process while it runs.
 
+mod busy_poll;
 pub(crate) mod connections;
 pub(crate) mod executor;
 pub(crate) mod generation;
@@ -41,7 +42,6 @@ use crate::overload::descriptors;
 use crate::overload::pressure::{Pressure, watch_memory};
 use crate::reload::Reloader;
 use crate::signals::{Signals, Wish};
-use crate::socket;
 use crate::telemetry::access_log::Writers;
 use crate::telemetry::log;
 use crate::telemetry::metrics::Metrics;
@@ -310,7 +310,7 @@ fn cores() -> usize {
 fn runtime() -> anyhow::Result<LocalRuntime> {
     Builder::new_current_thread()
         .enable_all()
-        .on_thread_park(socket::flush)
+        .on_thread_park(busy_poll::end_turn)
         .build_local(LocalOptions::default())
         .context("cannot start a runtime")
 }

@@ -33,7 +33,7 @@ const SPARE_BUFFERS_MAX: usize = HELD_WRITES_MAX;
 thread_local! {
     /// What this thread has to write before it sleeps.
     static TURN: RefCell<Turn> = const {
-        RefCell::new(Turn { due: Vec::new(), reads: 0, spare: Vec::new() })
+        RefCell::new(Turn { due: Vec::new(), was_read: false, reads: 0, spare: Vec::new() })
     };
 }
 
@@ -41,7 +41,9 @@ thread_local! {
 struct Turn {
     /// Sockets that hold something.
     due: Vec<Rc<Inner>>,
-    /// Reads since the first of them did.
+    /// Whether a socket was read.
+    was_read: bool,
+    /// Reads since the first of those that hold something did.
     reads: u32,
     /// Empty buffers with room.
     spare: Vec<Vec<u8>>,
@@ -70,6 +72,11 @@ struct Held {
     writer: Option<Waker>,
 }
 
+/// Whether a socket of this thread was read since this was last asked.
+pub(crate) fn was_read() -> bool {
+    TURN.with_borrow_mut(|turn| mem::take(&mut turn.was_read))
+}
+
 /// Writes what the sockets of this thread hold. To be called before its event loop sleeps.
 pub(crate) fn flush() {
     let mut due = TURN.with_borrow_mut(|turn| mem::take(&mut turn.due));
@@ -90,6 +97,7 @@ pub(crate) fn flush() {
 /// Notes that a socket is read, and ends the turn if that has gone on for long.
 fn note_read() {
     let over = TURN.with_borrow_mut(|turn| {
+        turn.was_read = true;
         turn.reads += u32::from(!turn.due.is_empty());
         turn.reads > TURN_READS_MAX
     });

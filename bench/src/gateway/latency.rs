@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 
 use super::case::order;
 use super::load::{Load, Pace, Plan};
-use super::proxy::Running;
+use super::proxy::{Program, Running};
 use super::row::Row;
 use super::usage::Usage;
 use super::{Ground, awake};
@@ -15,10 +15,15 @@ use crate::report::{complain, say};
 
 pub(super) const CASE_ONE: &str = "h1 95B one connection";
 pub(super) const CASE_ADDED: &str = "h1 95B one connection, added";
+/// With proxies that do not sleep between requests, which not all can.
+pub(super) const CASE_BUSY: &str = "h1 95B one connection, busy polling";
+pub(super) const CASE_BUSY_ADDED: &str = "h1 95B one connection, busy polling, added";
 pub(super) const CASE_OWN: &str = "h1 95B open loop, 80 % of its own saturation";
 pub(super) const CASE_COMMON: &str = "h1 95B open loop, same rate for all";
 /// Of which proxies run for it.
 pub(super) const CASES: [&str; 4] = [CASE_ONE, CASE_ADDED, CASE_OWN, CASE_COMMON];
+/// Of which they run that stay awake.
+pub(super) const BUSY_CASES: [&str; 2] = [CASE_BUSY, CASE_BUSY_ADDED];
 const BODY: usize = 95;
 const CONNECTIONS: usize = 64;
 /// Of saturation.
@@ -33,6 +38,30 @@ pub(super) fn one_connection(ground: &mut Ground, running: &[Running]) -> Result
     if !ground.wants(CASE_ONE) && !ground.wants(CASE_ADDED) {
         return Ok(Vec::new());
     }
+    alternately(ground, running, (CASE_ONE, CASE_ADDED))
+}
+
+/// The same for those that can poll busily, started so.
+pub(super) fn busy_polling(ground: &mut Ground, programs: &[Program]) -> Result<Vec<Row>> {
+    if !BUSY_CASES.iter().any(|case| ground.wants(case)) {
+        return Ok(Vec::new());
+    }
+    let able = programs.iter().filter(|one| one.kind.can_poll_busily());
+    let started = able.map(|program| {
+        let mut setup = ground.setup(&format!("{}-busy", program.name))?;
+        setup.busy_poll = true;
+        program.start(&setup)
+    });
+    let running: Vec<Running> = started.collect::<Result<_>>()?;
+    alternately(ground, &running, (CASE_BUSY, CASE_BUSY_ADDED))
+}
+
+/// Rows of `case`, and what each proxy adds to the row without one.
+fn alternately(
+    ground: &mut Ground,
+    running: &[Running],
+    (case, case_added): (&str, &str),
+) -> Result<Vec<Row>> {
     let _awake = awake::keep();
     let mut direct = Sum::new()?;
     let mut sums: Vec<Sum> = running.iter().map(|_| Sum::new()).collect::<Result<_>>()?;
@@ -43,12 +72,12 @@ pub(super) fn one_connection(ground: &mut Ground, running: &[Running]) -> Result
             sums[place].add(slice(ground, running[place].setup.plain, 1, Pace::Closed));
         }
     }
-    let mut rows = vec![direct.row(CASE_ONE, "direct", "")];
+    let mut rows = vec![direct.row(case, "direct", "")];
     let mut added = Vec::new();
     for (proxy, sum) in running.iter().zip(sums) {
         let program = &proxy.program;
-        let row = sum.row(CASE_ONE, program.name, &program.version);
-        added.push(difference(&row, &rows[0]));
+        let row = sum.row(case, program.name, &program.version);
+        added.push(difference(case_added, &row, &rows[0]));
         rows.push(row);
     }
     rows.extend(added);
@@ -57,13 +86,13 @@ pub(super) fn one_connection(ground: &mut Ground, running: &[Running]) -> Result
 }
 
 /// `row` without what `direct` takes.
-fn difference(row: &Row, direct: &Row) -> Row {
+fn difference(case: &str, row: &Row, direct: &Row) -> Row {
     let less = |all: Option<f64>, less: Option<f64>| {
         let (all, less) = all.zip(less)?;
         Some(((all - less) * 10.0).round() / 10.0)
     };
     Row {
-        case: CASE_ADDED.to_owned(),
+        case: case.to_owned(),
         p50_us: less(row.p50_us, direct.p50_us),
         p99_us: less(row.p99_us, direct.p99_us),
         ..row.clone()
@@ -258,14 +287,19 @@ mod tests {
             p99_us: Some(p99),
             ..Row::empty(CASE_ONE, "weir", "1")
         };
-        let added = difference(&row(30.5, 70.0), &row(11.25, 20.0));
+        let added = difference(CASE_ADDED, &row(30.5, 70.0), &row(11.25, 20.0));
         assert_eq!(
             (added.case.as_str(), added.proxy.as_str()),
             (CASE_ADDED, "weir")
         );
         assert_eq!((added.p50_us, added.p99_us), (Some(19.3), Some(50.0)));
         assert_eq!(
-            difference(&Row::empty(CASE_ONE, "weir", "1"), &row(1.0, 1.0)).p50_us,
+            difference(
+                CASE_ADDED,
+                &Row::empty(CASE_ONE, "weir", "1"),
+                &row(1.0, 1.0)
+            )
+            .p50_us,
             None
         );
     }

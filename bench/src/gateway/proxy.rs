@@ -49,6 +49,11 @@ impl Kind {
             Self::Weir | Self::Haproxy | Self::Envoy | Self::Caddy => 1,
         }
     }
+
+    /// Whether it has a setting for staying awake between requests.
+    pub(super) fn can_poll_busily(self) -> bool {
+        matches!(self, Self::Weir | Self::Haproxy)
+    }
 }
 
 /// A proxy that can be started.
@@ -75,6 +80,8 @@ pub(crate) struct Setup {
     pub(crate) cpus: &'static [usize],
     /// Routes of which the first is asked for: `/r/0/…`, `/r/1/…`; with none, all paths go through.
     pub(crate) routes: usize,
+    /// It is to stay awake between requests, if it can.
+    pub(crate) busy_poll: bool,
     /// Ours only: what is put into the configuration and into each route.
     pub(crate) chain: Option<Chain>,
 }
@@ -321,6 +328,7 @@ mod tests {
                 tls: nowhere,
                 cpus,
                 routes: 0,
+                busy_poll: false,
                 chain: None,
             },
             pids: vec![pid_of(&child)],

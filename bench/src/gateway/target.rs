@@ -76,13 +76,14 @@ fn targets(rows: &[Row]) -> Vec<Target> {
     targets
 }
 
-fn others(rows: &Rows<'_>) -> [Target; 9] {
+fn others(rows: &Rows<'_>) -> [Target; 11] {
     let rates = |case, beside| ratio(rows.rate(case, "weir"), rows.rate(beside, "weir"));
     let p99 = |case| {
         let of = |proxy| rows.row(case, proxy)?.p99_us;
         ratio(of("weir"), of("haproxy"))
     };
     let added = rows.row(latency::CASE_ADDED, "weir");
+    let awake = rows.row(latency::CASE_BUSY_ADDED, "weir");
     let memory = |case, unit: f64| Some(rows.row(case, "weir")?.memory_bytes? as f64 / unit);
     let (kib, mib) = (1024.0, 1048576.0);
     let target = |what: &str, figure, bound| Target {
@@ -104,6 +105,16 @@ fn others(rows: &Rows<'_>) -> [Target; 9] {
         target(
             "added latency, p99, µs",
             added.and_then(|row| row.p99_us),
+            Bound::Most(50.0),
+        ),
+        target(
+            "added latency, busy polling, p50, µs",
+            awake.and_then(|row| row.p50_us),
+            Bound::Most(20.0),
+        ),
+        target(
+            "added latency, busy polling, p99, µs",
+            awake.and_then(|row| row.p99_us),
             Bound::Most(50.0),
         ),
         target(

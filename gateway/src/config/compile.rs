@@ -121,6 +121,7 @@ impl Compiler<'_> {
                 .workers
                 .as_ref()
                 .map(|n| self.within(n, 1..=1024, "workers")),
+            busy_poll: self.busy_poll(&file.server.busy_poll),
             watch: *file.server.watch,
             fingerprint: Fingerprint::default(),
             sections: Sections::default(),

@@ -44,6 +44,8 @@ use crate::telemetry::trace::Tracing;
 pub struct Config {
     /// Worker threads, each with a runtime and listeners of its own; `None`: one per core.
     pub workers: Option<usize>,
+    /// How long a worker stays awake after it has read something; zero: it sleeps at once.
+    pub busy_poll: Duration,
     /// Whether to reload when one of the files it was made from changes.
     pub watch: bool,
     /// What it was made from.

@@ -81,6 +81,10 @@ fn wrong_configurations() -> Vec<(&'static str, String)> {
         ),
         ("wrong type", "[server]\nheaders_max = \"100\"\n".to_owned()),
         ("out of range", "[server]\nworkers = 0\n".to_owned()),
+        (
+            "time out of range",
+            "[server]\nbusy_poll = \"11ms\"\n".to_owned(),
+        ),
         ("duration without unit", route("") + "timeout = 3\n"),
         (
             "duration with a wrong unit",

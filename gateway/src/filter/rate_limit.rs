@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use governor::clock::{Clock, MonotonicClock, Reference};
 use governor::middleware::StateInformationMiddleware;
 use governor::{Quota, RateLimiter};
@@ -70,7 +71,9 @@ pub struct RateLimit<C: Clock = MonotonicClock> {
     limiter: RateLimiter<Hashed, BoundedStore, C, StateInformationMiddleware>,
     /// The limiter's own store, which it gives no access to.
     store: BoundedStore,
+    /// `RateLimit-Policy`, and what `RateLimit` begins with: the name in quotes.
     policy_field: HeaderValue,
+    standing: Box<[u8]>,
     start: C::Instant,
     /// Nanoseconds from `start` to the last sweep.
     swept_at: AtomicU64,
@@ -104,11 +107,13 @@ impl<C: Clock> RateLimit<C> {
         let quota = Quota::with_period(policy.interval.max(Duration::from_nanos(1)))
             .expect("the interval was made longer than zero")
             .allow_burst(policy.burst);
-        let text = format!("{:?};q={};w={}", policy.name, policy.burst, seconds(window));
+        let name = format!("{:?}", policy.name);
+        let text = format!("{name};q={};w={}", policy.burst, seconds(window));
         let store = BoundedStore::new(policy.keys_max);
         Self {
             policy_field: HeaderValue::try_from(text)
                 .expect("the form for debugging escapes whatever a header cannot carry"),
+            standing: name.into_bytes().into(),
             start: clock.now(),
             limiter: RateLimiter::new(quota, store.clone(), clock),
             store,
@@ -212,17 +217,26 @@ impl<C: Clock> RateLimit<C> {
     }
 
     fn add_fields(&self, context: &mut Context, decision: Decision) {
-        let fields = &mut context.response_headers;
-        fields.append(RATELIMIT_POLICY, self.policy_field.clone());
+        context
+            .told
+            .add(RATELIMIT_POLICY, self.policy_field.clone());
         let (remaining, reset) = match decision {
             Decision::Allowed { remaining, reset } => (remaining, reset),
             Decision::Limited { wait } => (0, wait),
             Decision::Full => return,
         };
-        let text = format!("{:?};r={remaining};t={}", self.policy.name, seconds(reset));
-        if let Ok(value) = HeaderValue::try_from(text) {
-            fields.append(RATELIMIT, value);
+        if let Some(value) = self.standing(remaining, seconds(reset)) {
+            context.told.add(RATELIMIT, value);
         }
+    }
+
+    /// `"name";r=7;t=1`, put together without `fmt`: every request that is counted gets one.
+    fn standing(&self, remaining: u32, reset_seconds: u64) -> Option<HeaderValue> {
+        let (mut left, mut reset) = (itoa::Buffer::new(), itoa::Buffer::new());
+        let left = left.format(remaining).as_bytes();
+        let reset = reset.format(reset_seconds).as_bytes();
+        let text = [&self.standing[..], b";r=", left, b";t=", reset].concat();
+        HeaderValue::from_maybe_shared(Bytes::from(text)).ok()
     }
 }
 
@@ -285,13 +299,14 @@ mod tests {
             clock.advance(Duration::from_millis(wait));
             let (outcome, context) = send(&limit, "192.0.2.1");
             assert_eq!(outcome, expected, "request {place}");
-            let fields = context.response_headers;
+            let standing: Vec<_> = context.told.values(&RATELIMIT).collect();
             assert_eq!(
-                fields["ratelimit"],
-                format!(r#""per-client";{field}"#),
+                standing,
+                [&format!(r#""per-client";{field}"#)],
                 "request {place}"
             );
-            assert_eq!(fields["ratelimit-policy"], r#""per-client";q=3;w=2"#);
+            let policy: Vec<_> = context.told.values(&RATELIMIT_POLICY).collect();
+            assert_eq!(policy, [r#""per-client";q=3;w=2"#]);
         }
         let counts = limit.counts();
         assert_eq!(
@@ -371,7 +386,7 @@ mod tests {
         let (outcome, context) = send(&limit, "192.0.2.2");
         assert_eq!(outcome, Ok(()));
         assert!(
-            !context.response_headers.contains_key("ratelimit"),
+            context.told.values(&RATELIMIT).next().is_none(),
             "nothing is known of it"
         );
         assert_eq!(limit.counts().full, 1);

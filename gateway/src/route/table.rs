@@ -16,7 +16,7 @@ use http::{HeaderValue, Method};
 use self::forest::{End, Forest};
 use self::grove::Grove;
 use super::predicate::{Mismatch, PathRule, Request, Rule};
-use super::{Match, Route};
+use super::{Match, Place, Route};
 use crate::filter::reject::Reject;
 
 /// All routes, arranged for look-up.
@@ -85,7 +85,8 @@ impl Table {
         match found {
             Some(index) => {
                 let Rule { route, path, .. } = &self.rules[index];
-                Ok(Match { route, path })
+                let place = Place(index);
+                Ok(Match { route, path, place })
             }
             None => Err(self.refusal(&allowed)),
         }
@@ -123,6 +124,11 @@ impl Table {
     /// All routes with what they match, in order of precedence.
     pub fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// The route at a place where this table has found one.
+    pub fn route(&self, place: Place) -> &Route {
+        &self.rules[place.0].route
     }
 
     /// All routes, in order of precedence.

@@ -5,29 +5,27 @@
 //! the head (400, 408, 414, 431, 501, 505), of a host the connection is not for (421), and those of
 //! the look-up itself (404, 405).
 
-use std::sync::Arc;
-
 use http::request::Parts;
 
 use crate::filter::Context;
 use crate::filter::reject::Reject;
 use crate::forward::{Decision, Reply};
 use crate::route::redirect::{From, Redirect};
-use crate::route::{Request, Route, Table, cors};
+use crate::route::{Place, Request, Table, cors};
 
 /// The answer to a CORS preflight, if it is one for a route that decides on CORS. The route is
 /// that of the request the preflight asks about; where that one says nothing of CORS, the
 /// preflight is a request like any other, for the instance to answer.
-pub(super) fn preflight(routes: &Table, request: &Request<'_>) -> Option<(Arc<Route>, Reply)> {
+pub(super) fn preflight(routes: &Table, request: &Request<'_>) -> Option<(Place, Reply)> {
     let method = cors::preflight(request.method, request.headers)?;
     let asked_about = Request {
         method: &method,
         ..*request
     };
-    let route = routes.find(&asked_about).ok()?.route;
-    let cors = route.cors.as_ref()?;
+    let found = routes.find(&asked_about).ok()?;
+    let cors = found.route.cors.as_ref()?;
     let answer = cors.answer_preflight(request.headers);
-    Some((Arc::clone(route), Reply::Own(answer)))
+    Some((found.place, Reply::Own(answer)))
 }
 
 /// Settles what the route changes in the answer, whoever gives it: the instance, the gateway in

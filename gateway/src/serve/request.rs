@@ -67,7 +67,7 @@ pub(super) async fn handle(
         // The connection's own task closes it too, but may not have heard of the end yet.
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    headers.extend(std::mem::take(&mut context.response_headers));
+    std::mem::take(&mut context.told).write(headers);
     Ok(response)
 }
 
@@ -121,7 +121,7 @@ async fn process(
         return Ok(reply);
     }
     let found = routes.find(&asked)?;
-    record.route = Some(found.route.clone());
+    record.route = Some(found.place);
     client.demand(found.route.body_rate);
     let host = &host;
     let decision = Decision {

@@ -11,6 +11,7 @@ use http::HeaderValue;
 use slab::Slab;
 use tokio::sync::{Notify, mpsc, watch};
 
+use super::busy_poll;
 use super::connections::{Connections, Counted, Full};
 use super::generation::Generation;
 use super::plane::Plane;
@@ -280,6 +281,8 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
     let (worker, mut listeners) = Worker::new(seed);
     let worker = Rc::new(worker);
     let mut accepting = tokio::task::JoinSet::new();
+    busy_poll::set(worker.plane().config().busy_poll);
+    tokio::task::spawn_local(busy_poll::run());
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     tokio::task::spawn_local(close_connections(Rc::clone(&worker)));
     tokio::task::spawn_local(watch_lag(Rc::clone(&worker)));
@@ -318,6 +321,7 @@ async fn follow(mut generations: watch::Receiver<Arc<Generation>>, worker: Rc<Wo
         if *logs != worker.plane().config().access_logs {
             worker.replace_access_log(logs);
         }
+        busy_poll::set(generation.config.busy_poll);
         let previous = worker.plane();
         let next = Plane::new(Arc::clone(&generation), worker.index, Some(&previous));
         let next = Rc::new(next);

@@ -16,7 +16,7 @@ use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
 use crate::overload::Class;
 use crate::overload::admission::Admission;
-use crate::route::Route;
+use crate::route::{Place, Route};
 use crate::serve::Client;
 use crate::server::plane::Plane;
 use crate::upstream::budget::Exhausted;
@@ -52,7 +52,7 @@ pub(crate) struct Record {
     pub(crate) tls: Option<&'static str>,
     /// Who sent the request, once a filter has vouched for it.
     pub(crate) identity: Option<Arc<Identity>>,
-    pub(crate) route: Option<Arc<Route>>,
+    pub(crate) route: Option<Place>,
     /// Which of the route's targets was chosen.
     pub(crate) target: Option<usize>,
     pub(crate) endpoint: Option<Rc<Endpoint>>,
@@ -135,7 +135,7 @@ impl Exchange {
 
     /// How fast its client must take the response.
     pub(crate) fn body_rate(&self) -> Option<BodyRate> {
-        let route = self.record.route.as_ref();
+        let route = self.record.route(&self.plane);
         route.map_or(self.plane.limits().body_rate, |route| route.body_rate)
     }
 
@@ -168,8 +168,7 @@ impl Exchange {
     pub(crate) fn broke_off(&mut self, reason: &'static str) {
         let record = &mut *self.record;
         record.reason = Some(reason);
-        let route = record.route.as_ref();
-        let service = route.and_then(|route| route.service(record.target));
+        let service = record.service(&self.plane);
         if let (Some(service), Some(endpoint)) = (service, &record.endpoint) {
             self.plane.clusters[service]
                 .care
@@ -222,6 +221,16 @@ impl Drop for Exchange {
 }
 
 impl Record {
+    /// The route the request has taken.
+    fn route<'p>(&self, plane: &'p Plane) -> Option<&'p Route> {
+        self.route.map(|place| plane.config().routes.route(place))
+    }
+
+    /// The service it was given to, or meant for.
+    fn service(&self, plane: &Plane) -> Option<usize> {
+        self.route(plane)?.service(self.target)
+    }
+
     fn outcome(&self, status: u16, duration: Duration) -> Outcome {
         Outcome {
             status,
@@ -234,11 +243,11 @@ impl Record {
     }
 
     fn count(&self, outcome: &Outcome, plane: &Plane, metrics: &Shard) {
-        let Some(route) = &self.route else {
+        let Some(route) = self.route(plane) else {
             metrics.count_unrouted(outcome);
             return;
         };
-        let service = route.service(self.target);
+        let service = self.service(plane);
         let service = service.map(|index| (index, &*plane.clusters[index].name));
         let target = self.target;
         let series = &plane.series;
@@ -255,11 +264,8 @@ impl Record {
         plane: &'a Plane,
         client: &'a Client,
     ) -> Line<'a> {
-        let service = self
-            .route
-            .as_ref()
-            .and_then(|route| route.service(self.target))
-            .map(|service| &*plane.clusters[service].name);
+        let service = self.service(plane);
+        let service = service.map(|service| &*plane.clusters[service].name);
         // The time of day is asked for with the line, not with every request.
         let began = jiff::Timestamp::now().checked_sub(duration);
         Line {
@@ -278,7 +284,7 @@ impl Record {
             host: self.host.as_deref().unwrap_or_default(),
             // Without the query, which may hold what does not belong in a log.
             path: self.uri.path(),
-            route: self.route.as_ref().map(|route| &*route.name),
+            route: self.route(plane).map(|route| &*route.name),
             service,
             instance: self
                 .endpoint

@@ -11,6 +11,7 @@
 mod abuse;
 mod access_log;
 mod balance;
+mod busy_poll;
 mod ceilings;
 mod client_certificates;
 mod discovery;

@@ -23,15 +23,17 @@ fn configuration(setup: &Setup) -> String {
         tls,
         cpus,
         routes,
+        busy_poll,
         ..
     } = setup;
     let threads = cpus.len();
     let certificate = certificate.display();
+    let busy_poll = if *busy_poll { "\tbusy-polling\n" } else { "" };
     let mut text = format!(
         "global\n\
          \tnbthread {threads}\n\
          \tmaxconn {CONNECTIONS_MAX}\n\
-         \tno strict-limits\n\
+         \tno strict-limits\n{busy_poll}\
          defaults\n\
          \tmode http\n\
          \ttimeout connect 5s\n\ttimeout client 75s\n\ttimeout server 75s\n\

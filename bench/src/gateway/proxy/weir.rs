@@ -11,6 +11,9 @@ use super::{CONNECTIONS_MAX, Setup, write};
 /// The fields that the other proxies add too.
 const ADDED: &str = "added_headers = [\"x-forwarded-for\", \"x-forwarded-proto\"]\n";
 
+/// Longer than the origin takes, and the client until its next request.
+const BUSY_POLL: &str = "busy_poll = \"50us\"\n";
+
 /// Nobody is to be waited for at the end: a gateway that is killed has not written what it counted,
 /// where it is being trained.
 const DRAIN: &str = "[drain]\ndelay = \"0s\"\nidle_grace = \"0s\"\ndeadline = \"1s\"\n";
@@ -30,6 +33,7 @@ fn configuration(setup: &Setup) -> String {
         tls,
         cpus,
         routes,
+        busy_poll,
         chain,
         ..
     } = setup;
@@ -39,8 +43,9 @@ fn configuration(setup: &Setup) -> String {
         None => (log, String::new()),
         Some(chain) => (chain.sections.as_str(), format!("use = {}\n", chain.used)),
     };
+    let busy_poll = if *busy_poll { BUSY_POLL } else { "" };
     let mut text = format!(
-        "[server]\nworkers = {workers}\nconnections_max = {CONNECTIONS_MAX}\n\n\
+        "[server]\nworkers = {workers}\nconnections_max = {CONNECTIONS_MAX}\n{busy_poll}\n\
          [listeners.plain]\nbind = \"{plain}\"\n{ADDED}\n\
          [listeners.tls]\nbind = \"{tls}\"\ntls = {{ certificates = [{certificate:?}] }}\n{ADDED}\n\
          [services.origin]\nendpoints = [\"{origin}\"]\n\n\

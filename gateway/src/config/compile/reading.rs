@@ -4,12 +4,26 @@ use super::super::error::Problem;
 use super::Compiler;
 use crate::config::file::{Placed, Reading, Server};
 use crate::config::model::{BodyRate, PathRules, ServerLimits};
-use crate::config::units::ByteRate;
+use crate::config::units::{ByteRate, Duration};
 
 /// Bytes of a trailer section at most: hyper holds 16 KiB, its last line included.
 const TRAILER_BYTES_MAX: u64 = 15 << 10;
+/// How long a worker may stay awake after a read. Who has waited longer than this does not notice
+/// what waking takes.
+const BUSY_POLL_MAX: std::time::Duration = std::time::Duration::from_millis(10);
 
 impl Compiler<'_> {
+    /// How long workers stay awake after a read.
+    pub(super) fn busy_poll(&mut self, span: &Placed<Duration>) -> std::time::Duration {
+        if span.0 > BUSY_POLL_MAX {
+            let message = format!("`busy_poll` is {}, which is out of range", **span);
+            let hint =
+                "choose a time from \"0s\" to \"10ms\": in it a worker takes a whole processor";
+            self.refuse(Problem::at(span.span(), message).hint(hint));
+        }
+        span.0
+    }
+
     pub(super) fn server_limits(&mut self, server: &Server, reading: Reading) -> ServerLimits {
         let mut optional = |number: &Option<Placed<u64>>, name| {
             number

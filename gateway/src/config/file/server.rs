@@ -13,6 +13,9 @@ pub struct Server {
     /// Worker threads; left out: one per core.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workers: Option<Placed<usize>>,
+    /// How long a worker stays awake after it has read something, asking the kernel for more all
+    /// the while: less latency for more processor time. At most 10 ms; `"0s"`: it sleeps at once.
+    pub busy_poll: Placed<Duration>,
     /// Reload when the configuration, or a file it refers to, changes.
     pub watch: Placed<bool>,
     /// The zone the gateway runs in; instances of the same zone are preferred. Left out: zones do
@@ -65,6 +68,7 @@ impl Default for Server {
     fn default() -> Self {
         Self {
             workers: None,
+            busy_poll: Placed::absent(Duration::from_secs(0)),
             watch: Placed::absent(false),
             zone: None,
             connections_max: Placed::absent(20_000),

@@ -4,13 +4,23 @@ use std::io::Write as _;
 
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
+/// Which bytes stand in a JSON text as they are.
+const PLAIN_IN_JSON: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = b' ';
+    while byte <= b'~' {
+        plain[byte as usize] = byte != b'"' && byte != b'\\';
+        byte += 1;
+    }
+    plain
+};
+
 /// Adds `value` as a JSON text, quotes included. Bytes that are no UTF-8 become U+FFFD; control
 /// characters, those of Unicode too, are escaped, so that a terminal obeys none.
 pub(super) fn json(out: &mut Vec<u8>, value: &[u8]) {
     out.push(b'"');
-    let plain = |byte: &u8| matches!(byte, b' '..=b'~') && *byte != b'"' && *byte != b'\\';
     // Nearly every value is plain, and is copied as a whole.
-    if value.iter().all(plain) {
+    if value.iter().all(|byte| PLAIN_IN_JSON[usize::from(*byte)]) {
         out.extend_from_slice(value);
     } else {
         for letter in String::from_utf8_lossy(value).chars() {

@@ -166,7 +166,7 @@ pub struct Captured {
 pub struct Line<'a> {
     /// When the request head was complete.
     pub time: Timestamp,
-    /// Of the header `x-request-id`.
+    /// Of the header `x-request-id`: letters, digits and `-_.`.
     pub request_id: &'a [u8],
     /// Trace and span in hexadecimal, where the request is traced.
     pub trace: Option<(&'a [u8], &'a [u8])>,
@@ -223,8 +223,8 @@ pub(super) enum Value<'a> {
     None,
     /// Text of a client, which may hold anything.
     Text(&'a [u8]),
-    /// Text of our own, which needs no escape.
-    Plain(&'a str),
+    /// Text that needs no escape: our own, or found to be of harmless letters before.
+    Plain(&'a [u8]),
     Number(u64),
     Address(IpAddr),
     Socket(SocketAddr),
@@ -255,24 +255,26 @@ impl<'a> Value<'a> {
     }
 
     fn simple(field: Simple, line: &Line<'a>) -> Self {
-        let plain = |text: Option<&'a str>| text.map_or(Self::None, Self::Plain);
+        let plain =
+            |text: Option<&'a str>| text.map_or(Self::None, |text| Self::Plain(text.as_bytes()));
         match field {
             Simple::Time => Self::Time,
             Simple::TimeUnix => Self::TimeUnix,
             Simple::TimeCommon => Self::TimeCommon,
-            Simple::RequestId => Self::Text(line.request_id),
+            Simple::RequestId => Self::Plain(line.request_id),
             Simple::TraceId => line
                 .trace
-                .map_or(Self::None, |(trace, _)| Self::Text(trace)),
-            Simple::SpanId => line.trace.map_or(Self::None, |(_, span)| Self::Text(span)),
+                .map_or(Self::None, |(trace, _)| Self::Plain(trace)),
+            Simple::SpanId => line.trace.map_or(Self::None, |(_, span)| Self::Plain(span)),
             Simple::Client => Self::Address(line.client),
             Simple::Peer => Self::Socket(line.peer),
-            Simple::Listener => Self::Plain(line.listener),
-            Simple::Scheme => Self::Plain(line.scheme),
+            Simple::Listener => Self::Plain(line.listener.as_bytes()),
+            Simple::Scheme => Self::Plain(line.scheme.as_bytes()),
             Simple::Subject => line
                 .subject
                 .map_or(Self::None, |text| Self::Text(text.as_bytes())),
-            Simple::Method => Self::Text(line.method.as_bytes()),
+            // A token (RFC 9110 section 5.6.2), which has neither quotes nor spaces.
+            Simple::Method => Self::Plain(line.method.as_bytes()),
             Simple::Host => Self::Text(line.host.as_bytes()),
             Simple::Path => Self::Text(line.path.as_bytes()),
             Simple::Query => match line.captured.and_then(|read| read.query.as_ref()) {
@@ -296,7 +298,7 @@ impl<'a> Value<'a> {
             Simple::Hedges => Self::Number(u64::from(line.hedges)),
             Simple::BytesIn => Self::Number(line.bytes_in),
             Simple::BytesOut => Self::Number(line.bytes_out),
-            Simple::Protocol => Self::Plain(line.protocol),
+            Simple::Protocol => Self::Plain(line.protocol.as_bytes()),
             Simple::Tls => plain(line.tls),
         }
     }

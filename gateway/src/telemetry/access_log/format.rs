@@ -30,7 +30,7 @@ pub struct Format {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Shape {
-    /// Fields with their keys as they are written: quoted, with colon.
+    /// Fields with what is written before their values: a comma, the key in quotes, a colon.
     Json(Vec<(Box<[u8]>, Field)>),
     Template(Vec<Piece>),
 }
@@ -60,7 +60,7 @@ impl Format {
         redact: Vec<Box<str>>,
     ) -> Self {
         let fields = fields.into_iter().map(|(key, field)| {
-            let mut text = Vec::new();
+            let mut text = vec![b','];
             escape::json(&mut text, key.as_bytes());
             text.push(b':');
             (text.into(), field)
@@ -137,18 +137,18 @@ impl Format {
     ) {
         match &self.shape {
             Shape::Json(fields) => {
-                out.push(b'{');
                 let start = out.len();
                 for (key, field) in fields {
                     let value = Value::of(field, line);
-                    if matches!(value, Value::None) {
-                        continue;
+                    if !matches!(value, Value::None) {
+                        out.extend_from_slice(key);
+                        self.json_value(out, field, &value, line, clock, scratch);
                     }
-                    if out.len() > start {
-                        out.push(b',');
-                    }
-                    out.extend_from_slice(key);
-                    self.json_value(out, field, &value, line, clock, scratch);
+                }
+                // The first field's comma stands where the object begins.
+                match out.get_mut(start) {
+                    Some(comma) => *comma = b'{',
+                    None => out.push(b'{'),
                 }
                 out.push(b'}');
             }
@@ -175,15 +175,19 @@ impl Format {
         clock: &Clock,
         scratch: &mut Vec<u8>,
     ) {
-        match self.composed(field, value, line, scratch) {
-            Some(text) => escape::json(out, text),
-            None if bare(out, value, line) => {}
-            None => {
-                out.push(b'"');
-                plain(out, value, line, clock);
-                out.push(b'"');
+        // Most values are text of our own, which takes the shortest way.
+        if !matches!(value, Value::Plain(_)) {
+            if bare(out, value, line) {
+                return;
+            }
+            if let Some(text) = self.composed(field, value, line, scratch) {
+                escape::json(out, text);
+                return;
             }
         }
+        out.push(b'"');
+        plain(out, value, line, clock);
+        out.push(b'"');
     }
 
     fn text_value(
@@ -278,7 +282,7 @@ fn bare(out: &mut Vec<u8>, value: &Value<'_>, line: &Line<'_>) -> bool {
 /// Adds a text that needs no escapes.
 fn plain(out: &mut Vec<u8>, value: &Value<'_>, line: &Line<'_>, clock: &Clock) {
     match value {
-        Value::Plain(text) => out.extend_from_slice(text.as_bytes()),
+        Value::Plain(text) => out.extend_from_slice(text),
         Value::Address(std::net::IpAddr::V4(address)) => {
             let mut number = itoa::Buffer::new();
             for (index, octet) in address.octets().into_iter().enumerate() {

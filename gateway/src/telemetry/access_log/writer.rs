@@ -193,7 +193,11 @@ fn deliver(buffer: &Buffer, sink: &mut dyn Sink, shared: &Shared, outage: &mut O
                     let bytes = (at - before) as u64;
                     outage.ended(shared);
                     shared.counts.bytes.fetch_add(bytes, Ordering::Relaxed);
-                    let lines = lines(&buffer.bytes[before..at]);
+                    // What went out at once was counted when it was written down.
+                    let lines = match before {
+                        0 => buffer.lines,
+                        _ => lines(&buffer.bytes[before..at]),
+                    };
                     shared.counts.written.fetch_add(lines, Ordering::Relaxed);
                     return;
                 }

@@ -14,6 +14,9 @@ use crate::normalise::{self, Length};
 pub(super) const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Fields of a response head.
 const FIELDS_MAX: usize = 100;
+/// Room for what the gateway says beside the instance: `x-request-id`, limits. A map that grows
+/// hashes every name again.
+const FIELDS_ADDED: usize = 3;
 /// What every answer begins with.
 const PREFIX: &[u8] = b"HTTP/1.";
 
@@ -98,7 +101,8 @@ fn parse(head: &Bytes, method: &Method) -> Result<Option<Answered>, HeadFault> {
     let mut response = Response::new(Decoder::Ended);
     *response.status_mut() = status;
     *response.version_mut() = version;
-    *response.headers_mut() = HeaderMap::with_capacity(parsed.headers.len());
+    let room = parsed.headers.len() + FIELDS_ADDED;
+    *response.headers_mut() = HeaderMap::with_capacity(room);
     let headers = response.headers_mut();
     let wish = add_fields(headers, parsed.headers, head)?;
     let length = normalise::response_length(headers).map_err(|_| HeadFault::Framing)?;

@@ -1,0 +1,117 @@
+//! Busy polling: a worker that has just read something looks for more before it sleeps.
+//!
+//! To let a thread sleep and to wake it takes microseconds, often more than the gateway needs for a
+//! small request, and a request sleeps twice: until the instance answers, and until the next one
+//! comes. Where latency counts for more than processor time, `server.busy_poll` says how long after
+//! the last read a worker stays awake. It asks the kernel again and again in that time, runs
+//! whatever comes, and sleeps once nothing has come for so long. A worker without traffic sleeps as
+//! ever. (HAProxy's `busy-polling` and the kernel's `net.core.busy_poll` are of this kind.)
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::task::{Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::socket;
+
+thread_local! {
+    static VIGIL: RefCell<Vigil> = const { RefCell::new(Vigil::new()) };
+}
+
+/// How long the event loop of this thread stays awake.
+#[derive(Debug)]
+struct Vigil {
+    /// After the last read; zero: it sleeps at once.
+    span: Duration,
+    until: Option<Instant>,
+    /// Wakes the task of [`run`]: an event loop with a task to run does not sleep.
+    waker: Option<Waker>,
+}
+
+impl Vigil {
+    const fn new() -> Self {
+        Self {
+            span: Duration::ZERO,
+            until: None,
+            waker: None,
+        }
+    }
+
+    /// Whether the loop stays awake at `now`; `was_read`: a socket was, since it was last asked.
+    fn lasts(&mut self, was_read: bool, now: Instant) -> bool {
+        if was_read {
+            self.until = Some(now + self.span);
+        }
+        let lasts = self.until.is_some_and(|until| now < until);
+        if !lasts {
+            self.until = None;
+        }
+        lasts
+    }
+}
+
+/// Ends the turn of this thread's event loop, which is about to sleep, and keeps it awake if
+/// something was read a short while ago.
+pub(super) fn end_turn() {
+    socket::flush();
+    let was_read = socket::was_read();
+    VIGIL.with_borrow_mut(|vigil| {
+        // Without busy polling nobody needs to know the time.
+        if (vigil.until.is_some() || (was_read && !vigil.span.is_zero()))
+            && vigil.lasts(was_read, Instant::now())
+            && let Some(waker) = &vigil.waker
+        {
+            waker.wake_by_ref();
+        }
+    });
+}
+
+/// From now on this thread stays awake for so long after a read.
+pub(super) fn set(span: Duration) {
+    VIGIL.with_borrow_mut(|vigil| vigil.span = span);
+}
+
+/// The task that keeps this thread's event loop awake. It does nothing.
+pub(super) async fn run() {
+    poll_fn(|cx| {
+        VIGIL.with_borrow_mut(|vigil| match &mut vigil.waker {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        });
+        Poll::<()>::Pending
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_stays_awake_for_its_span_after_each_read() {
+        const SPAN: u64 = 50;
+        // Microseconds since the start, whether a socket was read, whether the loop stays awake.
+        let table = [
+            (0, false, false),
+            (10, true, true),
+            (59, false, true),
+            (60, false, false),
+            (61, false, false),
+            (70, true, true),
+            (100, true, true),
+            (149, false, true),
+            (150, false, false),
+        ];
+        let start = Instant::now();
+        let mut vigil = Vigil {
+            span: Duration::from_micros(SPAN),
+            ..Vigil::new()
+        };
+        for (at, was_read, lasts) in table {
+            let now = start + Duration::from_micros(at);
+            assert_eq!(vigil.lasts(was_read, now), lasts, "at {at} µs");
+        }
+        vigil.span = Duration::ZERO;
+        assert!(!vigil.lasts(true, start), "switched off");
+    }
+}
