@@ -42,6 +42,7 @@ use crate::serve::Client;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{AnswerBody, Lease};
+use crate::upstream::wire;
 
 /// What goes back to the client.
 pub(crate) enum Reply {
@@ -132,6 +133,7 @@ pub(crate) async fn forward(
     let delivered = patience
         .spend(timers, &upload, pin!(delivery.run(record)))
         .await;
+    wire::maps::give_back(delivery.into_headers());
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);
     if let Some(admission) = &mut admission {

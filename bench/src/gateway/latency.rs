@@ -41,19 +41,24 @@ pub(super) fn one_connection(ground: &mut Ground, running: &[Running]) -> Result
     alternately(ground, running, (CASE_ONE, CASE_ADDED))
 }
 
-/// The same for those that can poll busily, started so.
+/// The same for those that can poll busily, each alone: one that never sleeps leaves the CPU to
+/// nobody.
 pub(super) fn busy_polling(ground: &mut Ground, programs: &[Program]) -> Result<Vec<Row>> {
     if !BUSY_CASES.iter().any(|case| ground.wants(case)) {
         return Ok(Vec::new());
     }
-    let able = programs.iter().filter(|one| one.kind.can_poll_busily());
-    let started = able.map(|program| {
+    let mut rows = Vec::new();
+    for program in programs.iter().filter(|one| one.kind.can_poll_busily()) {
         let mut setup = ground.setup(&format!("{}-busy", program.name))?;
         setup.busy_poll = true;
-        program.start(&setup)
-    });
-    let running: Vec<Running> = started.collect::<Result<_>>()?;
-    alternately(ground, &running, (CASE_BUSY, CASE_BUSY_ADDED))
+        let running = program.start(&setup)?;
+        rows.extend(alternately(
+            ground,
+            &[running],
+            (CASE_BUSY, CASE_BUSY_ADDED),
+        )?);
+    }
+    Ok(rows)
 }
 
 /// Rows of `case`, and what each proxy adds to the row without one.

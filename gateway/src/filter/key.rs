@@ -83,11 +83,18 @@ impl RequestKey {
     ) -> Option<T> {
         match self {
             Self::ClientIp => Some(make(Origin::Client, &client_bytes(context.client))),
-            Self::Claim(claim) => match context.identity.as_ref()?.claims.get(claim)? {
-                Value::String(text) => Some(make(Origin::Claim, text.as_bytes())),
-                Value::Null => None,
-                other => Some(make(Origin::ClaimJson, other.to_string().as_bytes())),
-            },
+            Self::Claim(claim) => {
+                let identity = context.identity.as_ref()?;
+                // The usual one stands beside the claims, and needs no search among them.
+                if claim == "sub" && !identity.subject.is_empty() {
+                    return Some(make(Origin::Claim, identity.subject.as_bytes()));
+                }
+                match identity.claims.get(claim)? {
+                    Value::String(text) => Some(make(Origin::Claim, text.as_bytes())),
+                    Value::Null => None,
+                    other => Some(make(Origin::ClaimJson, other.to_string().as_bytes())),
+                }
+            }
             Self::ApiKey => {
                 let subject = &context.api_key.as_ref()?.subject;
                 Some(make(Origin::ApiKey, subject.as_bytes()))
@@ -310,6 +317,19 @@ mod tests {
         ] {
             assert_eq!(text.parse::<RequestKey>(), Err(NoRequestKey), "{text}");
         }
+    }
+
+    #[test]
+    fn a_subject_that_is_no_text_is_a_sender_too() {
+        let (mut context, head) = request();
+        let claims = serde_json::json!({ "sub": 7 });
+        context.identity = Some(Arc::new(Identity {
+            auth: "a".into(),
+            subject: String::new(),
+            claims: claims.as_object().unwrap().clone(),
+        }));
+        let key = RequestKey::Claim("sub".into()).sender(&context, &head, "r");
+        assert_eq!(key, Some(SenderKey::new(Origin::ClaimJson, b"7")));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 
 pub(super) use self::attempt::discard;
 use self::attempt::{Cause, Slot};
@@ -117,6 +117,11 @@ impl<'r> Delivery<'r> {
                 tokio::time::sleep(wait).await;
             }
         }
+    }
+
+    /// The fields of the request, once it was answered.
+    pub(super) fn into_headers(self) -> HeaderMap {
+        self.head.headers
     }
 
     /// Keeps what a repetition of the request is made from, if it may be repeated.

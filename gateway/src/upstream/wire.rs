@@ -15,6 +15,7 @@ mod encode;
 mod fault;
 mod head;
 mod input;
+pub(crate) mod maps;
 mod output;
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use hyper::ext::ReasonPhrase;
 
 use super::decode::Decoder;
 use super::fault::HeadFault;
+use super::maps;
 use crate::normalise::{self, Length};
 
 /// Bytes of a response head.
@@ -102,7 +103,7 @@ fn parse(head: &Bytes, method: &Method) -> Result<Option<Answered>, HeadFault> {
     *response.status_mut() = status;
     *response.version_mut() = version;
     let room = parsed.headers.len() + FIELDS_ADDED;
-    *response.headers_mut() = HeaderMap::with_capacity(room);
+    *response.headers_mut() = maps::take(room);
     let headers = response.headers_mut();
     let wish = add_fields(headers, parsed.headers, head)?;
     let length = normalise::response_length(headers).map_err(|_| HeadFault::Framing)?;
