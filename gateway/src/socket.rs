@@ -95,7 +95,7 @@ pub(crate) fn flush() {
 }
 
 /// Notes that a socket is read, and ends the turn if that has gone on for long.
-fn note_read() {
+pub(crate) fn note_read() {
     let over = TURN.with_borrow_mut(|turn| {
         turn.was_read = true;
         turn.reads += u32::from(!turn.due.is_empty());

@@ -9,10 +9,12 @@
 
 use std::cell::RefCell;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::socket;
+use crate::telemetry::metrics::Shard;
 
 thread_local! {
     static VIGIL: RefCell<Vigil> = const { RefCell::new(Vigil::new()) };
@@ -24,8 +26,9 @@ struct Vigil {
     /// After the last read; zero: it sleeps at once.
     span: Duration,
     until: Option<Instant>,
-    /// Wakes the task of [`run`]: an event loop with a task to run does not sleep.
-    waker: Option<Waker>,
+    /// Wakes the task of [`run`]: an event loop with a task to run does not sleep. Beside it, where
+    /// that is counted.
+    waker: Option<(Waker, Arc<Shard>)>,
 }
 
 impl Vigil {
@@ -59,8 +62,9 @@ pub(super) fn end_turn() {
         // Without busy polling nobody needs to know the time.
         if (vigil.until.is_some() || (was_read && !vigil.span.is_zero()))
             && vigil.lasts(was_read, Instant::now())
-            && let Some(waker) = &vigil.waker
+            && let Some((waker, metrics)) = &vigil.waker
         {
+            metrics.busy_poll();
             waker.wake_by_ref();
         }
     });
@@ -68,15 +72,18 @@ pub(super) fn end_turn() {
 
 /// From now on this thread stays awake for so long after a read.
 pub(super) fn set(span: Duration) {
-    VIGIL.with_borrow_mut(|vigil| vigil.span = span);
+    VIGIL.with_borrow_mut(|vigil| {
+        vigil.span = span;
+        vigil.until = None;
+    });
 }
 
 /// The task that keeps this thread's event loop awake. It does nothing.
-pub(super) async fn run() {
+pub(super) async fn run(metrics: Arc<Shard>) {
     poll_fn(|cx| {
         VIGIL.with_borrow_mut(|vigil| match &mut vigil.waker {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+            Some((waker, _)) => waker.clone_from(cx.waker()),
+            none => *none = Some((cx.waker().clone(), Arc::clone(&metrics))),
         });
         Poll::<()>::Pending
     })
@@ -85,7 +92,49 @@ pub(super) async fn run() {
 
 #[cfg(test)]
 mod tests {
+    use tokio::runtime::Handle;
+
+    use super::super::runtime;
     use super::*;
+
+    /// How often the event loop of this thread has gone to sleep.
+    fn sleeps() -> u64 {
+        Handle::current().metrics().worker_park_count(0)
+    }
+
+    #[test]
+    fn a_loop_sleeps_if_nothing_was_read_or_it_may_not_stay_awake() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let metrics = Arc::<Shard>::default();
+        runtime().unwrap().block_on(async {
+            tokio::task::spawn_local(run(Arc::clone(&metrics)));
+            tokio::task::yield_now().await;
+            // How long it may stay awake, whether a socket is read, whether it sleeps.
+            for (span, is_read, expected) in [
+                (Duration::ZERO, true, true),
+                (LONG, false, true),
+                (LONG, true, false),
+                (LONG, false, false),
+                (Duration::ZERO, false, true),
+            ] {
+                // An hour that has begun goes on.
+                if VIGIL.with_borrow(|vigil| vigil.span != span) {
+                    set(span);
+                }
+                if is_read {
+                    socket::note_read();
+                }
+                let (before, polls) = (sleeps(), metrics.busy_polls());
+                tokio::time::sleep(Duration::from_millis(2)).await;
+                assert_eq!(sleeps() > before, expected, "{span:?} {is_read}");
+                assert_eq!(
+                    metrics.busy_polls() == polls,
+                    expected,
+                    "{span:?} {is_read}"
+                );
+            }
+        });
+    }
 
     #[test]
     fn a_loop_stays_awake_for_its_span_after_each_read() {

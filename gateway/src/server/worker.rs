@@ -282,7 +282,7 @@ pub(super) async fn run(seed: Seed) -> anyhow::Result<()> {
     let worker = Rc::new(worker);
     let mut accepting = tokio::task::JoinSet::new();
     busy_poll::set(worker.plane().config().busy_poll);
-    tokio::task::spawn_local(busy_poll::run());
+    tokio::task::spawn_local(busy_poll::run(Arc::clone(&worker.metrics)));
     tokio::task::spawn_local(keep_house(Rc::clone(&worker)));
     tokio::task::spawn_local(close_connections(Rc::clone(&worker)));
     tokio::task::spawn_local(watch_lag(Rc::clone(&worker)));

@@ -29,6 +29,7 @@
 //! | `tls_client_certificates_total` | result | clients that were asked for a certificate: `valid`, `missing`, `expired`, `revoked`, `unknown-issuer`, `invalid` |
 //! | `tls_handshake_duration_seconds` | le | from accepting the connection |
 //! | `tunnels_open` | | upgraded connections |
+//! | `busy_polls_total` | | times that workers looked for more instead of sleeping, where they may |
 //! | `instance_healthy`, `instance_suspect` | service, instance | 1 or 0 |
 //! | `token_cache_total` | auth, result | verified tokens found again |
 //! | `rate_limit_total`, `rate_limit_keys` | limit, result | what limits did and remember |

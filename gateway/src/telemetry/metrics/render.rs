@@ -235,6 +235,8 @@ pub(super) fn totals(page: &mut Page<'_>, metrics: &Metrics) {
     page.counter("connections_refused_by_source", help, refused);
     let help = "Upgraded connections open.";
     page.gauge("tunnels_open", help, level(|s| &s.tunnels_open));
+    let help = "Times that workers looked for more instead of sleeping (busy_poll).";
+    page.counter("busy_polls", help, sum(|s| &s.busy_polls));
 }
 
 /// TLS handshakes.

@@ -43,6 +43,7 @@ pub(crate) struct Shard {
     /// By [`Outcome::ALL`](crate::listen::client_certificate::Outcome::ALL).
     pub(super) client_certificates: [Counter; Certificate::ALL.len()],
     pub(super) tunnels_open: Gauge,
+    pub(super) busy_polls: Counter,
 }
 
 /// The versions handshakes are counted by.
@@ -75,6 +76,7 @@ impl Shard {
             handshake: Histogram::new(&SECONDS),
             client_certificates: Default::default(),
             tunnels_open: Gauge::default(),
+            busy_polls: Counter::default(),
         }
     }
 
@@ -103,6 +105,17 @@ impl Shard {
     pub(crate) fn mirrored(&self, service: &Arc<str>, result: &'static str) {
         let key = (Arc::clone(service), result);
         *lock(&self.mirrored).entry(key).or_default() += 1;
+    }
+
+    /// The worker has looked for more instead of sleeping.
+    pub(crate) fn busy_poll(&self) {
+        self.busy_polls.add(1);
+    }
+
+    /// How often it has.
+    #[cfg(test)]
+    pub(crate) fn busy_polls(&self) -> u64 {
+        self.busy_polls.read()
     }
 
     /// A client connection was accepted.

@@ -64,6 +64,7 @@ fn shards_add_up() {
         shard.connection_opens();
         shard.connection_opens();
         shard.connection_closes();
+        shard.busy_poll();
         shard.handshake_done("TLSv1.3", true, std::time::Duration::from_millis(2));
     }
     let page = metrics.render(Format::Classic, Instant::now());
@@ -86,6 +87,7 @@ fn shards_add_up() {
         "weir_gateway_requests_in_flight 2",
         "weir_gateway_connections_total 4",
         "weir_gateway_connections_open 2",
+        "weir_gateway_busy_polls_total 2",
         r#"weir_gateway_tls_handshakes_total{version="TLSv1.3",resumed="true"} 2"#,
         "weir_gateway_tls_handshake_duration_seconds_count 2",
         r#"weir_gateway_instance_healthy{service="orders",instance="10.0.0.1:80"} 1"#,

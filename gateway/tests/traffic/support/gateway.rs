@@ -302,18 +302,6 @@ impl Gateway {
         Duration::from_nanos(nanos.sum())
     }
 
-    /// How often its threads have gone to sleep so far, all together.
-    pub(crate) fn sleeps(&self) -> u64 {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        let counts = tasks.filter_map(|task| {
-            let status = std::fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-            let mut lines = status.lines();
-            let count = lines.find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
-            count.trim().parse::<u64>().ok()
-        });
-        counts.sum()
-    }
-
     /// The most memory the process ever had in use, in bytes.
     pub(crate) fn memory_peak(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
