@@ -42,7 +42,6 @@ use crate::serve::Client;
 use crate::telemetry::exchange::Exchange;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::{AnswerBody, Lease};
-use crate::upstream::wire;
 
 /// What goes back to the client.
 pub(crate) enum Reply {
@@ -133,15 +132,14 @@ pub(crate) async fn forward(
     let delivered = patience
         .spend(timers, &upload, pin!(delivery.run(record)))
         .await;
-    wire::maps::give_back(delivery.into_headers());
     record.upstream = Some(started.elapsed());
     verdict::settle(&delivered, pass, &cluster.care, record);
     if let Some(admission) = &mut admission {
         admission.answered(delivered.as_ref().map(|(head, _)| head.status()), &upload);
     }
-    let (mut response, lease) = delivered.map_err(|reject| match upload.failure() {
-        Some(failure) => broken(failure, client),
-        None => reject,
+    let (mut response, lease) = delivered.map_err(|reject| {
+        let failure = upload.failure();
+        failure.map_or(reject, |failure| broken(failure, client))
     })?;
     record.connection_reused = Some(lease.reused);
 

@@ -76,27 +76,46 @@ fn targets(rows: &[Row]) -> Vec<Target> {
     targets
 }
 
-fn others(rows: &Rows<'_>) -> [Target; 11] {
+fn others(rows: &Rows<'_>) -> Vec<Target> {
     let rates = |case, beside| ratio(rows.rate(case, "weir"), rows.rate(beside, "weir"));
+    let memory = |case, unit: f64| Some(rows.row(case, "weir")?.memory_bytes? as f64 / unit);
+    let (kib, mib) = (1024.0, 1048576.0);
+    let chain = rates(chain::CASE, chain::CASE_BARE);
+    let mut targets = vec![target("full chain / bare", chain, Bound::Least(0.7))];
+    targets.extend(latencies(rows));
+    targets.extend([
+        target(
+            "memory of an idle connection, KiB",
+            memory(footprint::CASE_IDLE, kib),
+            Bound::Most(4.0),
+        ),
+        target(
+            "memory after start, MiB",
+            memory(footprint::CASE_START, mib),
+            Bound::Most(10.0),
+        ),
+        target(
+            "memory with 5000 routes, MiB",
+            memory(footprint::CASE_ROUTES, mib),
+            Bound::Most(40.0),
+        ),
+        target(
+            "two workers / one, by CPU-seconds",
+            rates(cores::CASE_TWO, cores::CASE_ONE).map(|ratio| 2.0 * ratio),
+            Bound::Least(1.8),
+        ),
+    ]);
+    targets
+}
+
+fn latencies(rows: &Rows<'_>) -> [Target; 6] {
     let p99 = |case| {
         let of = |proxy| rows.row(case, proxy)?.p99_us;
         ratio(of("weir"), of("haproxy"))
     };
     let added = rows.row(latency::CASE_ADDED, "weir");
     let awake = rows.row(latency::CASE_BUSY_ADDED, "weir");
-    let memory = |case, unit: f64| Some(rows.row(case, "weir")?.memory_bytes? as f64 / unit);
-    let (kib, mib) = (1024.0, 1048576.0);
-    let target = |what: &str, figure, bound| Target {
-        what: what.to_owned(),
-        figure,
-        bound,
-    };
     [
-        target(
-            "full chain / bare",
-            rates(chain::CASE, chain::CASE_BARE),
-            Bound::Least(0.7),
-        ),
         target(
             "added latency, p50, µs",
             added.and_then(|row| row.p50_us),
@@ -127,27 +146,15 @@ fn others(rows: &Rows<'_>) -> [Target; 11] {
             p99(latency::CASE_COMMON),
             Bound::Most(1.2),
         ),
-        target(
-            "memory of an idle connection, KiB",
-            memory(footprint::CASE_IDLE, kib),
-            Bound::Most(4.0),
-        ),
-        target(
-            "memory after start, MiB",
-            memory(footprint::CASE_START, mib),
-            Bound::Most(10.0),
-        ),
-        target(
-            "memory with 5000 routes, MiB",
-            memory(footprint::CASE_ROUTES, mib),
-            Bound::Most(40.0),
-        ),
-        target(
-            "two workers / one, by CPU-seconds",
-            rates(cores::CASE_TWO, cores::CASE_ONE).map(|ratio| 2.0 * ratio),
-            Bound::Least(1.8),
-        ),
     ]
+}
+
+fn target(what: &str, figure: Option<f64>, bound: Bound) -> Target {
+    Target {
+        what: what.to_owned(),
+        figure,
+        bound,
+    }
 }
 
 struct Rows<'a>(&'a [Row]);

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 
 pub(super) use self::attempt::discard;
 use self::attempt::{Cause, Slot};
@@ -31,6 +31,7 @@ use crate::telemetry::exchange::Record;
 use crate::upstream::budget::Retrying;
 use crate::upstream::cluster::{Affinity, Cluster};
 use crate::upstream::endpoint::{AnswerBody, Endpoint, Lease};
+use crate::upstream::wire::maps;
 
 /// A response, and the connection its body comes from.
 pub(super) type Answer = (Response<AnswerBody>, Lease);
@@ -117,11 +118,6 @@ impl<'r> Delivery<'r> {
                 tokio::time::sleep(wait).await;
             }
         }
-    }
-
-    /// The fields of the request, once it was answered.
-    pub(super) fn into_headers(self) -> HeaderMap {
-        self.head.headers
     }
 
     /// Keeps what a repetition of the request is made from, if it may be repeated.
@@ -211,6 +207,12 @@ impl<'r> Delivery<'r> {
     fn repetition(&self) -> Option<RequestBody> {
         let kept = self.spare.as_ref()?;
         Some(RequestBody::kept(kept.clone(), Rc::clone(self.upload)))
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        maps::give_back(std::mem::take(&mut self.head.headers));
     }
 }
 
