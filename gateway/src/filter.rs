@@ -59,11 +59,11 @@ impl Context {
 /// Fields that filters add to the response: `RateLimit` and `RateLimit-Policy`. They are few and
 /// looked up by nobody, so they are no map.
 #[derive(Debug, Default)]
-pub struct Told(Vec<(HeaderName, HeaderValue, Place)>);
+pub struct Told(Vec<(HeaderName, HeaderValue, Order)>);
 
 /// Which of the fields of one name it is.
 #[derive(Clone, Copy, Debug)]
-enum Place {
+enum Order {
     First,
     Further,
 }
@@ -71,11 +71,11 @@ enum Place {
 impl Told {
     /// Adds a field, after those of the same name.
     pub fn add(&mut self, name: HeaderName, value: HeaderValue) {
-        let place = match self.values(&name).next() {
-            None => Place::First,
-            Some(_) => Place::Further,
+        let order = match self.values(&name).next() {
+            None => Order::First,
+            Some(_) => Order::Further,
         };
-        self.0.push((name, value, place));
+        self.0.push((name, value, order));
     }
 
     /// The values of a field, in the order they were added.
@@ -87,10 +87,10 @@ impl Told {
     /// Puts the fields in the place of those that the response has by these names: an instance
     /// knows nothing of the gateway's limits.
     pub(crate) fn write(self, headers: &mut HeaderMap) {
-        for (name, value, place) in self.0 {
-            match place {
-                Place::First => drop(headers.insert(name, value)),
-                Place::Further => drop(headers.append(name, value)),
+        for (name, value, order) in self.0 {
+            match order {
+                Order::First => drop(headers.insert(name, value)),
+                Order::Further => drop(headers.append(name, value)),
             }
         }
     }

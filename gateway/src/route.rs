@@ -110,14 +110,14 @@ pub struct Match<'t> {
     pub route: &'t Arc<Route>,
     /// What its path matched.
     pub path: &'t PathRule,
-    /// Its place in the table.
-    pub place: Place,
+    /// Where it stands in the table.
+    pub position: Position,
 }
 
 /// Where a route stands in its [`Table`]: what is kept of it while a request lasts. A counted
 /// reference would be written by all workers with every request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place(usize);
+pub struct Position(usize);
 
 impl<'t> Match<'t> {
     /// The path parameters of the request's path, in order of appearance, as sent (still

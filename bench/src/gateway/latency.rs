@@ -51,7 +51,13 @@ pub(super) fn busy_polling(ground: &mut Ground, programs: &[Program]) -> Result<
     for program in programs.iter().filter(|one| one.kind.can_poll_busily()) {
         let mut setup = ground.setup(&format!("{}-busy", program.name))?;
         setup.busy_poll = true;
-        let running = program.start(&setup)?;
+        let running = match program.start(&setup) {
+            Ok(running) => running,
+            Err(error) => {
+                complain(&format!("without {}: {error:#}", program.name));
+                continue;
+            }
+        };
         rows.extend(alternately(
             ground,
             &[running],

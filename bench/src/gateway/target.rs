@@ -108,45 +108,36 @@ fn others(rows: &Rows<'_>) -> Vec<Target> {
     targets
 }
 
-fn latencies(rows: &Rows<'_>) -> [Target; 6] {
-    let p99 = |case| {
-        let of = |proxy| rows.row(case, proxy)?.p99_us;
-        ratio(of("weir"), of("haproxy"))
-    };
-    let added = rows.row(latency::CASE_ADDED, "weir");
-    let awake = rows.row(latency::CASE_BUSY_ADDED, "weir");
-    [
-        target(
-            "added latency, p50, µs",
-            added.and_then(|row| row.p50_us),
-            Bound::Most(20.0),
-        ),
-        target(
-            "added latency, p99, µs",
-            added.and_then(|row| row.p99_us),
-            Bound::Most(50.0),
-        ),
-        target(
-            "added latency, busy polling, p50, µs",
-            awake.and_then(|row| row.p50_us),
-            Bound::Most(20.0),
-        ),
-        target(
-            "added latency, busy polling, p99, µs",
-            awake.and_then(|row| row.p99_us),
-            Bound::Most(50.0),
-        ),
-        target(
+fn latencies(rows: &Rows<'_>) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let cases = [
+        ("added latency", latency::CASE_ADDED),
+        ("added latency, busy polling", latency::CASE_BUSY_ADDED),
+    ];
+    for (what, case) in cases {
+        let row = rows.row(case, "weir");
+        let quantiles = [
+            ("p50", row.and_then(|row| row.p50_us), 20.0),
+            ("p99", row.and_then(|row| row.p99_us), 50.0),
+        ];
+        for (quantile, figure, most) in quantiles {
+            let what = format!("{what}, {quantile}, µs");
+            targets.push(target(&what, figure, Bound::Most(most)));
+        }
+    }
+    let cases = [
+        (
             "p99 at 80 % of its own saturation: weir / haproxy",
-            p99(latency::CASE_OWN),
-            Bound::Most(1.2),
+            latency::CASE_OWN,
         ),
-        target(
-            "p99 at the same rate: weir / haproxy",
-            p99(latency::CASE_COMMON),
-            Bound::Most(1.2),
-        ),
-    ]
+        ("p99 at the same rate: weir / haproxy", latency::CASE_COMMON),
+    ];
+    for (what, case) in cases {
+        let p99 = |proxy| rows.row(case, proxy)?.p99_us;
+        let figure = ratio(p99("weir"), p99("haproxy"));
+        targets.push(target(what, figure, Bound::Most(1.2)));
+    }
+    targets
 }
 
 fn target(what: &str, figure: Option<f64>, bound: Bound) -> Target {

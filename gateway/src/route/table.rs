@@ -16,7 +16,7 @@ use http::{HeaderValue, Method};
 use self::forest::{End, Forest};
 use self::grove::Grove;
 use super::predicate::{Mismatch, PathRule, Request, Rule};
-use super::{Match, Place, Route};
+use super::{Match, Position, Route};
 use crate::filter::reject::Reject;
 
 /// All routes, arranged for look-up.
@@ -85,8 +85,11 @@ impl Table {
         match found {
             Some(index) => {
                 let Rule { route, path, .. } = &self.rules[index];
-                let place = Place(index);
-                Ok(Match { route, path, place })
+                Ok(Match {
+                    route,
+                    path,
+                    position: Position(index),
+                })
             }
             None => Err(self.refusal(&allowed)),
         }
@@ -126,9 +129,9 @@ impl Table {
         &self.rules
     }
 
-    /// The route at a place where this table has found one.
-    pub fn route(&self, place: Place) -> &Route {
-        &self.rules[place.0].route
+    /// The route at a position where this table has found one.
+    pub fn route(&self, position: Position) -> &Route {
+        &self.rules[position.0].route
     }
 
     /// All routes, in order of precedence.

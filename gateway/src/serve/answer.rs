@@ -11,12 +11,12 @@ use crate::filter::Context;
 use crate::filter::reject::Reject;
 use crate::forward::{Decision, Reply};
 use crate::route::redirect::{From, Redirect};
-use crate::route::{Place, Request, Table, cors};
+use crate::route::{Position, Request, Table, cors};
 
 /// The answer to a CORS preflight, if it is one for a route that decides on CORS. The route is
 /// that of the request the preflight asks about; where that one says nothing of CORS, the
 /// preflight is a request like any other, for the instance to answer.
-pub(super) fn preflight(routes: &Table, request: &Request<'_>) -> Option<(Place, Reply)> {
+pub(super) fn preflight(routes: &Table, request: &Request<'_>) -> Option<(Position, Reply)> {
     let method = cors::preflight(request.method, request.headers)?;
     let asked_about = Request {
         method: &method,
@@ -25,7 +25,7 @@ pub(super) fn preflight(routes: &Table, request: &Request<'_>) -> Option<(Place,
     let found = routes.find(&asked_about).ok()?;
     let cors = found.route.cors.as_ref()?;
     let answer = cors.answer_preflight(request.headers);
-    Some((found.place, Reply::Own(answer)))
+    Some((found.position, Reply::Own(answer)))
 }
 
 /// Settles what the route changes in the answer, whoever gives it: the instance, the gateway in

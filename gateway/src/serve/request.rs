@@ -121,7 +121,7 @@ async fn process(
         return Ok(reply);
     }
     let found = routes.find(&asked)?;
-    record.route = Some(found.place);
+    record.route = Some(found.position);
     client.demand(found.route.body_rate);
     let host = &host;
     let decision = Decision {

@@ -16,7 +16,7 @@ use crate::filter::reject::Reject;
 use crate::forward::body::Upload;
 use crate::overload::Class;
 use crate::overload::admission::Admission;
-use crate::route::{Place, Route};
+use crate::route::{Position, Route};
 use crate::serve::Client;
 use crate::server::plane::Plane;
 use crate::upstream::budget::Exhausted;
@@ -52,7 +52,7 @@ pub(crate) struct Record {
     pub(crate) tls: Option<&'static str>,
     /// Who sent the request, once a filter has vouched for it.
     pub(crate) identity: Option<Arc<Identity>>,
-    pub(crate) route: Option<Place>,
+    pub(crate) route: Option<Position>,
     /// Which of the route's targets was chosen.
     pub(crate) target: Option<usize>,
     pub(crate) endpoint: Option<Rc<Endpoint>>,
@@ -223,7 +223,8 @@ impl Drop for Exchange {
 impl Record {
     /// The route the request has taken.
     fn route<'p>(&self, plane: &'p Plane) -> Option<&'p Route> {
-        self.route.map(|place| plane.config().routes.route(place))
+        let routes = &plane.config().routes;
+        self.route.map(|position| routes.route(position))
     }
 
     /// The service it was given to, or meant for.
